@@ -1,0 +1,242 @@
+"""From a folder of files to a set of exemplars: decoded, unique, fitted, split."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from corrector.errors import UserError
+from corrector.exemplars.decoding import Picture, decode
+from corrector.exemplars.duplicates import HASH_BITS, Fingerprint, fingerprint, hash_distance, nearly_same
+from corrector.exemplars.files import (
+    Limits,
+    NotAnImageError,
+    UnreadableFileError,
+    names,
+    opened,
+    printable,
+    read,
+)
+from corrector.exemplars.fit import fit, to_tensor
+from corrector.exemplars.formats import ENDINGS, HEAD_BYTES, format_of
+
+FEW_HELD_OUT = 4
+"""Below this many held-out exemplars a note says that scores against them mean little."""
+
+_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Exemplar:
+    """One good image.
+
+    Attributes:
+        path: The file it came from; of several with the same pixels the first by name.
+        sha256: Of the decoded pixels at their own size, so the same for a PNG and a BMP of one picture.
+        image: float32 `[3, R, R]` in 0..1, cropped and resized by `fit`.
+    """
+
+    path: Path
+    sha256: str
+    image: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ExemplarSet:
+    """The usable exemplars of a folder.
+
+    Attributes:
+        training: What the fine-tune learns from; at least one.
+        held_out: What it never sees and is measured against.
+        notes: One sentence for every file that was left out or changed, and for what the set lacks.
+    """
+
+    training: tuple[Exemplar, ...]
+    held_out: tuple[Exemplar, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides results: pixels, their split and their resolution; not names, not notes."""
+        content = {
+            "resolution": self.training[0].image.shape[-1],
+            "training": [exemplar.sha256 for exemplar in self.training],
+            "held_out": [exemplar.sha256 for exemplar in self.held_out],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def training_images(self) -> torch.Tensor:
+        """`[N, 3, R, R]` in 0..1, N at least 1."""
+        return torch.stack([exemplar.image for exemplar in self.training])
+
+    def held_out_images(self) -> torch.Tensor:
+        """`[K, 3, R, R]` in 0..1, K possibly 0."""
+        images = [exemplar.image for exemplar in self.held_out]
+        return (
+            torch.stack(images)
+            if images
+            else self.training[0].image.new_empty((0, *self.training[0].image.shape))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    name: str
+    pixels: int
+    fingerprint: Fingerprint
+    fitted: Image.Image
+
+
+def load_exemplars(
+    folder: Path,
+    *,
+    resolution: int,
+    held_out_fraction: float = 0.5,
+    seed: int = 0,
+    limits: Limits | None = None,
+) -> ExemplarSet:
+    """Reads every image directly in `folder` and splits the usable ones into training and held-out.
+
+    The split depends on the pixels and `seed` alone, not on names or their order: the pictures are ranked by
+    a hash of both, and the first `floor(n * held_out_fraction)` (at least one, unless the fraction is 0) are
+    held out. Exact and near duplicates are dropped first, so that no held-out picture is a training picture
+    in another coat; of each group the one with most pixels stays. A file that cannot be used costs a note,
+    never the others.
+
+    Args:
+        resolution: Pixels a side of the result.
+        held_out_fraction: 0 up to, not including, 1. The default gives 12 and 12 of 24, because the distances
+            that judge a correction need held-out exemplars as much as training needs its own.
+        seed: Another seed, another split.
+        limits: What the folder may cost; `Limits()` by default.
+
+    Raises:
+        UserError: No such folder, or fewer usable images than the split needs (2; 1 with nothing held out).
+        ValueError: `resolution` or `held_out_fraction` out of range.
+    """
+    if resolution < 1:
+        raise ValueError(f"resolution {resolution}: expected at least 1")
+    if not 0.0 <= held_out_fraction < 1.0:
+        raise ValueError(f"held_out_fraction {held_out_fraction}: expected 0 <= fraction < 1")
+    root = opened(folder)
+    candidates, notes = _candidates(root, resolution, limits or Limits())
+    unique, dropped = _unique(candidates)
+    notes += dropped
+    _require_enough(folder, len(unique), held_out_fraction, notes)
+    ranked = sorted(
+        unique, key=lambda item: hashlib.sha256(f"{seed}/{item.fingerprint.sha256}".encode()).hexdigest()
+    )
+    held = _held_out(len(ranked), held_out_fraction)
+    if held_out_fraction > 0 and held < FEW_HELD_OUT:
+        notes.append(
+            f"only {held} held-out {'exemplar' if held == 1 else 'exemplars'} of {len(ranked)}: distances to "
+            f"them mean little; add images until at least {FEW_HELD_OUT} are held out"
+        )
+    exemplars = [Exemplar(root / c.name, c.fingerprint.sha256, to_tensor(c.fitted)) for c in ranked]
+    return ExemplarSet(tuple(exemplars[held:]), tuple(exemplars[:held]), tuple(notes))
+
+
+def file_digests(folder: Path, *, limits: Limits | None = None) -> dict[str, str]:
+    """SHA-256 of every file in `folder` that begins like an image, by name; nothing is decoded.
+
+    Raises:
+        UserError: No such folder.
+    """
+    bounds = limits or Limits()
+    root = opened(folder)
+    digests = {}
+    for name in names(root, bounds)[0]:
+        try:
+            content = read(root, name, bounds)
+        except UnreadableFileError:
+            continue
+        if format_of(content[:HEAD_BYTES]):
+            digests[name] = hashlib.sha256(content).hexdigest()
+    return digests
+
+
+def _candidates(root: Path, resolution: int, limits: Limits) -> tuple[list[_Candidate], list[str]]:
+    found: list[_Candidate] = []
+    notes: list[str] = []
+    others: list[str] = []
+    chosen, beyond = names(root, limits)
+    for name in chosen:
+        try:
+            content = read(root, name, limits)
+            picture = decode(content, limits)
+            if len(picture.image.getcolors(1) or ()) == 1:
+                raise UnreadableFileError("is of one colour throughout; remove it")
+        except NotAnImageError:
+            others.append(name)
+            continue
+        except UnreadableFileError as problem:
+            notes.append(f"{printable(name)}: {problem}")
+            continue
+        notes += [f"{printable(name)}: {remark}" for remark in _remarks(name, picture, resolution)]
+        image = picture.image
+        found.append(_Candidate(name, image.width * image.height, fingerprint(image), fit(image, resolution)))
+    if others:
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        notes.append(f"not images, ignored: {', '.join(printable(name) for name in others[:_NAMED])}{more}")
+    if beyond:
+        notes.append(
+            f"{beyond} more files were not looked at: {limits.files} are the limit; keep the best here"
+        )
+    return found, notes
+
+
+def _remarks(name: str, picture: Picture, resolution: int) -> Sequence[str]:
+    remarks = list(picture.remarks)
+    endings = ENDINGS[picture.format]
+    if not name.lower().endswith(endings):
+        remarks.append(
+            f"is a {picture.format} image by its content and read as one; rename it to {endings[0]}"
+        )
+    side = min(picture.image.size)
+    if side < resolution:
+        remarks.append(
+            f"is {picture.image.width}x{picture.image.height}, enlarged {resolution / side:.2f} times "
+            f"for {resolution}; a larger original would be sharper"
+        )
+    return remarks
+
+
+def _unique(candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], list[str]]:
+    """One of every group of duplicates; which one depends on pixels alone, but for the name of exact ones."""
+    kept: list[_Candidate] = []
+    notes: list[str] = []
+    for item in sorted(candidates, key=lambda c: (-c.pixels, c.fingerprint.sha256, c.name)):
+        twin = next((other for other in kept if nearly_same(item.fingerprint, other.fingerprint)), None)
+        if twin is None:
+            kept.append(item)
+        elif twin.fingerprint.sha256 == item.fingerprint.sha256:
+            notes.append(f"{printable(item.name)}: has the same pixels as {printable(twin.name)}; dropped")
+        else:
+            bits = hash_distance(item.fingerprint, twin.fingerprint)
+            notes.append(
+                f"{printable(item.name)}: is nearly the same picture as {printable(twin.name)} "
+                f"({bits} of {HASH_BITS} hash bits differ); dropped"
+            )
+    return kept, sorted(notes)
+
+
+def _held_out(count: int, fraction: float) -> int:
+    if fraction == 0.0:
+        return 0
+    return min(count - 1, max(1, math.floor(count * fraction + 1e-9)))
+
+
+def _require_enough(folder: Path, usable: int, fraction: float, notes: Sequence[str]) -> None:
+    needed = 2 if fraction > 0 else 1
+    if usable >= needed:
+        return
+    what = "no usable image" if usable == 0 else f"only {usable} usable image where {needed} are needed"
+    shown = "".join(f"\n  {note}" for note in notes[:_NAMED])
+    more = f"\n  and {len(notes) - _NAMED} notes more" if len(notes) > _NAMED else ""
+    expected = ", ".join(sorted(endings[0] for endings in ENDINGS.values()))
+    raise UserError(f'exemplars: {what} in "{printable(str(folder))}"; expected {expected}{shown}{more}')
