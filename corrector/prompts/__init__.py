@@ -1,0 +1,25 @@
+"""The batch file: which prompts fail, where their exemplars are, and how to train, evaluate and judge.
+
+`load_batch` reads YAML, JSON, JSONL or CSV and reports every mistake of a file at once, each with its line;
+`json_schema` describes the file to editors; `python -m corrector.prompts check FILE` and `schema` do so by
+hand.
+"""
+
+from corrector.prompts.batch import CorrectionBatch, FailingPrompt
+from corrector.prompts.errors import BatchError, BatchErrors
+from corrector.prompts.hyperparameters import HyperParameters
+from corrector.prompts.loading import load_batch
+from corrector.prompts.protocol import EvaluationSettings, GateThresholds
+from corrector.prompts.schema import json_schema
+
+__all__ = [
+    "BatchError",
+    "BatchErrors",
+    "CorrectionBatch",
+    "EvaluationSettings",
+    "FailingPrompt",
+    "GateThresholds",
+    "HyperParameters",
+    "json_schema",
+    "load_batch",
+]

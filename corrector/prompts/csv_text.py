@@ -1,0 +1,112 @@
+"""CSV with places: a header of keys, one prompt a row, lists within a cell separated by `|`."""
+
+import csv
+import io
+from collections.abc import Callable, Collection
+
+from corrector.prompts.errors import ErrorLog, Place
+from corrector.prompts.nodes import Node, quoted
+
+LIST_SEPARATOR = "|"
+_DELIMITERS = (",", ";", "\t")
+
+
+def parse_csv(
+    text: str,
+    file: str,
+    log: ErrorLog,
+    *,
+    columns: Collection[str],
+    required: Collection[str],
+    list_columns: Collection[str],
+    unknown_column: Callable[[Place, str], str | None],
+) -> Node:
+    """A batch file's value: one entry a row, an empty cell for a key that is not given.
+
+    The delimiter is the one of comma, semicolon and tab that the header holds most of. The column `base`
+    belongs to the whole batch: its cells are equal or empty. A record that spans lines stands at its first.
+
+    Args:
+        columns: The keys that a row may hold.
+        required: Those of them that the header must have.
+        list_columns: Those of them whose cells are lists.
+        unknown_column: Called with place and name of a column that is none of `columns`; returns the one that
+            was probably meant, if any.
+    """
+    before = len(log.errors)
+    root = Place(file, 1)
+    (place, names), *rows = _records(text, file, log) or [(root, [])]
+    header, misspelt = _header(names, place, log, columns, unknown_column)
+    for name in required:
+        if names and name not in header and name not in misspelt:
+            log.add(place, name, f"no column of this name; the columns are {', '.join(names)}")
+    unread = [name for name in (*required, *misspelt) if name not in header]
+    entries: list[Node] = []
+    base: Node | None = None
+    for place, cells in rows:
+        if len(cells) != len(header):
+            log.add(
+                place,
+                "",
+                f"{len(cells)} cells, and the header has {len(header)}; quote cells that hold commas",
+            )
+            continue
+        entry = {name: Node(place, None, incomplete=True) for name in unread}
+        for key, cell in zip(header, cells, strict=True):
+            if key is not None and (written := cell.strip()):
+                entry[key] = _cell(written, place, key in list_columns)
+        given = entry.pop("base", None)
+        if given is not None and base is not None and given.value != base.value:
+            first = f"line {base.place.line} has {quoted(base.value)}"
+            log.add(place, "base", f"{quoted(given.value)}, and {first}; a batch has one base")
+        base = base or given
+        entries.append(Node(place, entry, typed=False))
+    prompts = Node(root, tuple(entries), incomplete=len(log.errors) > before)
+    return Node(root, {"prompts": prompts} | ({"base": base} if base else {}))
+
+
+def _records(text: str, file: str, log: ErrorLog) -> list[tuple[Place, list[str]]]:
+    first_line = text.lstrip("\n").partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    records = []
+    line = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                records.append((Place(file, line), cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        unclosed = "end of data" in str(error)
+        what = "a quote opens in this row and never closes" if unclosed else str(error)
+        log.add(Place(file, line), "", f"not CSV: {what}; quote whole cells, and double quotes inside them")
+    return records
+
+
+def _header(
+    names: list[str],
+    place: Place,
+    log: ErrorLog,
+    columns: Collection[str],
+    unknown_column: Callable[[Place, str], str | None],
+) -> tuple[list[str | None], set[str]]:
+    """The key of each column, None where it cannot be used; and the keys that misspelt columns meant."""
+    header: list[str | None] = []
+    misspelt: set[str] = set()
+    for number, written in enumerate(names, start=1):
+        name = written.strip()
+        if not name:
+            log.add(place, "", f"column {number} has no name")
+        elif name not in columns:
+            misspelt.add(unknown_column(place, name) or "")
+        elif name in header:
+            log.add(place, name, f"a second column of this name, column {number}; remove one")
+        header.append(name if name in columns and name not in header else None)
+    return header, misspelt - {""}
+
+
+def _cell(written: str, place: Place, is_list: bool) -> Node:
+    if not is_list:
+        return Node(place, written, typed=False)
+    parts = (part.strip() for part in written.split(LIST_SEPARATOR))
+    return Node(place, tuple(Node(place, part, typed=False) for part in parts if part), typed=False)

@@ -1,0 +1,73 @@
+"""Mistakes in a batch file: collected, sorted by place, and raised together."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from corrector.errors import UserError
+
+MAX_ERRORS = 1000
+"""Mistakes after which a batch file is given up."""
+
+
+class Place(NamedTuple):
+    """Where something stands: the file as the user named it, and the line from 1 (None: the whole file)."""
+
+    file: str
+    line: int | None
+
+
+@dataclass(frozen=True)
+class BatchError:
+    """One mistake.
+
+    Attributes:
+        file: The file, as the user named it.
+        line: Counted from 1; None where no line is to blame (the file does not exist).
+        field: The key ("rank", "gate.max_p", "guard_prompts[2]"), or empty for the file as a whole.
+        message: What is wrong and what would be right.
+    """
+
+    file: str
+    line: int | None
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        """As compilers write it, for editors and terminals to link: `people.yaml:14: rank: expected …`."""
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (place, self.field, self.message) if part)
+
+
+class BatchErrors(UserError):
+    """All mistakes of a batch file; its text has one line per mistake, in the order of the file."""
+
+    def __init__(self, errors: list[BatchError]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = errors
+
+    def __reduce__(self) -> tuple[type["BatchErrors"], tuple[list[BatchError]]]:
+        return type(self), (self.errors,)
+
+
+@dataclass
+class ErrorLog:
+    """Where the readers and checks of one batch file put what they find."""
+
+    errors: list[BatchError] = field(default_factory=list)
+
+    def add(self, place: Place, field: str, message: str) -> None:
+        """Note one mistake.
+
+        Raises:
+            BatchErrors: There are `MAX_ERRORS`: the file is hopeless, or hostile.
+        """
+        self.errors.append(BatchError(place.file, place.line, field, message))
+        if len(self.errors) == MAX_ERRORS:
+            self.errors.append(
+                BatchError(place.file, place.line, "", f"{MAX_ERRORS} mistakes; reading ends here")
+            )
+            raise self.failure()
+
+    def failure(self) -> BatchErrors:
+        """Everything noted so far, by file and line, to be raised."""
+        return BatchErrors(sorted(self.errors, key=lambda error: (error.file, error.line or 0)))

@@ -1,0 +1,167 @@
+"""Reading a batch file: bytes to text, text to located values by format, located values to a batch."""
+
+import re
+from pathlib import Path
+
+from corrector.errors import UserError
+from corrector.prompts.batch import CorrectionBatch, FailingPrompt
+from corrector.prompts.csv_text import parse_csv
+from corrector.prompts.errors import ErrorLog, Place
+from corrector.prompts.folders import allowed_path
+from corrector.prompts.json_text import parse_json, parse_json_lines
+from corrector.prompts.keys import log_unknown_key
+from corrector.prompts.nodes import Node, quoted
+from corrector.prompts.schema import HYPERPARAMETER_KEYS, PROMPT_KEYS, REQUIRED_KEYS, is_list
+from corrector.prompts.validation import validate_batch
+from corrector.prompts.yaml_text import parse_yaml
+from corrector.settings import Settings
+
+MAX_BYTES = 4 * 2**20
+"""Larger files are refused unread; five thousand prompts take about three megabytes."""
+
+SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
+
+_FORBIDDEN = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+_OTHER_ENCODINGS = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+}
+
+
+def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBatch:
+    """The batch in a YAML, JSON, JSONL or CSV file; all of its mistakes are reported at once.
+
+    YAML and JSON hold a mapping with `prompts` and, if wanted, `base`, `defaults`, `evaluation` and `gate`;
+    `prompts` is a list, or names a CSV or JSONL file beside the batch file. JSONL holds a prompt a line, and
+    may start with a line for the other keys. CSV holds a prompt a row, with `|` between the items of a list
+    and, if wanted, a column `base`. Folders are relative to the batch file. Exemplar folders must exist and
+    hold images; none is opened.
+
+    Args:
+        settings: The environment's settings; default: read now.
+
+    Raises:
+        BatchErrors: Every mistake in the file (the first thousand), with its line and field.
+    """
+    roots = (settings or Settings.from_environment()).exemplar_roots
+    log = ErrorLog()
+    root = _read(path, str(path), log)
+    if root is None:
+        raise log.failure()
+    absolute = path.absolute()
+    root = _with_listed_prompts(root, absolute.parent, path.parent, roots, log)
+    return validate_batch(root, absolute, roots, log)
+
+
+def _read(path: Path, file: str, log: ErrorLog) -> Node | None:
+    text = _read_text(path, file, log)
+    if text is None:
+        return None
+    suffix = path.suffix.lower()
+    before = len(log.errors)
+    if suffix == ".json":
+        root: Node | None = parse_json(text, file, log)
+    elif suffix == ".jsonl":
+        root = parse_json_lines(text, file, log)
+    elif suffix == ".csv":
+        root = _parse_prompt_table(text, file, log)
+    else:
+        root = parse_yaml(text, file, log)
+    if root is None and len(log.errors) == before:
+        log.add(Place(file, 1), "", "nothing but comments; list the failing prompts under prompts")
+    return root
+
+
+def _parse_prompt_table(text: str, file: str, log: ErrorLog) -> Node:
+    columns = ("base", *PROMPT_KEYS, *HYPERPARAMETER_KEYS)
+    return parse_csv(
+        text,
+        file,
+        log,
+        columns=columns,
+        required=REQUIRED_KEYS,
+        list_columns=[key for key in PROMPT_KEYS if is_list(FailingPrompt, key)],
+        unknown_column=lambda place, name: log_unknown_key(log, place, name, "prompts"),
+    )
+
+
+def _read_text(path: Path, file: str, log: ErrorLog) -> str | None:
+    try:
+        if not path.is_file():
+            what = "a folder; name the batch file in it" if path.is_dir() else "no such file"
+            log.add(Place(file, None), "", what)
+            return None
+        if path.suffix.lower() not in SUFFIXES:
+            expected = ", ".join(SUFFIXES)
+            log.add(Place(file, None), "", f"cannot tell the format; the name must end in one of {expected}")
+            return None
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        log.add(Place(file, None), "", f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        return None
+    if len(content) > MAX_BYTES:
+        log.add(Place(file, None), "", f"larger than {MAX_BYTES // 2**20} MiB; split it into several batches")
+        return None
+    return _decoded(content, file, log)
+
+
+def _decoded(content: bytes, file: str, log: ErrorLog) -> str | None:
+    for start, what in _OTHER_ENCODINGS.items():
+        if content.startswith(start):
+            log.add(Place(file, 1), "", f"this is {what}, not UTF-8 text; save it as plain text in UTF-8")
+            return None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = _unix_lines(content[: error.start].decode("latin-1")).count("\n") + 1
+        log.add(
+            Place(file, line), "", f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8"
+        )
+        return None
+    text = _unix_lines(text)
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if found := _FORBIDDEN.search(line_text):
+            log.add(
+                Place(file, number),
+                "",
+                f"an invisible control character, U+{ord(found.group()):04X}; remove it",
+            )
+    if not log.errors and not text.strip():
+        log.add(Place(file, 1), "", "the file is empty; list the failing prompts in it")
+    return None if log.errors else text
+
+
+def _unix_lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _with_listed_prompts(
+    root: Node, folder: Path, shown: Path, roots: tuple[Path, ...], log: ErrorLog
+) -> Node:
+    """`root` with the entries of the CSV or JSONL file that its `prompts` names, if it names one."""
+    named = root.value.get("prompts") if isinstance(root.value, dict) else None
+    if named is None or not isinstance(named.value, str) or not isinstance(root.value, dict):
+        return root
+    written = named.value.strip()
+    prompts = Node(named.place, (), incomplete=True)
+    try:
+        if not written.lower().endswith((".csv", ".jsonl")):
+            raise UserError(f"expected a list, or the name of a .csv or .jsonl file, found {quoted(written)}")
+        path = allowed_path(written, folder, roots)
+        if not path.is_file():
+            raise UserError(f"no file {quoted(written)}; name a .csv or .jsonl file beside this one")
+        listed = _read(path, str(shown / written), log)
+    except UserError as error:
+        log.add(named.place, "prompts", str(error))
+        listed = None
+    if listed is not None and isinstance(listed.value, dict):
+        for key, node in listed.value.items():
+            if key == "prompts":
+                prompts = node
+            else:
+                log.add(node.place, key, f"belongs in {named.place.file}, which names this file")
+    return Node(root.place, {**root.value, "prompts": prompts})

@@ -1,0 +1,63 @@
+"""What the readers of all formats produce: plain values that remember where they were written."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from corrector.prompts.errors import Place
+
+MAX_DEPTH = 16
+"""Nesting beyond this is refused; a batch file needs four levels."""
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value and its place; a mapping's value stands at the line of its key.
+
+    Attributes:
+        value: A scalar, a tuple of nodes, or a dictionary of nodes.
+        typed: Whether the format tells numbers from text; CSV's text is converted as needed.
+        incomplete: Whether the value, or some of its items, could not be read; that has been reported.
+    """
+
+    place: Place
+    value: "Scalar | tuple[Node, ...] | dict[str, Node]"
+    typed: bool = True
+    incomplete: bool = False
+
+    def plain(self) -> object:
+        """The value without places: scalars, tuples and dictionaries."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, tuple):
+            return tuple(node.plain() for node in self.value)
+        return self.value
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """The value as an error message shows it: short, on one line, and harmless to a terminal."""
+    if isinstance(value, str):
+        shown = value if len(value) <= limit else value[: limit - 1] + "…"
+        return '"' + "".join(map(_visible, shown)) + '"'
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**20 else "a number of over 20 digits"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def key_name(key: str) -> str:
+    """A key as the field of an error: bare where it is a word, else quoted."""
+    return key if re.fullmatch(r"[A-Za-z_$][\w.$-]{0,60}", key, re.ASCII) else quoted(key)
+
+
+def _visible(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode("ascii")

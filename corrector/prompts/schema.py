@@ -1,0 +1,135 @@
+"""The batch file's JSON Schema, for editors; and the words in which errors describe what a key may hold."""
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from corrector.prompts.batch import CorrectionBatch, FailingPrompt
+from corrector.prompts.hyperparameters import HyperParameters
+from corrector.prompts.protocol import EvaluationSettings, GateThresholds
+
+PROMPT_KEYS = tuple(name for name in FailingPrompt.model_fields if name != "hyperparameters")
+REQUIRED_KEYS = ("prompt", "exemplars")
+HYPERPARAMETER_KEYS = tuple(HyperParameters.model_fields)
+BATCH_KEYS = ("$schema", "base", "defaults", "evaluation", "gate", "prompts")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a batch file in YAML or JSON.
+
+    Hyper-parameters stand beside the other keys of a prompt, and under `defaults` for all prompts.
+    """
+    entry = {**_properties(FailingPrompt), **_properties(HyperParameters)}
+    del entry["hyperparameters"]
+    batch = _properties(CorrectionBatch)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Batch of failing prompts",
+        "description": "Prompts that a text-to-image base gets wrong, and how to correct each.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["prompts"],
+        "properties": {
+            "$schema": {"type": "string", "description": "Where editors find this schema."},
+            "base": batch["base"],
+            "defaults": _object(
+                _properties(HyperParameters), "Hyper-parameters of all prompts, unless a prompt has its own."
+            ),
+            "evaluation": _object(_properties(EvaluationSettings), "How results are compared."),
+            "gate": _object(_properties(GateThresholds), "What a result must reach to become a candidate."),
+            "prompts": {
+                "description": "The failing prompts; or the name of a CSV or JSONL file that lists them.",
+                "anyOf": [
+                    {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/prompt"}},
+                    {"type": "string", "pattern": r"\.(csv|jsonl)$"},
+                ],
+            },
+        },
+        "$defs": {
+            "prompt": {
+                **_object(
+                    {key: _without_default(schema) for key, schema in entry.items()},
+                    "A failing prompt, with its own hyper-parameters where they differ from the defaults.",
+                ),
+                "required": list(REQUIRED_KEYS),
+            }
+        },
+    }
+
+
+def expectation(model: type[BaseModel], key: str, *, item: bool = False) -> str:
+    """What a key may hold, in words: "a whole number from 1 to 1024"; with `item`, what its list may hold."""
+    schema = _properties(model)[key]
+    return _in_words(_item(schema) if item else schema)
+
+
+def is_list(model: type[BaseModel], key: str) -> bool:
+    """Whether a key holds a list."""
+    return bool(_properties(model)[key].get("type") == "array")
+
+
+def choices(model: type[BaseModel], key: str) -> tuple[str, ...]:
+    """The words among which a key chooses, or nothing."""
+    return tuple(_properties(model)[key].get("enum", ()))
+
+
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties = model.model_json_schema()["properties"]
+    return {
+        key: {word: value for word, value in schema.items() if word != "title"}
+        for key, schema in properties.items()
+    }
+
+
+def _object(properties: dict[str, Any], description: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": description,
+        "additionalProperties": False,
+        "properties": properties,
+    }
+
+
+def _without_default(schema: dict[str, Any]) -> dict[str, Any]:
+    return {word: value for word, value in schema.items() if word != "default"}
+
+
+def _item(schema: dict[str, Any]) -> dict[str, Any]:
+    items: dict[str, Any] = schema["items"]
+    return items
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return _in_words(next(option for option in schema["anyOf"] if option.get("type") != "null"))
+    if "enum" in schema:
+        return "one of " + ", ".join(f'"{choice}"' for choice in schema["enum"])
+    kind = schema["type"]
+    if kind == "array":
+        return "a list of texts"
+    if kind == "boolean":
+        return "true or false"
+    if kind == "string":
+        return "text"
+    noun = "a whole number" if kind == "integer" else "a number"
+    if "multipleOf" in schema:
+        noun = f"a multiple of {schema['multipleOf']}"
+    return noun + _bounds(schema)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f" from {low:g} to {high:g}" if high < 1e6 else f" from {low:g} to {high}"
+    parts = []
+    if low is not None:
+        parts.append(f"at least {low:g}")
+    if "exclusiveMinimum" in schema:
+        parts.append(f"above {schema['exclusiveMinimum']:g}")
+    if high is not None:
+        parts.append(f"at most {high:g}")
+    if "exclusiveMaximum" in schema:
+        parts.append(f"below {schema['exclusiveMaximum']:g}")
+    return " " + " and ".join(parts) if parts else ""

@@ -1,0 +1,75 @@
+"""One place for environment settings: what the process's surroundings decide, never what a correction is."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corrector.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment's settings, read when asked for and never at import.
+
+    Attributes:
+        cache: `CORRECTOR_CACHE`, folder of what is computed once and kept by content hash (text embeddings,
+            latents, reference statistics). Default: `corrector` in `XDG_CACHE_HOME`, or in `~/.cache`.
+        runs: `CORRECTOR_RUNS`, folder with one folder per job. Default: `runs` in the working directory.
+        tracking_uri: `MLFLOW_TRACKING_URI`, or None for the local registry. Not shown: it may be secret.
+        exemplar_roots: `CORRECTOR_EXEMPLAR_ROOTS`, folders (separated as in PATH) besides the batch file's
+            own in which exemplar folders may lie. Default: the working directory, unless that is `/`.
+    """
+
+    cache: Path
+    runs: Path
+    tracking_uri: str | None = field(repr=False)
+    exemplar_roots: tuple[Path, ...]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """The settings in `environment` (default: the process's); an empty variable counts as unset.
+
+        Raises:
+            UserError: A folder's variable names a file, or a home folder is needed and there is none.
+        """
+        variables = os.environ if environment is None else environment
+        return cls(
+            cache=_folder(variables, "CORRECTOR_CACHE") or _default_cache(variables),
+            runs=_folder(variables, "CORRECTOR_RUNS") or Path.cwd() / "runs",
+            tracking_uri=variables.get("MLFLOW_TRACKING_URI") or None,
+            exemplar_roots=_exemplar_roots(variables),
+        )
+
+
+def _folder(variables: Mapping[str, str], variable: str) -> Path | None:
+    written = variables.get(variable)
+    if not written:
+        return None
+    path = _absolute(written, variable)
+    if path.exists() and not path.is_dir():
+        raise UserError(f'{variable}: "{path}" is a file; name a folder')
+    return path
+
+
+def _default_cache(variables: Mapping[str, str]) -> Path:
+    caches = variables.get("XDG_CACHE_HOME") or "~/.cache"
+    return _absolute(caches, "CORRECTOR_CACHE") / "corrector"
+
+
+def _exemplar_roots(variables: Mapping[str, str]) -> tuple[Path, ...]:
+    variable = "CORRECTOR_EXEMPLAR_ROOTS"
+    written = [part for part in variables.get(variable, "").split(os.pathsep) if part]
+    if written:
+        return tuple(_absolute(part, variable) for part in written)
+    working = Path.cwd()
+    return () if working == Path(working.anchor) else (working,)
+
+
+def _absolute(written: str, variable: str) -> Path:
+    try:
+        return Path(written).expanduser().absolute()
+    except RuntimeError:
+        raise UserError(
+            f'{variable}: no home folder to expand "{written}"; set {variable} to a whole path'
+        ) from None
