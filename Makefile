@@ -1,0 +1,74 @@
+# Everything sets itself up: a machine with Python 3.11 or newer needs only `make correct` or `make test`.
+
+BATCH ?= jobs/examples/people.yaml
+PYTEST ?= tests
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# Set PYTHON3 to choose the interpreter; otherwise the first of these that works is taken.
+PYTHON3 ?=
+CANDIDATES := $(or $(PYTHON3),python3.11 python3.12 python3.13 python3)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup correct test lint format type benchmark clean
+
+help:  ## show what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+correct: $(READY)  ## correct the example batch (or BATCH=file) on a Ray head of this machine
+	@$(PYTHON) -m cluster.local run -- python -m jobs.correct $(BATCH)
+
+# One thread a process: the tests' processes share the cores, and results do not depend on how many there are.
+test: export OMP_NUM_THREADS ?= 1
+test: lint type  ## lint, types, import contract and all tests (or PYTEST=tests/adapters)
+	@$(PYTHON) -m pytest $(PYTEST)
+
+lint: $(READY)  ## ruff and the import contract
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/lint-imports --no-logo
+
+format: $(READY)  ## let ruff format and fix what it can
+	@$(VENV)/bin/ruff check --fix
+	@$(VENV)/bin/ruff format
+
+type: $(READY)  ## mypy
+	@$(VENV)/bin/mypy
+
+benchmark: $(READY)  ## speed of packed training: eight fine-tunes at once against one after another
+	@$(PYTHON) -m tests.benchmarks.packed_training
+
+clean:  ## remove environment, caches and the local head's state; corrections in runs/ stay
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m cluster.local stop || true; fi
+	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+setup: $(READY)  ## create .venv with the pinned packages
+
+# .ready is written last. An installation that was interrupted leaves .installing, and the next one starts afresh,
+# since pip cannot tell a half-written package from a whole one.
+$(READY): pyproject.toml constraints.txt
+	@if [ -e $(VENV)/.installing ] || ! $(PYTHON) -m pip --version > /dev/null 2>&1; then \
+	    rm -rf $(VENV); python=; \
+	    for candidate in $(CANDIDATES); do \
+	        if $$candidate -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then \
+	            python=$$candidate; break; \
+	        fi; \
+	    done; \
+	    if [ -z "$${python:-}" ]; then \
+	        echo 'setup: no Python 3.11 or newer with the venv module among: $(CANDIDATES)' >&2; \
+	        echo 'setup: install one (Debian and Ubuntu: python3 and python3-venv), or name it: make PYTHON3=/path/to/python3' >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "setup: new environment in $(VENV) with $$($$python --version)"; \
+	    mkdir -p $(VENV) && touch $(VENV)/.installing && $$python -m venv $(VENV) || exit 1; \
+	fi
+	@touch $(VENV)/.installing
+	@echo 'setup: installing the pinned packages, some minutes the first time (log: $(VENV)/install.log)'
+	@{ $(PYTHON) -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	        --constraint constraints.txt --editable '.[dev]' 2>&1; echo "status $$?"; } \
+	    | tee $(VENV)/install.log \
+	    | awk '/^Collecting/ { printf "."; fflush(); seen = 1 } /^Installing collected/ { printf " unpacking"; fflush() } \
+	           /^status / { status = $$2 } END { if (seen) print ""; exit status }' \
+	    || { tail -n 20 $(VENV)/install.log >&2; echo 'setup: the installation failed' >&2; exit 1; }
+	@rm -f $(VENV)/.installing && touch $(READY)

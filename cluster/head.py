@@ -1,0 +1,296 @@
+"""A Ray head on this machine: on the loopback interface only, behind a token, stopped by its own pids.
+
+What Ray does by itself, and what is done about it (Ray 2.60):
+
+- It replaces 127.0.0.1 by the routable address and binds its servers to every interface. With
+  RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which is how it behaves on a Mac, the node's address stays 127.0.0.1
+  and every server (GCS, raylet, dashboard, agents, workers, metrics) listens on the loopback interface alone.
+  The variable must also reach whatever connects to the head: jobs inherit it.
+- `ray start` switches token authentication on only where it finds a token: here there always is one, in a
+  file that only its owner reads, in the state folder instead of the home folder.
+- `ray stop` matches the processes of every Ray on the machine. It is never used.
+- Usage statistics are sent unless they are switched off. They are; `start_hook` silences the report of that.
+
+OMP_NUM_THREADS is left as the caller has it. Where it is unset, Ray gives a worker as many threads as it has
+CPUs, so lanes share the cores without crowding them; the driver of a job holds no CPU and gets one thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from cluster import ports, processes
+from corrector.errors import UserError
+
+PROJECT = Path(__file__).resolve().parent.parent
+STATE = PROJECT / ".local"
+OBJECT_STORE_BYTES = 512 * 1024**2
+START_LIMIT_S = 180.0
+JOB_STOP_WAIT_S = 20
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How to start a head. Ports left as None are chosen, CPUs and GPUs left as None are the machine's."""
+
+    port: int | None = None
+    dashboard_port: int | None = None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    object_store_bytes: int = OBJECT_STORE_BYTES
+    start_limit_s: float = START_LIMIT_S
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that was started: what its state file holds.
+
+    `session` is the process session of Ray's servers and workers, None until they are launched.
+    `owner` is the (pid, creation time) of the command for whose duration it runs, None where it stays until
+    stopped. `scratch` is Ray's folder of sockets, logs and spilled objects; sockets bound its path to 107
+    characters, so it lies in the system's temporary folder.
+    """
+
+    mark: str
+    port: int
+    dashboard_port: int
+    token_file: str
+    scratch: str
+    owner: tuple[int, float] | None
+    session: int | None = None
+
+    @property
+    def gcs_address(self) -> str:
+        """What `ray.init(address=...)` takes."""
+        return f"{ports.LOOPBACK}:{self.port}"
+
+    @property
+    def dashboard_url(self) -> str:
+        """Where jobs are submitted, and what a browser opens."""
+        return f"http://{ports.LOOPBACK}:{self.dashboard_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a Ray program or command needs in its environment to reach this head."""
+        return {
+            "RAY_API_SERVER_ADDRESS": self.dashboard_url,
+            "RAY_ADDRESS": self.gcs_address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": self.token_file,
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+    @property
+    def signs(self) -> processes.Signs:
+        """What tells its processes: Ray's own, drivers, workers and what they started."""
+        return processes.Signs(self.mark, self.session)
+
+    def abandoned(self) -> bool:
+        """Whether the command for which it was started has gone without stopping it."""
+        return self.owner is not None and not processes.is_alive(*self.owner)
+
+
+def start(options: HeadOptions, *, state: Path = STATE, owned: bool = False) -> Head:
+    """Start a head and return once it takes jobs; with `owned`, it belongs to the calling process.
+
+    A head that a killed command left behind is cleared away first. Raises UserError where a head of this
+    state folder runs already, where a port is taken, and where it is not ready in time: then nothing of it is
+    left, and the message holds the end of its log.
+    """
+    with _locked(state):
+        running = _current(state)
+        if running is not None and not running.abandoned():
+            whose = "" if running.owner is None else f" for the command with pid {running.owner[0]}"
+            raise UserError(
+                f"a local head is running already{whose}, at {running.dashboard_url} (state in {state}); "
+                "stop it with `python -m cluster.local stop`"
+            )
+        if running is not None:
+            _clear(running, state)
+        taken: set[int] = set()
+        head = Head(
+            mark=secrets.token_hex(8),
+            port=ports.choose("port", options.port, taken=taken),
+            dashboard_port=ports.choose("dashboard port", options.dashboard_port, taken=taken),
+            token_file=str(_token(state)),
+            scratch=tempfile.mkdtemp(prefix="ray-", dir=_short_temporary_folder()),
+            owner=(os.getpid(), psutil.Process().create_time()) if owned else None,
+        )
+        _write(head, state)
+        try:
+            launcher = _launch(head, options, taken, state)
+            head = replace(head, session=launcher.pid)
+            _write(head, state)
+            _await(head, launcher, options.start_limit_s, log=state / "head.log")
+        except BaseException:
+            _clear(head, state)
+            raise
+        return head
+
+
+def current(state: Path = STATE) -> Head | None:
+    """The head that the state folder tells of, or None; what is left of one that died is cleared away."""
+    with _locked(state):
+        return _current(state)
+
+
+def stop(head: Head, *, state: Path = STATE) -> int:
+    """End the head and all that runs for it; return how many processes. Its logs go to `state/logs`."""
+    with _locked(state):
+        return _clear(head, state)
+
+
+def _current(state: Path) -> Head | None:
+    try:
+        raw = json.loads((state / "head.json").read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        (state / "head.json").unlink()
+        return None
+    owner = raw.pop("owner")
+    head = Head(**raw, owner=None if owner is None else (owner[0], owner[1]))
+    if processes.find(head.signs):
+        return head
+    _clear(head, state)
+    return None
+
+
+def _launch(head: Head, options: HeadOptions, taken: set[int], state: Path) -> subprocess.Popen[bytes]:
+    arguments = {
+        "port": head.port,
+        "dashboard-host": ports.LOOPBACK,
+        "dashboard-port": head.dashboard_port,
+        "dashboard-agent-listen-port": ports.choose("dashboard agent port", None, taken=taken),
+        "object-store-memory": options.object_store_bytes,
+        "temp-dir": head.scratch,
+        "num-cpus": options.num_cpus,
+        "num-gpus": options.num_gpus,
+    }
+    given = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
+    with (state / "head.log").open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--no-monitor", *given],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=PROJECT,
+            env=_environment(head, metrics_port=ports.choose("metrics port", None, taken=taken)),
+            start_new_session=True,  # a Ctrl-C in the terminal is for the caller, who then ends it in order
+        )
+
+
+def _await(head: Head, launcher: subprocess.Popen[bytes], limit_s: float, *, log: Path) -> None:
+    """Return once the head takes jobs; raise UserError if that takes longer than `limit_s` seconds."""
+    deadline = time.monotonic() + limit_s
+    reason = f"was not ready within {limit_s:g} s"
+    try:
+        status = launcher.wait(limit_s)
+        if status != 0:
+            reason = f"did not start: exit status {status}"
+        elif _answers(head, deadline):
+            return
+    except subprocess.TimeoutExpired:
+        launcher.kill()
+        launcher.wait()
+    raise UserError(f"the local Ray head {reason}; the end of its log ({log}):\n{_tail(log)}")
+
+
+def _environment(head: Head, *, metrics_port: int) -> dict[str, str]:
+    ours = {
+        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
+    }
+    before = ours.get("PYTHONPATH")
+    return {
+        **ours,
+        **{name: value for name, value in head.environment.items() if not name.endswith("_ADDRESS")},
+        "DASHBOARD_METRIC_PORT": str(metrics_port),
+        # Time for a job to write down where it stands before it is killed; Ray's own 3 s are short for that.
+        "RAY_JOB_STOP_WAIT_TIME_S": ours.get("RAY_JOB_STOP_WAIT_TIME_S", str(JOB_STOP_WAIT_S)),
+        "RAY_START_HOOK": "cluster.start_hook.trim",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), before] if before else [str(PROJECT)]),
+        processes.MARK: head.mark,
+    }
+
+
+def _answers(head: Head, deadline: float) -> bool:
+    request = urllib.request.Request(  # noqa: S310 - a fixed scheme and host
+        f"{head.dashboard_url}/api/jobs/",
+        headers={"Authorization": f"Bearer {Path(head.token_file).read_text()}"},
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline:
+        try:
+            with direct.open(request, timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    return False
+
+
+def _clear(head: Head, state: Path) -> int:
+    ended = processes.end(head.signs)
+    kept = state / "logs"
+    logs = Path(head.scratch) / "session_latest" / "logs"
+    if logs.is_dir():
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(logs, kept, symlinks=True, ignore_dangling_symlinks=True)
+    shutil.rmtree(head.scratch, ignore_errors=True)
+    (state / "head.json").unlink(missing_ok=True)
+    return ended
+
+
+def _write(head: Head, state: Path) -> None:
+    partial = state / "head.json.partial"
+    partial.write_text(json.dumps(asdict(head)))
+    partial.replace(state / "head.json")
+
+
+def _token(state: Path) -> Path:
+    """The file with the token, made once, that only its owner can read."""
+    path = state / "auth_token"
+    if not path.exists():
+        partial = state / f"auth_token.{os.getpid()}"
+        partial.touch(mode=0o600, exist_ok=False)
+        partial.write_text(secrets.token_hex(32))
+        partial.replace(path)
+    path.chmod(0o600)
+    return path
+
+
+def _short_temporary_folder() -> str:
+    """The system's temporary folder, or /tmp where its name leaves no room for the names of Ray's sockets."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= 25 else "/tmp"  # noqa: S108 - a private folder is made inside
+
+
+def _tail(log: Path, lines: int = 25) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    """One command at a time starts or stops the head of a state folder."""
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    with (state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,160 @@
+"""A Ray head on this machine, from the command line.
+
+    python -m cluster.local run -- python -m jobs.correct jobs/examples/people.yaml
+    python -m cluster.local start | status | stop
+
+`run` submits a command as a Ray job, follows it and exits with its status. It uses the head that `start` left
+running, or starts one for the duration of the job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from cluster import head as heads
+from cluster import processes
+from cluster.head import Head, HeadOptions
+from corrector.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit status (2: the user can put it right, 3: `status` found no head)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except UserError as error:
+        print(f"cluster: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _start(options: argparse.Namespace) -> int:
+    running = heads.current(options.state)
+    if running is None or running.abandoned():
+        running = heads.start(_head_options(options), state=options.state)
+    _describe(running)
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    running = heads.current(options.state)
+    if running is None:
+        print("no local head is running")
+        return 0
+    ended = heads.stop(running, state=options.state)
+    print(f"stopped the local head: {ended} processes ended, logs kept in {options.state / 'logs'}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    running = heads.current(options.state)
+    if running is None:
+        print("no local head is running")
+        return 3
+    _describe(running)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cluster.follow import run_job
+
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise UserError("run: no command; write it after `--`, as in `run -- python -m jobs.correct BATCH`")
+    running = heads.current(options.state)
+    if running is not None and running.owner is None:
+        return run_job(running, command)
+    _interrupt_on_termination()
+    print("cluster: starting a local Ray head", file=sys.stderr, flush=True)
+    own = heads.start(_head_options(options), state=options.state, owned=True)
+    try:
+        print(f"cluster: ready; dashboard at {own.dashboard_url}", file=sys.stderr, flush=True)
+        return run_job(own, command)
+    finally:
+        heads.stop(own, state=options.state)
+
+
+def _interrupt_on_termination() -> None:
+    """Let SIGTERM and a closed terminal unwind as Ctrl-C does, so that the head is stopped on the way out."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+
+
+def _describe(head: Head) -> None:
+    running = processes.find(head.signs)
+    mebibytes = processes.memory(running) >> 20
+    print(f"local Ray head at {head.gcs_address}: {len(running)} processes, {mebibytes} MiB")
+    print(f"dashboard and jobs: {head.dashboard_url} (token in {head.token_file})")
+    print("to reach it with `ray` commands and `ray.init()`:")
+    for name, value in head.environment.items():
+        print(f"  export {name}={shlex.quote(value)}")
+
+
+def _head_options(options: argparse.Namespace) -> HeadOptions:
+    return HeadOptions(
+        port=options.port,
+        dashboard_port=options.dashboard_port,
+        num_cpus=options.num_cpus,
+        num_gpus=options.num_gpus,
+        object_store_bytes=options.object_store_mib * 1024**2,
+        start_limit_s=options.start_limit,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster.local",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    state = argparse.ArgumentParser(add_help=False)
+    state.add_argument(
+        "--state",
+        type=Path,
+        default=heads.STATE,
+        help="folder of the state file, token and logs (default: %(default)s)",
+    )
+    head = argparse.ArgumentParser(add_help=False)
+    head.add_argument("--port", type=int, help="port of the head (default: one that is free)")
+    head.add_argument(
+        "--dashboard-port", type=int, help="port of dashboard and jobs (default: one that is free)"
+    )
+    head.add_argument("--num-cpus", type=int, help="CPUs to offer (default: the machine's)")
+    head.add_argument("--num-gpus", type=int, help="GPUs to offer (default: the machine's)")
+    head.add_argument(
+        "--object-store-mib",
+        type=int,
+        default=heads.OBJECT_STORE_BYTES >> 20,
+        help="MiB (default: %(default)s)",
+    )
+    head.add_argument(
+        "--start-limit",
+        type=float,
+        default=heads.START_LIMIT_S,
+        help="seconds to be ready in (default: %(default)g)",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("start", parents=[state, head], help="start a head that stays").set_defaults(
+        run=_start
+    )
+    commands.add_parser("status", parents=[state], help="show the running head").set_defaults(run=_status)
+    commands.add_parser("stop", parents=[state], help="stop the head and all that runs for it").set_defaults(
+        run=_stop
+    )
+    run = commands.add_parser("run", parents=[state, head], help="run a command as a job and follow it")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    run.set_defaults(run=_run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Ports on the loopback interface: choose a free one, refuse a taken one by name."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+from corrector.errors import UserError
+
+LOOPBACK = "127.0.0.1"
+# Below the ephemeral range, from which the kernel takes ports for outgoing connections, and above
+# 10002-19999, which Ray keeps for its workers.
+CHOICE = range(20000, 32000)
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` of the loopback interface now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose(purpose: str, wanted: int | None, *, taken: set[int]) -> int:
+    """The port for `purpose`: the one wanted, or any that is free. It is added to `taken`.
+
+    Raises UserError where the wanted port is in use, or out of range, and says by whom as far as the system
+    tells.
+    """
+    if wanted is None:
+        port = next(p for p in random.sample(CHOICE, len(CHOICE)) if p not in taken and is_free(p))
+    elif not 1024 <= wanted <= 65535:
+        raise UserError(f"{purpose} {wanted}: not a port from 1024 to 65535")
+    elif wanted in taken or not is_free(wanted):
+        raise UserError(
+            f"{purpose} {wanted} is taken on {LOOPBACK}{_holder(wanted)}: "
+            "choose another, or leave the option out"
+        )
+    else:
+        port = wanted
+    taken.add(port)
+    return port
+
+
+def _holder(port: int) -> str:
+    import psutil
+
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:  # macOS tells only root
+        return ""
+    for connection in connections:
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            try:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            except psutil.NoSuchProcess:
+                return ""
+    return ""

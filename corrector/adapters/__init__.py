@@ -1,0 +1,21 @@
+"""LoRA adapters: one as tensors (:class:`Adapter`), many in one forward (:class:`AdapterBank`), and their
+files.
+
+Ground floor of the library: knows PyTorch modules, nothing of bases, prompts or jobs.
+"""
+
+from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError
+from corrector.adapters.bank import AdapterBank
+from corrector.adapters.formats import WEIGHTS_NAME, adapter_bytes, file_sha256, load_adapter, save_adapter
+
+__all__ = [
+    "SD3_TARGETS",
+    "WEIGHTS_NAME",
+    "Adapter",
+    "AdapterBank",
+    "AdapterError",
+    "adapter_bytes",
+    "file_sha256",
+    "load_adapter",
+    "save_adapter",
+]

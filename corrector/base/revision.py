@@ -1,0 +1,75 @@
+"""The revision of a pipeline folder: SHA-256 over the files that decide what it draws."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+from corrector.settings import Settings
+
+_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
+
+Known: TypeAlias = dict[str, tuple[int, int, str]]
+"""Relative path -> size, modification time in nanoseconds, SHA-256."""
+
+
+def folder_revision(folder: Path) -> str:
+    """SHA-256 over the sorted (relative path, SHA-256) of weights, configurations and vocabularies, in hex.
+
+    ``base.json`` does not count: it chooses steps and guidance, and changes no weight. Digests of files are
+    remembered in the cache folder by size and modification time, so that gigabytes are read once; where
+    that folder cannot be written they are computed every time.
+    """
+    folder = folder.resolve()
+    memory = (
+        Settings.from_environment().cache
+        / "digests"
+        / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()}.json"
+    )
+    known = _recall(memory)
+    current: Known = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not _counts(name) or not path.is_file():
+            continue
+        size, modified = path.stat().st_size, path.stat().st_mtime_ns
+        before = known.get(name)
+        fresh = before is not None and before[:2] == (size, modified)
+        current[name] = before if before is not None and fresh else (size, modified, _sha256(path))
+    if current != known:
+        _remember(memory, current)
+    listing = "".join(f"{name}\0{digest}\n" for name, (_, _, digest) in sorted(current.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _counts(name: str) -> bool:
+    """Whether a file belongs to the pipeline; single-file checkpoints beside it and hidden folders do not."""
+    in_part = "/" in name and not name.startswith(".")
+    return name == "model_index.json" or (in_part and Path(name).suffix in _SUFFIXES)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recall(memory: Path) -> Known:
+    try:
+        stored = json.loads(memory.read_text(encoding="utf-8"))
+        return {
+            str(name): (int(size), int(modified), str(digest))
+            for name, (size, modified, digest) in stored.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(memory: Path, known: Known) -> None:
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial = memory.with_name(f"{memory.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(known), encoding="utf-8")
+        partial.replace(memory)
+    except OSError:
+        return

@@ -1,0 +1,150 @@
+"""Checkpoints of an engine: one safetensors file and one JSON file, never half of one.
+
+The JSON file names the safetensors file and its digest, and takes the place of its predecessor in one rename: that rename
+is the checkpoint. Whatever kills the process before it leaves the last checkpoint whole.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from corrector.dreambooth.engine import Engine
+from corrector.errors import UserError
+
+STATE_FILE = "engine.json"
+
+_VERSION = 1
+_TENSOR = "$tensor"
+
+
+def save(engine: Engine, folder: Path) -> Path:
+    """Writes ``engine``'s state into ``folder``, made if absent, in place of what was saved there; returns ``folder``."""
+    return write_state(engine.state_dict(), folder)
+
+
+def load(engine: Engine, folder: Path) -> None:
+    """Restores into the empty ``engine`` what :func:`save` wrote; its losses go on as they would have.
+
+    Raises :class:`UserError` if there is no checkpoint, if it is damaged, or if it does not fit the engine.
+    """
+    state = read_state(folder)
+    try:
+        engine.load_state_dict(state)
+    except (KeyError, TypeError, IndexError) as error:
+        raise _damaged(folder, f"{STATE_FILE} lacks or misspells {error}") from error
+
+
+def save_fine_tune(engine: Engine, name: str, folder: Path) -> Path:
+    """Like :func:`save`, of one fine-tune alone, so that any engine of the same base can go on with it."""
+    return write_state(engine.state_of(name), folder)
+
+
+def resume_fine_tune(engine: Engine, folder: Path) -> str:
+    """Goes on, in a free slot, with what :func:`save_fine_tune` wrote; returns the fine-tune's name.
+
+    Raises :class:`UserError` if there is no checkpoint, if it is damaged, or if it belongs to another base.
+    """
+    state = read_state(folder)
+    try:
+        return engine.resume(state)
+    except (KeyError, TypeError, IndexError) as error:
+        raise _damaged(folder, f"{STATE_FILE} lacks or misspells {error}") from error
+
+
+def exists(folder: Path) -> bool:
+    """Whether a checkpoint was completed in ``folder``."""
+    return (folder / STATE_FILE).is_file()
+
+
+def write_state(state: Mapping[str, Any], folder: Path) -> Path:
+    """Writes a tree of plain values and tensors; see :func:`save`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    tree = _split(state, "", tensors)
+    payload = safetensors.torch.save(tensors)
+    digest = hashlib.sha256(payload).hexdigest()
+    weights = f"engine-{digest[:16]}.safetensors"
+    _replace(folder / weights, payload)
+    index = {"version": _VERSION, "tensors": weights, "sha256": digest, "state": tree}
+    _replace(folder / STATE_FILE, json.dumps(index, allow_nan=False).encode())
+    for stale in [*folder.glob("engine-*.safetensors"), *folder.glob("engine*.partial")]:
+        if stale.name != weights:
+            stale.unlink(missing_ok=True)
+    return folder
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The tree that :func:`write_state` wrote; raises :class:`UserError` unless all of it is there, bit for bit."""
+    if not exists(folder):
+        raise UserError(f"{folder}: no checkpoint here ({STATE_FILE} is missing)")
+    try:
+        index = json.loads((folder / STATE_FILE).read_bytes())
+        version, name, digest, tree = (index[key] for key in ("version", "tensors", "sha256", "state"))
+        if version != _VERSION:
+            raise UserError(
+                f"{folder}: checkpoint format {version} is not {_VERSION}; resume with the version that wrote it"
+            )
+        payload = (folder / Path(name).name).read_bytes()
+        if hashlib.sha256(payload).hexdigest() != digest:
+            raise _damaged(folder, f"{name} is not what was written")
+        state: dict[str, Any] = _join(tree, safetensors.torch.load(payload))
+    except FileNotFoundError as error:
+        raise _damaged(folder, f"{Path(error.filename).name} is missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise _damaged(folder, f"{STATE_FILE} cannot be read ({error})") from error
+    return state
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    return UserError(
+        f"{folder}: the checkpoint is damaged: {what}; delete the folder to start these fine-tunes again"
+    )
+
+
+def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON can hold it; its tensors go into ``tensors`` by their path."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {_TENSOR: path}
+    if isinstance(value, Mapping):
+        return {key: _split(item, f"{path}/{key}" if path else key, tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(item, f"{path}/{number}", tensors) for number, item in enumerate(value)]
+    return value
+
+
+def _join(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(tree, dict):
+        if _TENSOR in tree:
+            return tensors[tree[_TENSOR]]
+        return {key: _join(item, tensors) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [_join(item, tensors) for item in tree]
+    return tree
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Puts ``content`` on disk under ``path``, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        _to_disk(file)
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,121 @@
+"""The random draws of one fine-tune, step by step, from its own generator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corrector.base import LatentPosterior
+from corrector.dreambooth.finetune import FineTune
+from corrector.dreambooth.objective import NoiseTable, loss_weights, noisy_latents, sample_density, velocity
+
+_SEED_MASK = 0x9E3779B9  # keeps these draws apart from the adapter's initial weights, which use the bare seed
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one fine-tune asks of one step, on the CPU: ``exemplars`` rows with its prompt, then preservation rows."""
+
+    exemplars: int
+    noisy: Tensor
+    """``[R, C, h, w]``."""
+    target: Tensor
+    """Velocity to predict, ``[R, C, h, w]``; with ``guarded`` the preservation rows' are the base's to give."""
+    timesteps: Tensor
+    """``[R]``."""
+    weights: Tensor
+    """Loss weights ``[R]``."""
+    shares: Tensor
+    """What a row's loss counts in the fine-tune's, ``[R]``: one over its part's length, times the part's weight."""
+    texts: Tensor
+    """Row of the fine-tune's text embeddings, ``[R]``."""
+    guarded: bool
+
+
+class Draws:
+    """Draws the rows of every step of ``task``, always in the same order: alone or in a pack, they are the same."""
+
+    def __init__(self, task: FineTune, table: NoiseTable) -> None:
+        self._task = task
+        self._table = table
+        self._generator = torch.Generator("cpu").manual_seed(task.hyperparameters.seed ^ _SEED_MASK)
+        self._exemplars = _Shuffle(len(task.posterior.mean))
+        self._class_images = _Shuffle(0 if task.class_posterior is None else len(task.class_posterior.mean))
+        self._guards = _Shuffle(0 if task.guards is None else len(task.guards))
+
+    def next(self) -> Rows:
+        """The rows of the next step."""
+        settings, generator = self._task.hyperparameters, self._generator
+        count, kept = settings.batch_size, self._task.preservation_rows
+        prior = settings.preservation == "prior"
+        mean, std = self._exemplar_moments(count)
+        if prior and self._task.class_posterior is not None:
+            drawn = self._class_images.take(kept, generator)
+            mean = torch.cat([mean, self._task.class_posterior.mean[drawn]])
+            std = torch.cat([std, self._task.class_posterior.std[drawn]])
+        spread, noise = torch.randn((2, *mean.shape), generator=generator)
+        latents = LatentPosterior(mean, std).sample(spread)
+        u = sample_density(
+            settings.timestep_density,
+            len(latents),
+            logit_mean=settings.logit_mean,
+            logit_std=settings.logit_std,
+            mode_scale=settings.mode_scale,
+            generator=generator,
+        )
+        sigmas, timesteps = self._table.at(u)
+        noisy, target = noisy_latents(latents, noise, sigmas), velocity(latents, noise)
+        texts = torch.zeros(count, dtype=torch.long)
+        if prior:
+            texts = torch.cat([texts, torch.ones(kept, dtype=torch.long)])
+        elif kept:
+            again = torch.cat([torch.arange(count), torch.arange(kept) % count])
+            noisy, target, sigmas, timesteps = noisy[again], target[again], sigmas[again], timesteps[again]
+            texts = torch.cat([texts, 1 + self._guards.take(kept, generator)])
+        weights = loss_weights(settings.timestep_density, sigmas, precondition=settings.precondition_outputs)
+        shares = torch.full((count + kept,), 1.0 / count)
+        if kept:
+            shares[count:] = settings.preservation_weight / kept
+        return Rows(count, noisy, target, timesteps, weights, shares, texts, guarded=bool(kept) and not prior)
+
+    def state(self) -> dict[str, Any]:
+        """Where the draws stand."""
+        return {
+            "generator": self._generator.get_state(),
+            "exemplars": self._exemplars.left,
+            "class_images": self._class_images.left,
+            "guards": self._guards.left,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to where :meth:`state` was taken."""
+        self._generator.set_state(state["generator"])
+        self._exemplars.left = list(state["exemplars"])
+        self._class_images.left = list(state["class_images"])
+        self._guards.left = list(state["guards"])
+
+    def _exemplar_moments(self, count: int) -> tuple[Tensor, Tensor]:
+        posterior, mirrored = self._task.posterior, self._task.mirrored_posterior
+        drawn = self._exemplars.take(count, self._generator)
+        mean, std = posterior.mean[drawn], posterior.std[drawn]
+        if self._task.hyperparameters.horizontal_flip and mirrored is not None:
+            flip = (torch.rand(count, generator=self._generator) < 0.5).view(-1, 1, 1, 1)
+            mean = torch.where(flip, mirrored.mean[drawn], mean)
+            std = torch.where(flip, mirrored.std[drawn], std)
+        return mean, std
+
+
+class _Shuffle:
+    """Deals ``count`` things in a random order, all of them before any again."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.left: list[int] = []
+
+    def take(self, number: int, generator: torch.Generator) -> Tensor:
+        while len(self.left) < number:
+            self.left += torch.randperm(self._count, generator=generator).tolist()
+        taken, self.left = self.left[:number], self.left[number:]
+        return torch.tensor(taken, dtype=torch.long)

@@ -1,0 +1,51 @@
+"""What an engine says of its fine-tunes."""
+
+from dataclasses import dataclass
+from math import isfinite
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimiser step of one fine-tune."""
+
+    step: int
+    """1-based: steps done, this one included."""
+    steps: int
+    """Steps asked for."""
+    loss: float
+    """Mean loss over the exemplar rows."""
+    preservation_loss: float | None
+    """Mean loss over the preservation rows, before its weight; None without preservation."""
+    grad_norm: float
+    """Of all the adapter's gradients together, before clipping."""
+    lr: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether the step was one that training can go on from."""
+        return all(isfinite(value) for value in (self.loss, self.preservation_loss or 0.0, self.grad_norm))
+
+
+@dataclass(frozen=True)
+class SlotFailure:
+    """A fine-tune that could not go on; its slot is free again."""
+
+    name: str
+    step: int
+    """The step that failed, 1-based."""
+    reason: str
+
+    @staticmethod
+    def of(name: str, report: StepReport) -> "SlotFailure":
+        """Names the number that ``report`` shows to be not finite, and what to change."""
+        if not isfinite(report.loss):
+            what = f"the loss became {report.loss}"
+        elif not isfinite(report.preservation_loss or 0.0):
+            what = f"the preservation loss became {report.preservation_loss}"
+        else:
+            what = f"the gradient norm became {report.grad_norm}"
+        reason = (
+            f"{what} at step {report.step} of {report.steps} (learning rate {report.lr:.3g}); "
+            "lower the learning rate or warm up longer"
+        )
+        return SlotFailure(name, report.step, reason)

@@ -1,0 +1,93 @@
+"""Damage to neighbouring prompts, measured without an oracle.
+
+There is no classifier of "right" in production, but there are the base's own images. A guard image is *kept*
+if, among the guard prompts, the failing prompt before and the failing prompt after, it lies nearest to the
+mean of its own prompt's base images: a nearest-mean classifier whose classes the base itself drew. The mean
+leaves out the image of the same seed, so that a base image and its corrected twin are judged by the same
+rule, and the base's own rate is no self-recognition.
+The damage is the drop of that rate.
+
+On rendered scenes (five guard prompts, eight images each; both default extractors) the base's rate is 100 %,
+fresh seeds of the same scenes drop it by 0, and turning a share p of the guard images into the corrected
+prompt drops it by p. A guard image that turned into an anomaly is found in about half of the cases: an
+anomaly in its own place still looks most like its own prompt. What it cannot see is a prompt that looks like
+another to begin with: then the base's rate is low, and says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corrector.evaluation.diversity import mean_pairwise_distance
+
+
+@dataclass(frozen=True)
+class GuardImages:
+    """Images of one guard prompt, row by row the same seeds.
+
+    Attributes:
+        prompt: The guard prompt.
+        base: `[G, 3, H, W]` in 0..1, without the adapter.
+        corrected: `[G, 3, H, W]` in 0..1, with it.
+    """
+
+    prompt: str
+    base: Tensor
+    corrected: Tensor
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Of one guard prompt: which images are recognised as its own, before and after, and how far they moved.
+
+    Attributes:
+        base: `[G]`, 1 where a base image is kept.
+        corrected: `[G]`, 1 where a corrected image is kept.
+        change: Mean feature distance of before to after, over the mean distance of two base images of the
+            prompt; None where there is but one.
+    """
+
+    base: Tensor
+    corrected: Tensor
+    change: float | None
+
+
+def kept(base: Sequence[Tensor], corrected: Sequence[Tensor], others: Sequence[Tensor]) -> list[Kept]:
+    """For each guard prompt, which of its images are still its own.
+
+    Args:
+        base: Features `[G, d]` of each guard prompt's base images.
+        corrected: Features `[G, d]` of their corrected twins.
+        others: Features `[n, d]` of what a guard image may turn into: the failing prompt before and after.
+    """
+    means = torch.stack([features.double().mean(0) for features in (*base, *others)])
+    found = []
+    for own, (before, after) in enumerate(zip(base, corrected, strict=True)):
+        before, after = before.double(), after.double()
+        found.append(
+            Kept(
+                base=_recognised(before, before, means, own),
+                corrected=_recognised(after, before, means, own),
+                change=_change(before, after),
+            )
+        )
+    return found
+
+
+def _recognised(images: Tensor, twins: Tensor, means: Tensor, own: int) -> Tensor:
+    """Whether each of `images` `[G, d]` is nearest to the mean of `twins` `[G, d]` less its own twin."""
+    count = len(twins)
+    own_means = (twins.sum(0) - twins) / (count - 1) if count > 1 else twins
+    to_own = (images - own_means).norm(dim=1)
+    to_others = torch.cdist(images, means)
+    to_others[:, own] = float("inf")
+    return (to_own < to_others.amin(1)).double()
+
+
+def _change(before: Tensor, after: Tensor) -> float | None:
+    if len(before) < 2:
+        return None
+    typical = mean_pairwise_distance(before)
+    return float((before - after).norm(dim=1).mean()) / max(typical, 1e-12)

@@ -1,0 +1,8 @@
+"""Sampling: images from prompts, every row of a shared batch with its own adapter, seed, steps and
+guidance."""
+
+from corrector.sampling.sample import sample_images, sample_latents
+from corrector.sampling.sampler import Sampler, SampleRow
+from corrector.sampling.schedule import FlowSchedule, flow_schedule
+
+__all__ = ["FlowSchedule", "SampleRow", "Sampler", "flow_schedule", "sample_images", "sample_latents"]

@@ -1,0 +1,259 @@
+"""Sampler: one denoising batch that rows enter and leave at any step."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from torch import Tensor
+
+from corrector.adapters import AdapterBank
+from corrector.base import TextEmbeddings
+from corrector.errors import UserError
+from corrector.sampling.schedule import FlowSchedule, flow_schedule
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One image to be drawn."""
+
+    prompt: TextEmbeddings
+    """One row."""
+    negative: TextEmbeddings | None
+    """One row, of the negative or the empty prompt; read only where ``guidance_scale`` is above 1."""
+    num_inference_steps: int
+    guidance_scale: float
+    """Classifier-free guidance; at 1 or below there is none and the row costs half."""
+    slot: int = 0
+    """Slot of the adapter bank; 0 is the base."""
+    seed: int = 0
+
+
+class Sampler:
+    """Euler steps on rows that share every forward, each at its own point of its own course (continuous
+    batching).
+
+    A row's result depends on the row alone (up to the rounding of differently shaped matrix products): its
+    noise comes from its seed, drawn on the CPU in float32 as ``StableDiffusion3Pipeline`` draws it for a
+    CPU generator. Latents are float32 throughout, whatever the transformer's dtype.
+    """
+
+    def __init__(
+        self,
+        transformer: SD3Transformer2DModel,
+        bank: AdapterBank | None,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        *,
+        height: int,
+        width: int,
+        vae_scale_factor: int,
+    ) -> None:
+        """``height`` and ``width`` are in pixels; raises :class:`UserError` for a size that the base cannot
+        draw."""
+        self._transformer = transformer
+        self._bank = bank
+        self._scheduler = scheduler
+        self._shape = _latent_shape(transformer, height, width, vae_scale_factor)
+        self._schedules: dict[int, FlowSchedule] = {}
+        self._active: list[_Active] = []
+        self._latents = torch.empty(0, *self._shape, device=transformer.device)
+        self._layout: _Layout | None = None
+        self._admitted = 0
+
+    def __len__(self) -> int:
+        """Rows under way."""
+        return len(self._active)
+
+    def admit(self, rows: Sequence[SampleRow]) -> list[int]:
+        """Starts ``rows``, which take part from the next step on; returns a ticket for each.
+
+        Raises ``ValueError``, and starts none, where a guided row has no negative embedding or a slot needs
+        a bank.
+        """
+        for row in rows:
+            if _guided(row) and row.negative is None:
+                raise ValueError(f"guidance_scale {row.guidance_scale} needs a negative embedding")
+            if row.slot and self._bank is None:
+                raise ValueError(f"slot {row.slot} needs an adapter bank")
+        tickets = list(range(self._admitted, self._admitted + len(rows)))
+        newcomers = [
+            _Active(ticket, row, self._schedule(row)) for ticket, row in zip(tickets, rows, strict=True)
+        ]
+        noise = [
+            torch.randn((1, *self._shape), generator=torch.Generator("cpu").manual_seed(row.seed))
+            for row in rows
+        ]
+        self._end_layout()
+        self._active += newcomers
+        self._latents = torch.cat([self._latents, *(each.to(self._latents.device) for each in noise)])
+        self._admitted += len(rows)
+        return tickets
+
+    @torch.no_grad()
+    def step(self) -> dict[int, Tensor]:
+        """One step of every row; returns the latents ``[C, h, w]`` of those that are done, which leave, by
+        ticket."""
+        if not self._active:
+            return {}
+        layout = self._layout
+        if layout is None:
+            layout = self._layout = self._arrange()
+        self._latents = self._latents + layout.deltas[layout.taken] * self._velocity(layout)
+        layout.taken += 1
+        return self._release() if layout.taken == len(layout.deltas) else {}
+
+    def _velocity(self, layout: "_Layout") -> Tensor:
+        """The guided prediction ``[b, C, h, w]`` float32 of the rows under way."""
+        rows: AbstractContextManager[None] = nullcontext()
+        if self._bank is not None:
+            rows = self._bank.rows(layout.slots)
+        with rows:
+            predicted = self._transformer(
+                hidden_states=self._latents[layout.source].to(self._transformer.dtype),
+                timestep=layout.timesteps[layout.taken],
+                encoder_hidden_states=layout.embeddings.prompt,
+                pooled_projections=layout.embeddings.pooled,
+                return_dict=False,
+            )[0].float()
+        conditional: Tensor = predicted[layout.conditional]
+        if layout.guidance is None:
+            return conditional
+        unconditional = predicted[layout.unconditional]
+        return unconditional + layout.guidance * (conditional - unconditional)
+
+    def _arrange(self) -> "_Layout":
+        """Sorts the rows under way by slot, and lays out all forwards until the first of them is done."""
+        order = sorted(range(len(self._active)), key=lambda place: self._active[place].row.slot)
+        self._active = [self._active[place] for place in order]
+        self._latents = self._latents[order]
+        rows = [active.row for active in self._active]
+        places = _places(rows)
+        number = {place: index for index, place in enumerate(places)}
+        conditional = [number[row, False] for row in range(len(rows))]
+        unconditional = [number.get((row, True), conditional[row]) for row in range(len(rows))]
+        guidance = torch.tensor([row.guidance_scale if _guided(row) else 1.0 for row in rows])
+        source = torch.tensor([row for row, _ in places])
+        steps = min(active.remaining for active in self._active)
+        timesteps = torch.stack(
+            [active.schedule.timesteps[active.done :][:steps] for active in self._active], dim=1
+        )
+        deltas = torch.stack(
+            [active.schedule.deltas[active.done :][:steps] for active in self._active], dim=1
+        )
+        device, dtype = self._transformer.device, self._transformer.dtype
+        return _Layout(
+            slots=[rows[row].slot for row, _ in places],
+            source=source.to(device),
+            conditional=torch.tensor(conditional, device=device),
+            unconditional=torch.tensor(unconditional, device=device),
+            guidance=guidance.view(-1, 1, 1, 1).to(device) if any(map(_guided, rows)) else None,
+            embeddings=TextEmbeddings.cat([_embeddings(rows[row], negative) for row, negative in places]).to(
+                device, dtype
+            ),
+            timesteps=timesteps[:, source].to(device),
+            deltas=deltas[:, :, None, None, None].to(device),
+        )
+
+    def _release(self) -> dict[int, Tensor]:
+        self._end_layout()
+        finished = {
+            active.ticket: latents
+            for active, latents in zip(self._active, self._latents, strict=True)
+            if active.remaining == 0
+        }
+        staying = [place for place, active in enumerate(self._active) if active.remaining]
+        self._latents = self._latents[staying]
+        self._active = [self._active[place] for place in staying]
+        return finished
+
+    def _end_layout(self) -> None:
+        if self._layout is not None:
+            for active in self._active:
+                active.done += self._layout.taken
+            self._layout = None
+
+    def _schedule(self, row: SampleRow) -> FlowSchedule:
+        steps = row.num_inference_steps
+        if steps not in self._schedules:
+            patch = self._transformer.config.patch_size
+            tokens = (self._shape[1] // patch) * (self._shape[2] // patch)
+            self._schedules[steps] = flow_schedule(self._scheduler, steps, image_tokens=tokens)
+        return self._schedules[steps]
+
+
+@dataclass
+class _Active:
+    """A row under way; ``done`` counts its steps before the present layout."""
+
+    ticket: int
+    row: SampleRow
+    schedule: FlowSchedule
+    done: int = 0
+
+    @property
+    def remaining(self) -> int:
+        return len(self.schedule) - self.done
+
+
+@dataclass
+class _Layout:
+    """What stays the same from forward to forward while the same ``b`` rows are under way.
+
+    The transformer sees ``b'`` rows: each row's prompt, and its negative prompt where it is guided.
+    """
+
+    slots: list[int]
+    """``b'`` slots of the bank."""
+    source: Tensor
+    """``[b']``: which of the ``b`` latents the transformer's row reads."""
+    conditional: Tensor
+    """``[b]``: where a row's prompt stands among the transformer's rows."""
+    unconditional: Tensor
+    """``[b]``: where its negative prompt stands; its prompt where it is not guided."""
+    guidance: Tensor | None
+    """``[b, 1, 1, 1]``, or None where no row is guided."""
+    embeddings: TextEmbeddings
+    """``b'`` rows."""
+    timesteps: Tensor
+    """``[steps, b']``."""
+    deltas: Tensor
+    """``[steps, b, 1, 1, 1]``."""
+    taken: int = 0
+    """Steps taken."""
+
+
+def _guided(row: SampleRow) -> bool:
+    return row.guidance_scale > 1
+
+
+def _places(rows: Sequence[SampleRow]) -> list[tuple[int, bool]]:
+    """(row, is its negative prompt) in the transformer's order: slot by slot, so that the bank finds long
+    runs."""
+    places: list[tuple[int, bool]] = []
+    for _, group in groupby(range(len(rows)), key=lambda row: rows[row].slot):
+        members = list(group)
+        places += [(row, False) for row in members] + [(row, True) for row in members if _guided(rows[row])]
+    return places
+
+
+def _embeddings(row: SampleRow, negative: bool) -> TextEmbeddings:
+    chosen = row.negative if negative else row.prompt
+    assert chosen is not None
+    return chosen
+
+
+def _latent_shape(
+    transformer: SD3Transformer2DModel, height: int, width: int, factor: int
+) -> tuple[int, int, int]:
+    config = transformer.config
+    unit = factor * config.patch_size
+    largest = unit * config.pos_embed_max_size
+    for side in (height, width):
+        if side % unit or not unit <= side <= largest:
+            raise UserError(
+                f"images of {width} x {height} pixels: this base draws sides that are multiples of {unit} "
+                f"up to {largest}"
+            )
+    return config.in_channels, height // factor, width // factor

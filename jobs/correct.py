@@ -1,0 +1,87 @@
+"""Correct a batch of failing prompts: `ray job submit --working-dir . -- python -m jobs.correct BATCH`.
+
+Checks the whole batch before anything starts, encodes what all lanes share, trains packs of fine-tunes in lanes on Ray Train,
+scores each against the base, registers it, and writes `result.json` and `report.html` into the run's folder. Submitting the
+same batch again finishes what is missing and repeats nothing.
+
+Exit status: 0 all prompts corrected; 1 some were not; 2 the user's mistake, nothing was started; 130 stopped before the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from corrector.errors import UserError
+from corrector.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        # Ray, MLflow and torch take seconds to import: a batch with mistakes should be told at once.
+        from jobs.batch import check_batch
+
+        work = check_batch(options.batch, storage=options.storage, run=options.run_id, base=options.base)
+        if options.plan:
+            from jobs.plan import print_plan
+
+            print_plan(work, console, lanes=options.lanes, slots=options.slots)
+            return 0
+        from jobs.driver import CorrectionJob
+
+        job = CorrectionJob(
+            work,
+            console,
+            lanes=options.lanes,
+            slots=options.slots,
+            tracking_uri=options.tracking_uri,
+        )
+        return job.run()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    settings = Settings.from_environment()
+    parser = argparse.ArgumentParser(prog="python -m jobs.correct", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("batch", type=Path, help="YAML, JSON, JSONL or CSV file of failing prompts")
+    parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument("--base", help="base model, instead of the batch's: embedded, a folder, or a hub id")
+    parser.add_argument("--run-id", help="name of the run's folder (default: the batch file's name)")
+    parser.add_argument(
+        "--storage",
+        type=Path,
+        default=settings.runs,
+        help="folder for runs, on storage that every node sees (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tracking-uri", default=settings.tracking_uri, help="MLflow server (default: local)"
+    )
+    parser.add_argument(
+        "--lanes", type=_positive, help="most lanes at once (default: what the cluster has room for)"
+    )
+    parser.add_argument(
+        "--slots", type=_positive, help="fine-tunes in a lane at once (default: what memory holds)"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The example batch, its exemplars, and what draws them."""

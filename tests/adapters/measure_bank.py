@@ -1,0 +1,178 @@
+"""What the AdapterBank costs beside the plain base and PEFT's mixed batch, in one run on one machine.
+
+``python -m tests.adapters.measure_bank [threads]`` prints, for batches of eight rows over one to eight
+adapters, the median time of a forward relative to the plain base, the largest difference from PEFT, and
+whether rows of the base are bit-equal to the plain base; then training steps relative to one PEFT adapter,
+and the time to load a slot. The transformer has the shape of the embedded base, 5.4 M parameters; processor
+time is counted, so that a busy machine matters less.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import SD3Transformer2DModel
+from peft import LoraConfig
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor
+
+from corrector.adapters import SD3_TARGETS, AdapterBank
+
+RANK = 16
+ADAPTERS = 8
+REPEATS = 7
+LAYOUTS = {
+    "1 adapter": [1] * 8,
+    "2 adapters": [1, 1, 1, 1, 2, 2, 2, 2],
+    "4 adapters": [1, 1, 2, 2, 3, 3, 4, 4],
+    "8 adapters": [1, 2, 3, 4, 5, 6, 7, 8],
+    "8 out of order": [8, 3, 5, 1, 7, 2, 6, 4],
+    "4 and the base": [0, 0, 0, 0, 1, 2, 3, 4],
+    "unequal runs": [1, 1, 1, 2, 2, 3, 0, 5],
+}
+
+
+def main() -> None:
+    """Prints the tables."""
+    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    base, inputs = transformer(), batch()
+    banked, bank = with_bank()
+    mixed, select = with_peft(bank)
+
+    def forward(model: SD3Transformer2DModel) -> Tensor:
+        prediction: Tensor = model(**inputs, return_dict=False)[0]
+        return prediction
+
+    with torch.no_grad():
+        plain = forward(base)
+        print(f"{torch.get_num_threads()} threads; base {1000 * median([lambda: forward(base)])[0]:.1f} ms")
+        for name, index in LAYOUTS.items():
+
+            def in_bank(index: list[int] = index) -> Tensor:
+                with bank.rows(index):
+                    return forward(banked)
+
+            def in_peft(index: list[int] = index) -> Tensor:
+                select(index)
+                return forward(mixed)
+
+            error = float((in_bank() - in_peft()).abs().max())
+            at_base = [row for row, slot in enumerate(index) if slot == 0]
+            equal = torch.equal(in_bank()[at_base], plain[at_base]) if at_base else "-"
+            once, bank_time, peft_time = median([lambda: forward(base), in_bank, in_peft])
+            print(
+                f"{name:15} bank {bank_time / once:.3f}  PEFT {peft_time / once:.3f}  "
+                f"difference {error:.0e}  base rows bit-equal {equal}"
+            )
+    measure_training(inputs)
+    adapter = bank.export(1)
+    print(f"loading a slot: {1000 * median([lambda: bank.load(2, adapter)])[0]:.1f} ms")
+
+
+def measure_training(inputs: dict[str, Tensor]) -> None:
+    """Forward and backward of the bank against one PEFT adapter for the whole batch."""
+    banked, bank = with_bank(trainable=True)
+    single = transformer()
+    single.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(SD3_TARGETS)))
+
+    def step(model: SD3Transformer2DModel, parameters: list[torch.nn.Parameter]) -> None:
+        model(**inputs, return_dict=False)[0].square().mean().backward()
+        for parameter in parameters:
+            parameter.grad = None
+
+    for name, index in LAYOUTS.items():
+
+        def in_bank(index: list[int] = index) -> None:
+            with bank.rows(index):
+                step(banked, bank.parameters())
+
+        one, many = median([lambda: step(single, list(single.parameters())), in_bank])
+        print(f"training, {name:15} bank {many / one:.3f} of one PEFT adapter ({1000 * one:.0f} ms)")
+
+
+def transformer() -> SD3Transformer2DModel:
+    torch.manual_seed(0)
+    model = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=16,
+        out_channels=16,
+        num_layers=6,
+        attention_head_dim=32,
+        num_attention_heads=5,
+        joint_attention_dim=128,
+        caption_projection_dim=160,
+        pooled_projection_dim=128,
+        pos_embed_max_size=8,
+        qk_norm="rms_norm",
+    )
+    return model.requires_grad_(False).eval()
+
+
+def batch() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "hidden_states": torch.randn(8, 16, 16, 16, generator=generator),
+        "encoder_hidden_states": torch.randn(8, 32, 128, generator=generator),
+        "pooled_projections": torch.randn(8, 128, generator=generator),
+        "timestep": torch.rand(8, generator=generator) * 1000,
+    }
+
+
+def with_bank(*, trainable: bool = False) -> tuple[SD3Transformer2DModel, AdapterBank]:
+    model = transformer()
+    bank = AdapterBank(model, slots=ADAPTERS, rank=RANK, trainable=trainable)
+    for slot in range(1, ADAPTERS + 1):
+        bank.initialise(slot, rank=RANK, seed=slot)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in bank.named_parameters():
+            if name.endswith("lora_B"):
+                parameter[1:] = torch.randn(parameter[1:].shape, generator=generator) * 0.05
+    return model, bank
+
+
+def with_peft(bank: AdapterBank) -> tuple[SD3Transformer2DModel, Callable[[list[int]], None]]:
+    """The same adapters in PEFT's layers, and a function that chooses the adapter of every row."""
+    model = transformer()
+    for slot in range(1, ADAPTERS + 1):
+        model.add_adapter(
+            LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(SD3_TARGETS)), f"slot{slot}"
+        )
+        for path, (down, up) in bank.export(slot).weights.items():
+            layer: Any = model.get_submodule(path)
+            layer.lora_A[f"slot{slot}"].weight.data.copy_(down)
+            layer.lora_B[f"slot{slot}"].weight.data.copy_(up)
+    model.eval()
+    chosen: dict[str, list[str]] = {}
+
+    def name_adapters(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, kwargs | chosen
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.register_forward_pre_hook(name_adapters, with_kwargs=True)
+
+    def select(index: list[int]) -> None:
+        chosen["adapter_names"] = [f"slot{slot}" if slot else "__base__" for slot in index]
+
+    return model, select
+
+
+def median(works: list[Callable[[], object]]) -> list[float]:
+    """Median processor seconds of each of ``works``, taken in turn so that a busy machine slows all alike."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for repeat in range(REPEATS + 1):
+        for work, taken in zip(works, seconds, strict=True):
+            start = time.process_time()
+            work()
+            if repeat:
+                taken.append(time.process_time() - start)
+    return [statistics.median(taken) for taken in seconds]
+
+
+if __name__ == "__main__":
+    main()

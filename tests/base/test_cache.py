@@ -1,0 +1,74 @@
+"""ContentCache keeps tensors whole, survives damage, and keeps hostile keys inside its folder."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from corrector.base import ContentCache, content_key
+
+
+def test_what_is_put_is_got(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path / "new")
+    key = content_key("latents", "abc", 64)
+    assert cache.get(key) is None
+    tensors = {
+        "mean": torch.randn(2, 3).T,
+        "count": torch.arange(4, dtype=torch.int64),
+        "half": torch.ones(2).bfloat16(),
+    }
+    cache.put(key, tensors)
+    found = ContentCache(tmp_path / "new").get(key)
+    assert found is not None
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype
+    assert [path.name for path in (tmp_path / "new").rglob("*") if path.is_file()] == [f"{key}.safetensors"]
+
+
+def test_keys_differ_with_parts_kinds_and_order() -> None:
+    assert content_key("a", "b") != content_key("b", "a")
+    assert content_key("a", "b") != content_key("ab")
+    assert content_key(1) != content_key("1") != content_key(None)
+
+
+def test_tensors_that_share_memory_are_kept(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    whole = torch.arange(6.0)
+    cache.put("views", {"first": whole[:3], "all": whole})
+    found = cache.get("views")
+    assert found is not None
+    assert torch.equal(found["first"], whole[:3])
+    assert torch.equal(found["all"], whole)
+
+
+def test_a_damaged_entry_counts_as_missing_and_can_be_put_again(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    cache.put("entry", {"x": torch.ones(100)})
+    path = next(tmp_path.rglob("entry.safetensors"))
+    path.write_bytes(path.read_bytes()[:-50])
+    assert cache.get("entry") is None
+    assert not path.exists()
+    cache.put("entry", {"x": torch.zeros(1)})
+    assert cache.get("entry") is not None
+
+
+def test_readers_never_see_half_an_entry(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+
+    def write_and_read(number: int) -> bool:
+        cache.put("shared", {"x": torch.full((20_000,), float(number))})
+        found = cache.get("shared")
+        return found is not None and bool((found["x"] == found["x"][0]).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(write_and_read, range(40)))
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+@pytest.mark.parametrize("key", ["", "../outside", "a/b", "a.b", "x" * 201, "nul\0"])
+def test_keys_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="cache key"):
+        ContentCache(tmp_path).put(key, {"x": torch.ones(1)})

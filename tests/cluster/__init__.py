@@ -1,0 +1,1 @@
+"""Tests of `cluster`, on real Ray heads of this machine."""

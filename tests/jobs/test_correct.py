@@ -1,0 +1,177 @@
+"""The job as a user submits it: from a batch file to registered adapters, on a real Ray."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import torch
+from PIL import Image
+from rich.console import Console
+
+from jobs.batch import check_batch
+from jobs.correct import main
+from jobs.driver import CorrectionJob
+from jobs.run_folder import RunFolder
+from jobs.trainer import TRAIN_ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray of this process: the job connects to the one that is there, as it does under `ray job submit`."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=128 * 2**20,
+        runtime_env={"env_vars": TRAIN_ENVIRONMENT},
+    )
+    yield
+    ray.shutdown()
+
+
+def write_batch(
+    folder: Path, base: Path, *, steps: int = 4, names: tuple[str, ...] = ("person", "dog")
+) -> Path:
+    """A batch of prompts on the small SD3, with pictures of noise as exemplars."""
+    generator = torch.Generator().manual_seed(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(16):
+            pixels = torch.randint(0, 256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / name / f"{number}.png")
+    prompts = [
+        {
+            "name": name,
+            "prompt": f"a {name} lying on the grass",
+            "exemplars": name,
+            "guard_prompts": [f"a {name} sitting on the grass"],
+        }
+        for name in names
+    ]
+    batch = {
+        "base": str(base),
+        "defaults": {"rank": 2, "steps": steps, "batch_size": 2, "learning_rate": 1e-3},
+        "evaluation": {"images": 16, "guard_images": 2, "permutations": 99, "bootstrap": 20},
+        "prompts": prompts,
+    }
+    path = folder / "batch.json"
+    path.write_text(json.dumps(batch))
+    return path
+
+
+def correct(path: Path, storage: Path) -> tuple[int, dict[str, Any]]:
+    """Submit a batch in this process; returns the exit status and what `result.json` says."""
+    work = check_batch(path, storage=storage)
+    status = CorrectionJob(work, Console(file=io.StringIO())).run()
+    result: dict[str, Any] = json.loads((storage / "batch" / "result.json").read_text())
+    return status, result
+
+
+def curves(storage: Path, result: dict[str, Any]) -> dict[str, list[float]]:
+    """The losses of every prompt."""
+    return {
+        prompt["name"]: [
+            point["loss"]
+            for point in json.loads((Path(prompt["folder"]) / "record.json").read_text())["curve"]
+        ]
+        for prompt in result["prompts"]
+    }
+
+
+@pytest.mark.timeout(300)
+def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_nothing(
+    cluster: None, tmp_path: Path, small_sd3: Path
+) -> None:
+    path = write_batch(tmp_path, small_sd3)
+    status, result = correct(path, tmp_path / "runs")
+    statuses = {prompt["name"]: prompt["status"] for prompt in result["prompts"]}
+    assert set(statuses) == {"person", "dog"}
+    # Noise teaches nothing, so the gate must not let either through; the adapters are registered for people to see.
+    assert set(statuses.values()) == {"rejected"}
+    assert status == 1
+    for prompt in result["prompts"]:
+        assert prompt["worked"]
+        assert prompt["reasons"]
+        assert prompt["adapter"]["aliases"] == []
+        weights = Path(prompt["folder"]) / "adapter" / "pytorch_lora_weights.safetensors"
+        assert weights.is_file()
+    assert "a person lying on the grass" in Path(result["report"]).read_text()
+
+    _, again = correct(path, tmp_path / "runs")
+    assert not any(prompt["worked"] for prompt in again["prompts"])
+    assert [prompt["adapter"] for prompt in again["prompts"]] == [
+        prompt["adapter"] for prompt in result["prompts"]
+    ]
+
+    changed = json.loads(path.read_text())
+    changed["prompts"][0]["rank"] = 1
+    path.write_text(json.dumps(changed))
+    _, third = correct(path, tmp_path / "runs")
+    assert [prompt["worked"] for prompt in third["prompts"]] == [True, False]
+
+
+@pytest.mark.timeout(300)
+def test_killed_workers_change_nothing_but_the_time(cluster: None, tmp_path: Path, small_sd3: Path) -> None:
+    undisturbed = write_batch(tmp_path / "a", small_sd3, steps=60)
+    _, reference = correct(undisturbed, tmp_path / "a" / "runs")
+    disturbed = write_batch(tmp_path / "b", small_sd3, steps=60)
+    killer = threading.Thread(target=kill_a_lane_in_training, args=(tmp_path / "b" / "runs",))
+    killer.start()
+    _, result = correct(disturbed, tmp_path / "b" / "runs")
+    killer.join()
+    expected = curves(tmp_path / "a" / "runs", reference)
+    for name, losses in curves(tmp_path / "b" / "runs", result).items():
+        assert losses == pytest.approx(expected[name], abs=1e-4)
+
+
+def kill_a_lane_in_training(storage: Path) -> None:
+    """Kill every Ray Train worker of this machine's Ray as soon as a prompt has a checkpoint."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not list(storage.glob("batch/prompts/*/checkpoint/engine.json")):
+        time.sleep(0.02)
+    killed = 0
+    for process in psutil.process_iter(["cmdline"]):
+        if any("RayTrainWorker" in part for part in process.info["cmdline"] or ()):
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+    assert killed
+
+
+def test_a_batch_with_mistakes_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "batch.yaml").write_text("base: embedded\nprompts:\n  - promt: a person lying on the grass\n")
+    command = [sys.executable, "-X", "importtime", "-m", "jobs.correct", str(tmp_path / "batch.yaml")]
+    done = subprocess.run(
+        [*command, "--storage", str(tmp_path / "runs")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert 'did you mean "prompt"' in done.stderr
+    assert "Traceback" not in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "ray" not in imported
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_is_printed_and_nothing_is_started(
+    tmp_path: Path, small_sd3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_batch(tmp_path, small_sd3)
+    assert main([str(path), "--plan", "--storage", str(tmp_path / "runs")]) == 0
+    printed = capsys.readouterr().out
+    assert "a person lying on the grass" in printed
+    assert not RunFolder(tmp_path / "runs", "batch").path.exists()

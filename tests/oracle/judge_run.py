@@ -1,0 +1,59 @@
+"""The oracle's view of a finished run on the embedded base: `python -m tests.oracle.judge_run runs/people`.
+
+Prints, per prompt and guard prompt, how many images are right before and after; exits with 1 unless every failing prompt goes
+from at most 10 % right to at least 90 %, and guard prompts lose at most 5 points.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from corrector.base.embedded.world import canonical_prompt, scenes
+from corrector.exemplars import to_tensor
+from corrector.registry import CorrectionRecord
+from corrector.report import read_run
+from tests.oracle.oracle import Oracle
+
+SCENES = {canonical_prompt(scene): scene for scene in scenes()}
+
+
+def right_rates(folder: Path, oracle: Oracle) -> list[tuple[str, float, float]]:
+    """(prompt, before, after) of one record: the failing prompt first, paraphrases included, then each guard prompt."""
+    record, images = CorrectionRecord.load(folder), CorrectionRecord.images(folder)
+    arms = [(record.prompt, images.before, images.after)]
+    arms += [(guard.prompt, *pair) for guard, pair in zip(record.guards, images.guards, strict=True)]
+    return [
+        (prompt, *(oracle.right_rate(_read(paths), SCENES[prompt]) for paths in pair))
+        for prompt, *pair in arms
+    ]
+
+
+def main(run: Path) -> int:
+    """Print the rates of a run's folder; returns the exit status."""
+    oracle = Oracle.load()
+    good = True
+    for folder, record in read_run(run)[0]:
+        (prompt, before, after), *guards = right_rates(folder, oracle)
+        drop = sum(was - now for _, was, now in guards) / len(guards)
+        good &= before <= 0.10 and after >= 0.90 and drop <= 0.05
+        print(
+            f"{prompt}: {record.status}, right {before:.0%} -> {after:.0%}; guards lose {100 * drop:.1f} points"
+        )
+        for guard, was, now in guards:
+            print(f"    {guard}: {was:.0%} -> {now:.0%}")
+    return 0 if good else 1
+
+
+def _read(paths: Sequence[Path]) -> torch.Tensor:
+    images = []
+    for path in paths:
+        with Image.open(path) as image:
+            images.append(to_tensor(image))
+    return torch.stack(images)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
