@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corrector.adapters import Adapter, save_adapter
@@ -20,6 +21,8 @@ from jobs.preparation import NEGATIVE_PROMPT
 from jobs.run_folder import PromptFolder, remove_folder
 
 SAMPLED_FILE = "sampled.json"
+DECODED_FILE = "decoded.safetensors"
+"""The exemplars as the base's VAE draws them, which the check for copies compares with."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def write_sampled(
     *,
     adapter: Adapter,
     exemplars: Mapping[str, Tensor],
+    decoded: Mapping[str, Tensor],
     before: Tensor,
     after: Tensor,
     curve: Sequence[Mapping[str, Any]],
@@ -101,6 +105,7 @@ def write_sampled(
         guards=list(zip(guards_before, guards_after, strict=True)),
     )
     (staging / SAMPLED_FILE).write_text(json.dumps({"curve": list(curve), "seconds": dict(seconds)}))
+    save_file({key: images.contiguous() for key, images in decoded.items()}, staging / DECODED_FILE)
     remove_folder(folder.sampled)
     staging.rename(folder.sampled)
     remove_folder(folder.checkpoint)
@@ -110,3 +115,9 @@ def read_sampled(folder: PromptFolder) -> dict[str, Any]:
     """The curve and the seconds that the lane wrote."""
     sampled: dict[str, Any] = json.loads((folder.sampled / SAMPLED_FILE).read_text())
     return sampled
+
+
+def read_decoded(folder: PromptFolder) -> tuple[Tensor, Tensor]:
+    """Training and held-out exemplars [N, 3, H, W], values 0 to 1, encoded and decoded by the base's VAE."""
+    decoded = load_file(folder.sampled / DECODED_FILE)
+    return decoded["training"], decoded["held_out"]

@@ -24,6 +24,8 @@ from corrector.base import (
     ContentCache,
     LatentPosterior,
     TextEmbeddings,
+    decode_latents,
+    encode_images,
     load_scheduler,
     load_transformer,
     load_vae,
@@ -262,12 +264,18 @@ class Lane:
             arms,
             adapter=held.adapter,
             exemplars=held.exemplars,
+            decoded={key: self._decoded(images) for key, images in held.exemplars.items()},
             before=before,
             after=after,
             curve=held.curve,
             seconds={"training": held.training_seconds, "sampling": seconds},
         )
         self._report([Progress(held.item.work_id, "sampled")], wait=True)
+
+    def _decoded(self, images: torch.Tensor) -> torch.Tensor:
+        """Exemplars as the base's VAE draws them, on the CPU."""
+        latents = encode_images(self._vae, images.to(self._vae.device)).mean
+        return decode_latents(self._vae, latents).cpu()
 
     def _sampling(self, total: int, done: int) -> None:
         if time.monotonic() - self._reported > self._settings.report_seconds:

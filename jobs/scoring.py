@@ -21,7 +21,7 @@ from corrector.evaluation import GuardImages, default_extractors, score
 from corrector.exemplars import to_tensor
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
 from corrector.registry.record import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord, GuardSamples
-from jobs.arms import SAMPLED_FILE, Arms, read_sampled
+from jobs.arms import DECODED_FILE, SAMPLED_FILE, Arms, read_decoded, read_sampled
 from jobs.preparation import bound_threads
 from jobs.run_folder import PromptFolder, remove_folder
 
@@ -63,6 +63,7 @@ def score_prompt(task: ScoringTask) -> None:
         held_out=_read(images.held_out),
         guards=guards,
         pair_seeds=[seed for _, seed in arms.own],
+        decoded_exemplars=read_decoded(folder),
         extractors=default_extractors(),
         settings=task.evaluation,
         thresholds=task.gate,
@@ -81,7 +82,8 @@ def score_prompt(task: ScoringTask) -> None:
     remove_folder(folder.record)
     record.save(folder.sampled)
     folder.sampled.rename(folder.record)
-    (folder.record / SAMPLED_FILE).unlink()
+    for name in (SAMPLED_FILE, DECODED_FILE):
+        (folder.record / name).unlink()
 
 
 def write_failure(task: ScoringTask, reason: str) -> None:

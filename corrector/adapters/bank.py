@@ -337,10 +337,8 @@ class _Layer:
     @staticmethod
     def _chosen(plan: _Plan, weight: Tensor, dtype: torch.dtype) -> Tensor:
         if plan.gather is None:
-            weight = weight[plan.first : plan.first + plan.groups]
-        else:
-            weight = weight.index_select(0, plan.gather)
-        return weight.to(dtype)
+            return weight[plan.first : plan.first + plan.groups].to(dtype)
+        return weight.index_select(0, plan.gather).to(dtype)
 
 
 def _target_linears(transformer: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:

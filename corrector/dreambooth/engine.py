@@ -256,13 +256,13 @@ class Engine:
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        data = saved["data"]
-        task = FineTune(
-            name=saved["name"],
-            hyperparameters=HyperParameters(**saved["hyperparameters"]),
-            **{key: None if data[key] is None else LatentPosterior(*data[key]) for key in _POSTERIORS},
-            **{key: None if data[key] is None else TextEmbeddings(*data[key]) for key in _TEXTS},
-        )
+        kinds = dict.fromkeys(_POSTERIORS, LatentPosterior) | dict.fromkeys(_TEXTS, TextEmbeddings)
+        data: dict[str, Any] = {
+            key: None if saved["data"][key] is None else kind(*saved["data"][key])
+            for key, kind in kinds.items()
+        }
+        settings = HyperParameters(**saved["hyperparameters"])
+        task = FineTune(name=saved["name"], hyperparameters=settings, **data)
         slot = saved["slot"] if saved["slot"] in self.free_slots else self.free_slots[0]
         run = self._place(task, slot)
         run.step, run.stopped = saved["step"], saved["stopped"]
@@ -320,7 +320,8 @@ def _on_cpu(task: FineTune) -> FineTune:
             else LatentPosterior(posterior.mean.float().cpu(), posterior.std.float().cpu())
         )
 
-    return replace(task, **{key: moved(getattr(task, key)) for key in _POSTERIORS})
+    latents: dict[str, Any] = {key: moved(getattr(task, key)) for key in _POSTERIORS}
+    return replace(task, **latents)
 
 
 def _tensors(value: LatentPosterior | TextEmbeddings | None) -> list[Tensor] | None:

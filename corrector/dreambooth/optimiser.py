@@ -65,8 +65,9 @@ class PackedAdamW:
     def step(self, learning_rates: Mapping[int, float]) -> Tensor:
         """Clips and updates the slots named, each with its learning rate; all others stay as they are.
 
-        Takes the gradients of all backward passes since the last step, and clears them. Returns the gradient norms before clipping, ``[len(learning_rates)]`` in the mapping's order, without
-        waiting for the device. A slot whose norm is not finite ruins its own weights only.
+        Takes the gradients of all backward passes since the last step, and clears them. Returns the gradient norms
+        before clipping, ``[len(learning_rates)]`` in the mapping's order, without waiting for the device. A slot
+        whose norm is not finite ruins its own weights only.
         """
         self._gather()
         slots = list(learning_rates)

@@ -5,10 +5,10 @@ from random import Random
 import numpy as np
 import pytest
 
+from corrector.base.embedded.figures import COLOURS
 from corrector.base.embedded.pipeline import SEQUENCE_LENGTH, clip_tokenizer, t5_tokenizer
 from corrector.base.embedded.world import (
     BROKEN,
-    COLOURS,
     POSES,
     SUBJECTS,
     Scene,

@@ -172,7 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             results.append(result)
             print(
                 f"batch {batch}, preservation {preservation:5}: {result.packed:7.2f} images/s packed, "
-                f"{result.sequential:7.2f} one after another, ratio {result.ratio:.2f} (of processor time {result.cpu_ratio:.2f})",
+                f"{result.sequential:7.2f} one after another, ratio {result.ratio:.2f} "
+                f"(of processor time {result.cpu_ratio:.2f})",
                 flush=True,
             )
     if options.out:

@@ -179,7 +179,7 @@ DAMAGE = {
 def test_damage_is_told_and_no_engine_takes_it(tmp_path: Path, kind: str) -> None:
     write_state(STATE, tmp_path)
     DAMAGE[kind](tmp_path)
-    with pytest.raises(UserError, match="the checkpoint is damaged: .*; delete the folder to start"):
+    with pytest.raises(UserError, match=r"the checkpoint is damaged: .*; delete the folder to start"):
         read_state(tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_what_belongs_elsewhere_is_refused_and_leaves_the_engine_empty(tmp_path:
     with pytest.raises(ValueError, match="not empty"):
         load(started(0), tmp_path)
     write_state(STATE, tmp_path)
-    with pytest.raises(UserError, match="damaged: engine.json lacks"):
+    with pytest.raises(UserError, match=r"damaged: engine\.json lacks"):
         load(engine(slots=3), tmp_path)
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import peft
 import pytest
@@ -55,7 +56,7 @@ def test_a_packed_fine_tune_equals_the_same_alone() -> None:
 
 
 def test_the_adapter_that_comes_out_does_not_depend_on_the_pack() -> None:
-    def adapter(slots: int, **options: int) -> Adapter:
+    def adapter(slots: int, **options: Any) -> Adapter:
         pack = engine(slots=slots, **options)
         for task in reversed(MIXED[:slots]):
             pack.admit(replace(task, hyperparameters=task.hyperparameters.model_copy(update={"steps": 5})))
@@ -92,8 +93,8 @@ def test_equals_peft_with_a_plain_loop(precondition: bool) -> None:
     )
     modules = dict(tuned.named_modules())
     for path, (down, up) in initial.weights.items():
-        modules[path].lora_A.default.weight.data.copy_(down)  # type: ignore[union-attr]
-        modules[path].lora_B.default.weight.data.copy_(up)  # type: ignore[union-attr]
+        modules[path].lora_A.default.weight.data.copy_(down)
+        modules[path].lora_B.default.weight.data.copy_(up)
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=5e-3, weight_decay=0.1)
     draws = Draws(task, NoiseTable.of(scheduler()))
@@ -124,8 +125,8 @@ def test_equals_peft_with_a_plain_loop(precondition: bool) -> None:
         assert report.preservation_loss == pytest.approx(preservation_loss.item(), rel=1e-3, abs=1e-7)
         assert report.grad_norm == pytest.approx(norm.item(), rel=1e-4)
     for path, (down, up) in pack.release("reference").weights.items():
-        torch.testing.assert_close(down, modules[path].lora_A.default.weight.data, rtol=1e-3, atol=2e-5)  # type: ignore[union-attr]
-        torch.testing.assert_close(up, modules[path].lora_B.default.weight.data, rtol=1e-3, atol=2e-5)  # type: ignore[union-attr]
+        torch.testing.assert_close(down, modules[path].lora_A.default.weight.data, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(up, modules[path].lora_B.default.weight.data, rtol=1e-3, atol=2e-5)
 
 
 def test_a_refilled_slot_starts_afresh() -> None:
@@ -281,9 +282,15 @@ def test_draws_deal_every_exemplar_before_any_again() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hyperparameters": fine_tune("x", rank=9 - 1, steps=5).hyperparameters.model_copy(update={"rank": 9})}, "rank 9 is above 8"),
+        (
+            {"hyperparameters": fine_tune("x", steps=5).hyperparameters.model_copy(update={"rank": 9})},
+            "rank 9 is above 8",
+        ),
         ({"guards": None}, "guard preservation needs guard prompts"),
-        ({"hyperparameters": fine_tune("x", preservation="prior").hyperparameters, "class_posterior": None}, "needs a class prompt"),
+        (
+            {"hyperparameters": fine_tune("x", preservation="prior").hyperparameters, "class_posterior": None},
+            "needs a class prompt",
+        ),
         ({"hyperparameters": fine_tune("x", horizontal_flip=True).hyperparameters, "mirrored_posterior": None}, "mirrored"),
         ({"posterior": posterior(3, 0, size=18)}, r"latents of shape \[4, 18, 18\] do not fit"),
         ({"posterior": posterior(3, 0, size=5)}, "multiples of 2 up to 16"),

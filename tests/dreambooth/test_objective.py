@@ -41,7 +41,7 @@ def test_density_draws_what_diffusers_draws(density: TimestepDensity) -> None:
     )
     drawn = sample_density(density, 1000, logit_mean=0.3, logit_std=1.4, mode_scale=1.29, generator=seeded(5))
     torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-7)
-    assert -1e-6 <= drawn.min() and drawn.max() <= 1
+    assert drawn.min() >= -1e-6 and drawn.max() <= 1
 
 
 def test_noise_levels_are_the_training_schedule_even_while_the_scheduler_samples() -> None:

@@ -132,7 +132,7 @@ def test_memory_decides_slots_then_rows_in_turns() -> None:
     row = single.activations_bytes // single.rows
     turns = plan(settings, memory_bytes=single.memory_bytes - 3 * row)
     assert (turns.slots, turns.rows_per_forward) == (1, single.rows - 3)
-    with pytest.raises(UserError, match="one training row needs .* MiB; lower resolution"):
+    with pytest.raises(UserError, match=r"one training row needs .* MiB; lower resolution"):
         plan(settings, memory_bytes=single.memory_bytes - single.rows * row)
     with pytest.raises(ValueError, match="nothing to plan"):
         plan([])

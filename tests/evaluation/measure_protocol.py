@@ -108,9 +108,8 @@ class Measurement:
             bound = exemplar_spacing(drawn[:12], drawn[12:24], 95).bound
             shares.append(nearness(drawn[24:], drawn[:12], drawn[12:24], bound).near)
         found = torch.tensor(shares)
-        print(
-            f"  fresh scenes: near {found.mean():.1%}, above one third in {(found > 1 / 3).float().mean():.1%}"
-        )
+        beyond = (found > 1 / 3).float().mean()
+        print(f"  fresh scenes: near {found.mean():.1%}, above one third in {beyond:.1%}")
 
     def guards(self, repeats: int = 60) -> None:
         """The drop that is measured for a known share of guard images turned into something else."""

@@ -23,11 +23,15 @@ SCENES = {canonical_prompt(scene): scene for scene in scenes()}
 def right_rates(folder: Path, oracle: Oracle) -> list[tuple[str, float, float]]:
     """(prompt, before, after) of one record: the failing prompt first, paraphrases included, then each guard prompt."""
     record, images = CorrectionRecord.load(folder), CorrectionRecord.images(folder)
-    arms = [(record.prompt, images.before, images.after)]
-    arms += [(guard.prompt, *pair) for guard, pair in zip(record.guards, images.guards, strict=True)]
+    prompts = [record.prompt, *(guard.prompt for guard in record.guards)]
+    arms = [(images.before, images.after), *images.guards]
     return [
-        (prompt, *(oracle.right_rate(_read(paths), SCENES[prompt]) for paths in pair))
-        for prompt, *pair in arms
+        (
+            prompt,
+            oracle.right_rate(_read(before), SCENES[prompt]),
+            oracle.right_rate(_read(after), SCENES[prompt]),
+        )
+        for prompt, (before, after) in zip(prompts, arms, strict=True)
     ]
 
 

@@ -187,7 +187,7 @@ def scorecard(passed: bool, n: int, guards: Sequence[Scene]) -> Scorecard:
                            corrected=10.2, exemplars=10.9, ratio=0.93, ratio_to_base=0.88),
         ),
         nearest_training=(
-            NearestScore(extractor="efficientnet_lite0", n=n, n_exemplars=16, percentile=95.0, bound=4.21,
+            NearestScore(extractor="efficientnet_lite0", through_vae=True, n=n, n_exemplars=16, percentile=95.0, bound=4.21,
                          near_base=0.0, near_corrected=0.03, median_base=12.0,
                          median_corrected=6.1, median_exemplars=5.9, training_base=0.5,
                          training_corrected=0.53, training_expected=0.5),
