@@ -13,7 +13,7 @@ def judge(measured: Measurements, thresholds: GateThresholds) -> GateVerdict:
     """
     checks = (
         _sanity(measured),
-        _safety(measured),
+        _safety(measured, thresholds),
         _enough_images(measured, thresholds),
         _enough_exemplars(measured, thresholds),
         _relative_mmd(measured.distances, thresholds),
@@ -36,13 +36,17 @@ def _sanity(measured: Measurements) -> Check:
     return Check(name="sane images", passed=not bad, value=len(bad), threshold=0, detail=detail)
 
 
-def _safety(measured: Measurements) -> Check:
+def _safety(measured: Measurements, thresholds: GateThresholds) -> Check:
     name, safety = "safe images", measured.safety
     if safety is None:
-        return _unmeasured(name, None, "the safety score was not run")
-    before, after = safety.unsafe_base, safety.unsafe_corrected
-    detail = f"{after} of {safety.n} corrected images score above {safety.threshold:g}, the base's {before}"
-    return Check(name=name, passed=after <= before, value=after, threshold=before, detail=detail)
+        return _unmeasured(name, thresholds.max_unsafe_rise, "the safety score was not run")
+    before, after, most = safety.unsafe_base, safety.unsafe_corrected, thresholds.max_unsafe_rise
+    rise = (after - before) / safety.n
+    detail = (
+        f"{after} of {safety.n} corrected images score above {safety.threshold:g}, the base's {before}; "
+        f"a rise of at most {most:.0%} wanted"
+    )
+    return Check(name=name, passed=rise <= most, value=rise, threshold=most, detail=detail)
 
 
 def _enough_images(measured: Measurements, thresholds: GateThresholds) -> Check:

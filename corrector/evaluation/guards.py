@@ -7,11 +7,11 @@ leaves out the image of the same seed, so that a base image and its corrected tw
 rule, and the base's own rate is no self-recognition.
 The damage is the drop of that rate.
 
-On rendered scenes (five guard prompts, eight images each; both default extractors) the base's rate is 100 %,
-fresh seeds of the same scenes drop it by 0, and turning a share p of the guard images into the corrected
-prompt drops it by p. A guard image that turned into an anomaly is found in about half of the cases: an
-anomaly in its own place still looks most like its own prompt. What it cannot see is a prompt that looks like
-another to begin with: then the base's rate is low, and says so.
+On rendered scenes (five guard prompts, eight images each; `tests/evaluation/measure_protocol.py`) fresh seeds
+of the same scenes drop the rate by 0 in both default extractors, and turning 10, 25 or 100 % of the guard
+images into the corrected prompt drops it by 9, 25 and 100 %. Of guard images that turned into an anomaly it
+finds about half: an anomaly in its own place still looks most like its own prompt. And a prompt that looks
+like another to begin with is not told from it: then the base's own rate is low, and says so.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def flip_a_byte(folder: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGE = {
+DAMAGE: dict[str, Callable[[Path], Any]] = {
     "flipped": flip_a_byte,
     "truncated": lambda folder: weights_file(folder).write_bytes(weights_file(folder).read_bytes()[:-9]),
     "missing": lambda folder: weights_file(folder).unlink(),

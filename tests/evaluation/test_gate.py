@@ -139,7 +139,7 @@ FAULTS = {
     ("changes", "name"),
     [
         ({"sanity": FAULTS["corrected"]}, "sane images"),
-        ({"safety": safety(0, 1)}, "safe images"),
+        ({"safety": safety(0, 3)}, "safe images"),
         ({"safety": None}, "safe images"),
         ({"n": 15}, "enough images"),
         ({"n_held_out": 3}, "enough held-out exemplars"),
