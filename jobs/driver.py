@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -33,6 +34,8 @@ from jobs.trainer import TRAIN_ENVIRONMENT, start_queue
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+CHECKPOINT_SECONDS = 20.0
+"""What a lane that dies may lose."""
 
 
 class CorrectionJob:
@@ -46,8 +49,10 @@ class CorrectionJob:
         lanes: int | None = None,
         slots: int | None = None,
         tracking_uri: str | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self._work = work
+        self._checkpoint_seconds = checkpoint_seconds
         self._console = console
         self._max_lanes = lanes
         self._max_slots = slots
@@ -67,8 +72,9 @@ class CorrectionJob:
                 self._console.print(f"{work.entry.name}: {note}", style="dim", markup=False, highlight=False)
         missing = self._work.missing
         if missing:
-            environment = {"env_vars": TRAIN_ENVIRONMENT}
-            ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
+            if not ray.is_initialized():
+                environment = {"env_vars": TRAIN_ENVIRONMENT}
+                ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
             with self._stoppable():  # after Ray, which takes the signals for itself
                 self._correct(list(missing))
         return self._conclude()
@@ -153,7 +159,7 @@ class CorrectionJob:
             self._work, untrained, cluster, device, lanes=self._max_lanes, slots=self._max_slots
         )
         self._console.print(str(plan.packs), style="dim", markup=False, highlight=False)
-        return plan
+        return replace(plan, settings=replace(plan.settings, checkpoint_seconds=self._checkpoint_seconds))
 
     def _encode(self, items: list[WorkItem], plan: LanePlan) -> None:
         """Fill the cache, and wait for it: lanes would only encode the same once more."""

@@ -11,7 +11,7 @@ from corrector.base.embedded.world import Scene, render
 SCENES = (
     Scene("person", "lying", "grass"),
     Scene("robot", "jumping", "street"),
-    Scene("dog", "sitting", "beach"),
+    Scene("robot", "jumping", "snow"),
     Scene("cat", "running", "snow"),
 )
 COUNT = 24

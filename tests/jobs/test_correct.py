@@ -78,7 +78,7 @@ def write_batch(
 def correct(path: Path, storage: Path) -> tuple[int, dict[str, Any]]:
     """Submit a batch in this process; returns the exit status and what `result.json` says."""
     work = check_batch(path, storage=storage)
-    status = CorrectionJob(work, Console(file=io.StringIO())).run()
+    status = CorrectionJob(work, Console(file=io.StringIO()), checkpoint_seconds=0.3).run()
     result: dict[str, Any] = json.loads((storage / "batch" / "result.json").read_text())
     return status, result
 
@@ -128,9 +128,9 @@ def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_not
 
 @pytest.mark.timeout(300)
 def test_killed_workers_change_nothing_but_the_time(cluster: None, tmp_path: Path, small_sd3: Path) -> None:
-    undisturbed = write_batch(tmp_path / "a", small_sd3, steps=60)
+    undisturbed = write_batch(tmp_path / "a", small_sd3, steps=400)
     _, reference = correct(undisturbed, tmp_path / "a" / "runs")
-    disturbed = write_batch(tmp_path / "b", small_sd3, steps=60)
+    disturbed = write_batch(tmp_path / "b", small_sd3, steps=400)
     killer = threading.Thread(target=kill_a_lane_in_training, args=(tmp_path / "b" / "runs",))
     killer.start()
     _, result = correct(disturbed, tmp_path / "b" / "runs")
