@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-PAPER = Path(os.environ.get("PAPER_IMAGES", Path(__file__).parents[3] / "shared" / "paper"))
+PAPER = Path(os.environ.get("CORRECTOR_PAPER_IMAGES", Path(__file__).parents[3] / "shared" / "paper"))
 """The images that the paper's author released: `exemplars`, `base` and `corrected`."""
 
 

@@ -227,7 +227,7 @@ def test_file_digests_are_of_the_images_bytes_alone(tmp_path: Path) -> None:
 
 def test_the_papers_exemplars_are_all_used() -> None:
     if not (PAPER / "exemplars").is_dir():
-        pytest.skip(f"the paper's images are not at {PAPER} (set PAPER_IMAGES)")
+        pytest.skip(f"the paper's images are not at {PAPER} (set CORRECTOR_PAPER_IMAGES)")
     found = load_exemplars(PAPER / "exemplars", resolution=128)
     assert (len(found.training), len(found.held_out)) == (3, 2)
     assert all("held-out" in note for note in found.notes)

@@ -31,7 +31,7 @@ def test_the_same_render_again_is_recognised(
 def test_a_photograph_again_is_recognised_and_another_is_not() -> None:
     photographs = paper_pictures()
     if not photographs:
-        pytest.skip(f"the paper's images are not at {PAPER} (set PAPER_IMAGES)")
+        pytest.skip(f"the paper's images are not at {PAPER} (set CORRECTOR_PAPER_IMAGES)")
     prints = [fingerprint(image) for image in photographs]
     assert min(hash_distance(*pair) for pair in combinations(prints, 2)) > 90
     for rework in (REWORKINGS | HARDER).values():

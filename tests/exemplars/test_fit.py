@@ -58,7 +58,7 @@ def test_values_outside_the_range_are_clamped() -> None:
 def test_the_papers_exemplars_are_resized_as_its_figures_were() -> None:
     exemplars = sorted((PAPER / "exemplars").glob("*.jpeg"))
     if not exemplars:
-        pytest.skip(f"the paper's images are not at {PAPER} (set PAPER_IMAGES)")
+        pytest.skip(f"the paper's images are not at {PAPER} (set CORRECTOR_PAPER_IMAGES)")
     with Image.open(exemplars[0]) as image:
         reference = image.convert("RGB").resize((512, 512), Image.Resampling.LANCZOS)
         assert fit(image, 512).tobytes() == reference.tobytes()
