@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def load(engine: Engine, folder: Path) -> None:
     state = read_state(folder)
     try:
         engine.load_state_dict(state)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValidationError) as error:
         raise _damaged(folder, f"{STATE_FILE} lacks or misspells {error}") from error
 
 
@@ -55,7 +56,7 @@ def resume_fine_tune(engine: Engine, folder: Path) -> str:
     state = read_state(folder)
     try:
         return engine.resume(state)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValidationError) as error:
         raise _damaged(folder, f"{STATE_FILE} lacks or misspells {error}") from error
 
 

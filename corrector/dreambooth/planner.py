@@ -145,7 +145,7 @@ def measure_rate(config: Mapping[str, Any], *, rows: int = 32, patches: int = 64
 
 
 _TRAINING_SHARE = 0.5
-"""Training's FLOP/s over the product's, on the embedded base with two CPU threads."""
+"""Training's FLOP/s over the product's, on the embedded base: 0.61 with one CPU thread, 0.40 to 0.45 with two."""
 
 
 @dataclass(frozen=True)

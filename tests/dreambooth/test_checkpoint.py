@@ -3,14 +3,24 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from corrector.base import LatentPosterior
 from corrector.dreambooth import Engine
-from corrector.dreambooth.checkpoint import exists, load, read_state, save, write_state
+from corrector.dreambooth.checkpoint import (
+    exists,
+    load,
+    read_state,
+    resume_fine_tune,
+    save,
+    save_fine_tune,
+    write_state,
+)
 from corrector.errors import UserError
 from tests.dreambooth.small_tasks import engine, fine_tune, texts
 from tests.small_sd3 import small_transformer
@@ -63,14 +73,51 @@ def test_resumes_in_a_wider_pack_of_higher_rank_and_other_company(tmp_path: Path
 
 
 def test_finished_stopped_and_failed_are_remembered(tmp_path: Path) -> None:
-    pack = started(9)
+    pack = engine(slots=4)
+    for task in TASKS:
+        pack.admit(task)
+    wild = fine_tune("wild", 4)
+    pack.admit(replace(wild, posterior=LatentPosterior(wild.posterior.mean * 1e25, wild.posterior.std)))
+    for _ in range(9):
+        pack.step()
     pack.stop("mirrored")
     save(pack, tmp_path)
     resumed = engine(slots=3)
     load(resumed, tmp_path)
     assert resumed.finished == ["prior", "mirrored"] and resumed.active == ["guard"]
     assert resumed.release("mirrored").metadata["steps"] == "9"
-    assert resumed.failures == pack.failures
+    assert [failure.name for failure in resumed.failures] == ["wild"] and resumed.failures == pack.failures
+
+
+def test_one_fine_tune_goes_on_exactly_in_another_pack(tmp_path: Path) -> None:
+    undisturbed = started(6)
+    save_fine_tune(undisturbed, "prior", tmp_path)
+    other = engine(slots=2, rank=16)
+    other.admit(fine_tune("company", 7, steps=20))
+    other.step()
+    assert resume_fine_tune(other, tmp_path) == "prior"
+    expected, found = curves(undisturbed)["prior"], curves(other)["prior"]
+    assert [report.step for report in found] == list(range(1, 10))
+    for here, there in zip(found, expected, strict=True):
+        assert here.loss == pytest.approx(there.loss, rel=1e-4)
+    with pytest.raises(ValueError, match="no free slot for prior"):
+        resume_fine_tune(other, tmp_path)
+
+
+def test_one_fine_tune_that_cannot_go_on_here_leaves_the_pack_as_it_was(tmp_path: Path) -> None:
+    save_fine_tune(started(2), "prior", tmp_path)
+    pack = engine(slots=3, rank=4)
+    pack.admit(fine_tune("company", 7, steps=20))
+    with pytest.raises(UserError, match="prior: rank 8 is above 4"):
+        resume_fine_tune(pack, tmp_path)
+    state = read_state(tmp_path)
+    state["run"]["hyperparameters"]["rank"] = "high"
+    write_state(state, tmp_path)
+    with pytest.raises(UserError, match="the checkpoint is damaged"):
+        resume_fine_tune(pack, tmp_path)
+    with pytest.raises(UserError, match="belongs to another base"):
+        resume_fine_tune(engine(slots=3, base_revision="other"), tmp_path)
+    assert pack.free_slots == [2, 3] and pack.bank.occupied() == [1] and pack.active == ["company"]
 
 
 def test_fine_tunes_may_share_tensors(tmp_path: Path) -> None:
