@@ -191,7 +191,9 @@ class CorrectionJob:
             write_report(records, run.report, title=f"Corrections: {run.run}", job=job)
         result = self._write_result()
         print_table(result.prompts, self._console)
-        self._console.print(f"report  {run.report}\nresult  {run.result}", highlight=False, soft_wrap=True)
+        for what, path in (("report", run.report), ("result", run.result)):
+            if path.is_file():
+                self._console.print(f"{what}  {path}", highlight=False, soft_wrap=True)
         return 130 if self._stopping else result.exit_status
 
     def _write_result(self) -> RunResult:
