@@ -47,7 +47,7 @@ class Finisher:
         self._registering: dict[Future[RegisteredVersion], PromptWork] = {}
         # One thread: registration is quick, and the local registry takes one writer at a time anyway.
         self._registrar = ThreadPoolExecutor(1, thread_name_prefix="registrar")
-        self._opening = self._registrar.submit(prepare, tracking_uri, work.run.registry)
+        self._registrar.submit(prepare, tracking_uri, work.run.registry)
         # Lanes may hold every CPU until the queue is empty; scoring is bounded by `tasks` instead.
         self._score = ray.remote(score_prompt).options(num_cpus=0, max_retries=2)
 

@@ -68,15 +68,14 @@ def plan_lanes(
 ) -> LanePlan:
     """Plan the lanes for `prompts` on a cluster with these resources, made of machines like `device`.
 
-    On GPUs a lane is one GPU. On CPUs a lane is one machine with all its cores: a pack's large products use two threads
-    better than two lanes use one each, and the base lies in memory once.
+    On GPUs a lane is one GPU. On CPUs a lane is one machine with all its cores, so that the base lies in memory once.
     """
     gpu = device.kind == "cuda"
-    resources = LaneResources(cpus=1.0, gpus=1.0 if gpu else 0.0, threads=1 if gpu else device.cores)
-    if not gpu:
-        resources = LaneResources(
-            cpus=min(cluster.get("CPU", 1.0), float(device.cores)), gpus=0.0, threads=device.cores
-        )
+    if gpu:
+        resources = LaneResources(cpus=1.0, gpus=1.0, threads=1)
+    else:
+        cpus = min(cluster.get("CPU", 1.0), float(device.cores))
+        resources = LaneResources(cpus=cpus, gpus=0.0, threads=device.cores)
     dtype = torch.bfloat16 if gpu else torch.float32
     hyper = [each.entry.hyperparameters for each in prompts]
     packs = plan_packs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from corrector.prompts import FailingPrompt
@@ -50,7 +50,6 @@ class _Entry:
     progress: Progress
     lane: str | None = None
     deaths: int = 0
-    history: list[str] = field(default_factory=list)
 
 
 class PromptQueue:
@@ -118,7 +117,6 @@ class PromptQueue:
                 continue
             entry.lane = None
             entry.deaths += 1
-            entry.history.append(reason)
             if entry.deaths >= self._max_deaths:
                 detail = f"its lane died {entry.deaths} times while it was held; last: {reason}"
                 entry.progress = Progress(work_id, "failed", detail=detail)

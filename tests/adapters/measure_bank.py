@@ -20,6 +20,7 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor
 
 from corrector.adapters import SD3_TARGETS, AdapterBank
+from tests.benchmarks.packed_training import transformer
 
 RANK = 16
 ADAPTERS = 8
@@ -38,7 +39,7 @@ LAYOUTS = {
 def main() -> None:
     """Prints the tables."""
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
-    base, inputs = transformer(), batch()
+    base, inputs = frozen_transformer(), batch()
     banked, bank = with_bank()
     mixed, select = with_peft(bank)
 
@@ -75,7 +76,7 @@ def main() -> None:
 def measure_training(inputs: dict[str, Tensor]) -> None:
     """Forward and backward of the bank against one PEFT adapter for the whole batch."""
     banked, bank = with_bank(trainable=True)
-    single = transformer()
+    single = frozen_transformer()
     single.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(SD3_TARGETS)))
 
     def step(model: SD3Transformer2DModel, parameters: list[torch.nn.Parameter]) -> None:
@@ -93,23 +94,8 @@ def measure_training(inputs: dict[str, Tensor]) -> None:
         print(f"training, {name:15} bank {many / one:.3f} of one PEFT adapter ({1000 * one:.0f} ms)")
 
 
-def transformer() -> SD3Transformer2DModel:
-    torch.manual_seed(0)
-    model = SD3Transformer2DModel(
-        sample_size=16,
-        patch_size=2,
-        in_channels=16,
-        out_channels=16,
-        num_layers=6,
-        attention_head_dim=32,
-        num_attention_heads=5,
-        joint_attention_dim=128,
-        caption_projection_dim=160,
-        pooled_projection_dim=128,
-        pos_embed_max_size=8,
-        qk_norm="rms_norm",
-    )
-    return model.requires_grad_(False).eval()
+def frozen_transformer() -> SD3Transformer2DModel:
+    return transformer().requires_grad_(False).eval()
 
 
 def batch() -> dict[str, Tensor]:
@@ -123,7 +109,7 @@ def batch() -> dict[str, Tensor]:
 
 
 def with_bank(*, trainable: bool = False) -> tuple[SD3Transformer2DModel, AdapterBank]:
-    model = transformer()
+    model = frozen_transformer()
     bank = AdapterBank(model, slots=ADAPTERS, rank=RANK, trainable=trainable)
     for slot in range(1, ADAPTERS + 1):
         bank.initialise(slot, rank=RANK, seed=slot)
@@ -137,7 +123,7 @@ def with_bank(*, trainable: bool = False) -> tuple[SD3Transformer2DModel, Adapte
 
 def with_peft(bank: AdapterBank) -> tuple[SD3Transformer2DModel, Callable[[list[int]], None]]:
     """The same adapters in PEFT's layers, and a function that chooses the adapter of every row."""
-    model = transformer()
+    model = frozen_transformer()
     for slot in range(1, ADAPTERS + 1):
         model.add_adapter(
             LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(SD3_TARGETS)), f"slot{slot}"
