@@ -4,6 +4,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.object_store import object_store, s3
+
+__all__ = ["object_store", "s3"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--reference PATH``: a checkout of diffusers, whose own training script the parity tests run."""
+    parser.addoption("--reference", type=Path, help="checkout of huggingface/diffusers to compare with")
+
+
+@pytest.fixture(scope="session")
+def reference_checkout(request: pytest.FixtureRequest) -> Path:
+    """The checkout given with ``--reference``; tests that need it are skipped without."""
+    path: Path | None = request.config.getoption("--reference")
+    if path is None:
+        pytest.skip("no --reference PATH with a checkout of huggingface/diffusers")
+    return path
+
 
 @pytest.fixture(scope="session")
 def small_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:

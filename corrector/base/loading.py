@@ -1,19 +1,24 @@
-"""The parts of a base, each loaded alone: whoever needs the VAE does not read T5-XXL.
+"""The parts of a base, each loaded alone: whoever needs the VAE does not read T5-XXL, nor download it.
 
-Weights come from safetensors files in the base's folder and nowhere else; nothing is downloaded here.
+Weights come from safetensors files and nowhere else, and are all there and finite, or the part is refused.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 
+from corrector.base.checkpoint import weight_files
+from corrector.base.memory import ensure_memory
+from corrector.base.precision import QUANTISED, quantise, require_bitsandbytes
 from corrector.base.spec import BaseSpec, components
 from corrector.base.text import TextEncoders
+from corrector.base.weights import check_finite, check_transformer_files, check_vae_file
 from corrector.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,12 +29,45 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def load_transformer(
-    spec: BaseSpec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    spec: BaseSpec,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    offload: bool = False,
 ) -> SD3Transformer2DModel:
-    """The frozen transformer, in eval mode; raises :class:`UserError` where its files do not make one."""
-    from diffusers import SD3Transformer2DModel
+    """The frozen transformer in the base's precision, in eval mode, on ``device``.
 
-    return _load_model(SD3Transformer2DModel, spec, "transformer", dtype, device)
+    Args:
+        dtype: What it computes in, and holds its weights in where they are not quantised; None: as
+            ``spec.compute_dtype`` says.
+        offload: Leave the weights in this machine's memory and bring them to ``device`` a block at a time, whenever the
+            block computes. Training then needs gradient checkpointing: without it autograd keeps every block's weights.
+
+    Raises:
+        UserError: Its files do not make the transformer that its configuration describes, a weight is not finite,
+            ``device`` has too little memory, or what the precision needs is not installed.
+    """
+    device = torch.device(device)
+    dtype = dtype or spec.compute_dtype(device)
+    if spec.precision in QUANTISED:
+        require_bitsandbytes()
+        if offload:
+            raise UserError(
+                f'base "{spec.reference}": weights in {spec.precision} cannot be offloaded; '
+                "use one of the two: precision bf16 with offload, or nf4 without"
+            )
+    ensure_memory(spec, device, dtype=dtype, offload=offload)
+    files = check_transformer_files(spec)
+    transformer = _read_transformer(spec, dtype)
+    if spec.precision in QUANTISED or offload:
+        check_finite(spec, "transformer", transformer, files)
+        if offload:
+            return _offloaded(transformer, device)
+        quantise(transformer, device=device, dtype=dtype)
+        return transformer
+    transformer.to(device)
+    check_finite(spec, "transformer", transformer, files)
+    return transformer
 
 
 def load_vae(
@@ -38,19 +76,23 @@ def load_vae(
     """The frozen VAE, in eval mode; raises :class:`UserError` where its files do not make one."""
     from diffusers import AutoencoderKL
 
-    return _load_model(AutoencoderKL, spec, "vae", dtype, device)
+    if spec.single_file is None or not spec.single_file.has_vae:
+        return _load_model(AutoencoderKL, spec, "vae", dtype, device)
+    path = spec.single_file.source.path
+    check_vae_file(spec, path)
+    vae = _read_single_file(AutoencoderKL, spec, path, "vae", dtype)
+    return _checked(spec, "vae", vae, [path], device)
 
 
 def load_scheduler(spec: BaseSpec) -> FlowMatchEulerDiscreteScheduler:
     """The flow-matching scheduler with the base's shift; raises :class:`UserError` where there is none."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
+    folder = spec.part("scheduler")
     return _load(
         spec,
-        "scheduler",
-        lambda: FlowMatchEulerDiscreteScheduler.from_pretrained(
-            spec.folder, subfolder="scheduler", local_files_only=True
-        ),
+        folder,
+        lambda: FlowMatchEulerDiscreteScheduler.from_pretrained(folder, local_files_only=True),
     )
 
 
@@ -62,10 +104,8 @@ def load_text_encoders(
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     def part(tokenizer: Any, name: str, encoder: Any, number: str) -> tuple[Any, Any]:
-        words = f"tokenizer{number}"
-        reader = _load(
-            spec, words, lambda: tokenizer.from_pretrained(spec.folder / words, local_files_only=True)
-        )
+        words = spec.part(f"tokenizer{number}")
+        reader = _load(spec, words, lambda: tokenizer.from_pretrained(words, local_files_only=True))
         return reader, _load_model(encoder, spec, name, dtype, device)
 
     has_t5 = "text_encoder_3" in components(spec.folder)
@@ -80,18 +120,68 @@ def load_text_encoders(
     )
 
 
+def _read_transformer(spec: BaseSpec, dtype: torch.dtype) -> SD3Transformer2DModel:
+    """The transformer on the CPU."""
+    from diffusers import SD3Transformer2DModel
+
+    if spec.single_file is None:
+        return _read(SD3Transformer2DModel, spec, spec.part("transformer"), dtype)
+    return _read_single_file(SD3Transformer2DModel, spec, spec.single_file.source.path, "transformer", dtype)
+
+
+def _offloaded(transformer: SD3Transformer2DModel, device: torch.device) -> SD3Transformer2DModel:
+    """``transformer``, whose weights accelerate's hooks bring to ``device`` for as long as they are used."""
+    from accelerate import cpu_offload
+
+    weights = transformer.state_dict()
+    if device.type == "cuda":
+        weights = {name: tensor.pin_memory() for name, tensor in weights.items()}
+    blocks = list(transformer.transformer_blocks)
+    offloaded: SD3Transformer2DModel = cpu_offload(
+        transformer,
+        execution_device=device,
+        offload_buffers=True,
+        state_dict=weights,
+        preload_module_classes=sorted({type(block).__name__ for block in blocks}),
+    )
+    for block in blocks:
+        block.register_forward_hook(_release, always_call=True)
+    return offloaded
+
+
+def _release(block: torch.nn.Module, *_: object) -> None:
+    """Takes a block's weights off the device after a forward that was cut short, too.
+
+    Gradient checkpointing stops a recomputed block by an exception once it has what it needs, which accelerate's hook does
+    not see: after a backward pass every block would be on the device.
+    """
+    hook: Any = block._hf_hook
+    hook.post_forward(block, None)
+
+
 def _load_model(
     kind: type[Model], spec: BaseSpec, part: str, dtype: torch.dtype, device: torch.device | str
 ) -> Model:
-    """The model in ``part``, whole: a weight that its files lack would be left random by the libraries."""
+    folder = spec.part(part)
+    files = weight_files(folder)
+    return _checked(spec, part, _read(kind, spec, folder, dtype), files, device)
+
+
+def _checked(spec: BaseSpec, part: str, model: Model, files: list[Path], device: torch.device | str) -> Model:
+    placed = model.to(device)
+    check_finite(spec, part, placed, files)
+    return placed
+
+
+def _read(kind: type[Model], spec: BaseSpec, folder: Path, dtype: torch.dtype) -> Model:
+    """The model in ``folder``, whole: a weight that its files lack would be left random by the libraries."""
     reader: Any = kind
-    with _without_progress_bars():
+    with _quietly():
         model, report = _load(
             spec,
-            part,
+            folder,
             lambda: reader.from_pretrained(
-                spec.folder,
-                subfolder=part,
+                folder,
                 torch_dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
@@ -101,32 +191,52 @@ def _load_model(
     lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lacking:
         raise UserError(
-            f'base "{spec.reference}": {spec.folder / part} lacks {len(lacking)} weights of a '
+            f'base "{spec.reference}": {folder} lacks {len(lacking)} weights of a '
             f"{kind.__name__}, {lacking[0]} the first; download or save the pipeline again"
         )
-    frozen: Model = model.to(device).requires_grad_(False).eval()
+    frozen: Model = model.requires_grad_(False).eval()
     return frozen
 
 
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """transformers draws a bar per part on stderr, which garbles a job's log."""
-    from transformers.utils import logging
+def _read_single_file(kind: type[Model], spec: BaseSpec, path: Path, part: str, dtype: torch.dtype) -> Model:
+    """The model that a single file holds, whose headers were checked, with the pipeline's configuration."""
+    reader: Any = kind
+    with _quietly():
+        model: Model = _load(
+            spec,
+            path,
+            lambda: reader.from_single_file(
+                str(path), config=str(spec.folder), subfolder=part, torch_dtype=dtype, local_files_only=True
+            ),
+        )
+    return model.requires_grad_(False).eval()
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what garbles a job's log: transformers' bar for every part, and diffusers' warning that a cast of a whole
+    single file would spare modules kept in fp32, of which these models have none."""
+    from transformers.utils import logging as transformers_logging
+
+    casts = logging.getLogger("diffusers.models.modeling_utils")
+    shown, level = transformers_logging.is_progress_bar_enabled(), casts.level
+    transformers_logging.disable_progress_bar()
+    casts.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        casts.setLevel(level)
         if shown:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
-def _load(spec: BaseSpec, part: str, read: Callable[[], Part]) -> Part:
+def _load(spec: BaseSpec, place: Path, read: Callable[[], Part]) -> Part:
+    from safetensors import SafetensorError
+
     try:
         return read()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f'base "{spec.reference}": {spec.folder / part} does not load ({error}); '
+            f'base "{spec.reference}": {place} does not load ({error}); '
             "restore it as StableDiffusion3Pipeline.save_pretrained writes it, in safetensors"
         ) from error

@@ -1,8 +1,9 @@
-"""The revision of a pipeline folder: SHA-256 over the files that decide what it draws."""
+"""The revision of a base: SHA-256 over the files that decide what it draws."""
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,31 +23,44 @@ def folder_revision(folder: Path) -> str:
     that folder cannot be written they are computed every time.
     """
     folder = folder.resolve()
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    digests = _digests(
+        folder, {name: path for name, path in files.items() if belongs_to_pipeline(name) and path.is_file()}
+    )
+    listing = "".join(f"{name}\0{digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def file_revision(path: Path) -> str:
+    """SHA-256 of one file, in hex, remembered as those of a folder are."""
+    path = path.resolve()
+    return _digests(path, {path.name: path})[path.name]
+
+
+def belongs_to_pipeline(name: str) -> bool:
+    """Whether a file, by its path in the folder, decides what a pipeline draws; single-file checkpoints beside it and
+    hidden folders do not."""
+    in_part = "/" in name and not name.startswith(".")
+    return name == "model_index.json" or (in_part and Path(name).suffix in _SUFFIXES)
+
+
+def _digests(place: Path, files: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of ``files``; ``place`` is what they are remembered by."""
     memory = (
         Settings.from_environment().cache
         / "digests"
-        / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()}.json"
+        / f"{hashlib.sha256(os.fsencode(place)).hexdigest()}.json"
     )
     known = _recall(memory)
     current: Known = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not _counts(name) or not path.is_file():
-            continue
+    for name, path in files.items():
         size, modified = path.stat().st_size, path.stat().st_mtime_ns
         before = known.get(name)
         fresh = before is not None and before[:2] == (size, modified)
         current[name] = before if before is not None and fresh else (size, modified, _sha256(path))
     if current != known:
         _remember(memory, current)
-    listing = "".join(f"{name}\0{digest}\n" for name, (_, _, digest) in sorted(current.items()))
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _counts(name: str) -> bool:
-    """Whether a file belongs to the pipeline; single-file checkpoints beside it and hidden folders do not."""
-    in_part = "/" in name and not name.startswith(".")
-    return name == "model_index.json" or (in_part and Path(name).suffix in _SUFFIXES)
+    return {name: digest for name, (_, _, digest) in current.items()}
 
 
 def _sha256(path: Path) -> str:

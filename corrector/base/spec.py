@@ -1,43 +1,44 @@
-"""BaseSpec: which base, where its files are, and the settings it was made for."""
+"""BaseSpec: which base, in which precision, and the settings it was made for."""
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corrector.base.revision import folder_revision
+import torch
+
+from corrector.base.architecture import Layout
+from corrector.base.precision import QUANTISED, Precision
+from corrector.base.sources import CheckpointSource, PipelineSource
 from corrector.errors import UserError
 
-EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "weights"
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
-_HUB_FILES = [
-    "model_index.json",
-    "base.json",
-    "transformer/*",
-    "vae/*",
-    "scheduler/*",
-    "text_encoder*/*",
-    "tokenizer*/*",
-]
-_HUB_IGNORED = ["*.bin", "*.pt", "*.ckpt", "*.msgpack", "*.onnx*", "*.fp16*", "*.fp16.safetensors*"]
 _REQUIRED = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 @dataclass(frozen=True)
+class SingleFile:
+    """A checkpoint in one file, which holds the base's transformer and perhaps its VAE."""
+
+    source: CheckpointSource
+    layout: Layout
+    has_vae: bool
+
+
+@dataclass(frozen=True)
 class BaseSpec:
-    """A base: a complete Stable Diffusion 3 pipeline folder and the settings at which it draws best."""
+    """A base: a complete Stable Diffusion 3 and the settings at which it draws best; may be sent to other machines."""
 
     reference: str
-    """What the user wrote: ``embedded``, a folder or a hub id."""
-    folder: Path
-    """The pipeline folder, with ``model_index.json``."""
+    """What the user wrote."""
+    source: PipelineSource
+    """Where its parts come from, but for what ``single_file`` holds."""
+    single_file: SingleFile | None
+    precision: Precision
     name: str
     revision: str
-    """The hub's commit, or SHA-256 over the folder's weights and configurations."""
+    """The hub's commit, a SHA-256 over weights and configurations, or the fingerprint of a prefix in S3."""
     resolution: int
     """Side of its images in pixels."""
     max_sequence_length: int
@@ -50,34 +51,33 @@ class BaseSpec:
     text_width: int
     """Width of the text embeddings that the transformer reads."""
 
+    @property
+    def folder(self) -> Path:
+        """The pipeline's folder on this machine, with ``model_index.json`` and the configuration of every part."""
+        return self.source.folder
 
-def resolve_base(reference: str) -> BaseSpec:
-    """Finds the base that ``reference`` names and reads its settings, not its weights.
+    def part(self, name: str) -> Path:
+        """The folder of one part on this machine, weights included: downloaded now if they are not here."""
+        return self.source.part(name)
 
-    ``embedded`` is the base inside this package; a path is a folder as
-    ``StableDiffusion3Pipeline.save_pretrained`` writes it; ``owner/name`` or ``owner/name@revision`` is a
-    hub id, taken from the local cache or downloaded. Settings come from ``base.json`` beside
-    ``model_index.json`` where there is one, and are SD3's otherwise. Raises :class:`UserError` where there
-    is no such base or it is not a complete Stable Diffusion 3.
-    """
-    folder = EMBEDDED_FOLDER if reference == "embedded" else Path(reference)
-    if reference.startswith("~/"):
-        folder = folder.expanduser()
-    if not folder.exists() and _HUB_ID.fullmatch(reference):
-        snapshot = _hub_snapshot(reference)
-        return _read(reference, snapshot, name=reference.partition("@")[0], revision=snapshot.name)
-    if not (folder / "model_index.json").is_file():
-        raise UserError(
-            f'base "{reference}": {folder} has no model_index.json; expected "embedded", a folder with a '
-            "Stable Diffusion 3 pipeline, or a hub id such as stabilityai/stable-diffusion-3.5-medium"
-        )
-    return _read(reference, folder, name=folder.resolve().name, revision=folder_revision(folder))
+    @property
+    def identity(self) -> str:
+        """What results depend on: the revision, and the precision where weights are quantised."""
+        return f"{self.revision}+{self.precision}" if self.precision in QUANTISED else self.revision
+
+    def compute_dtype(self, device: torch.device | str) -> torch.dtype:
+        """In which the transformer computes on ``device``: as ``precision`` says, else bf16 on CUDA, fp32 elsewhere."""
+        if self.precision == "fp32":
+            return torch.float32
+        if self.precision == "bf16" or torch.device(device).type == "cuda":
+            return torch.bfloat16
+        return torch.float32
 
 
 def components(folder: Path) -> set[str]:
     """Names of the parts that ``model_index.json`` lists as present; raises :class:`UserError` if it is no
     SD3's."""
-    index = _json_object(folder / "model_index.json")
+    index = json_object(folder / "model_index.json")
     if index.get("_class_name") != "StableDiffusion3Pipeline":
         raise UserError(
             f"{folder / 'model_index.json'}: is a {index.get('_class_name')}; "
@@ -86,15 +86,24 @@ def components(folder: Path) -> set[str]:
     return {name for name, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
 
 
-def _read(reference: str, folder: Path, *, name: str, revision: str) -> BaseSpec:
+def read_pipeline(reference: str, source: PipelineSource, *, name: str, precision: Precision) -> BaseSpec:
+    """The base that ``source`` holds, complete and with its settings; ``base.json`` may give it another name.
+
+    Raises :class:`UserError` where it is no Stable Diffusion 3, or a part or a setting is wrong.
+    """
+    folder = source.folder
     present = components(folder)
     for part in _REQUIRED:
         if part not in present or not (folder / part).is_dir():
             raise UserError(
                 f'base "{reference}": {folder / part} is missing; the pipeline folder must be complete'
             )
-    transformer = _json_object(folder / "transformer" / "config.json")
-    vae = _json_object(folder / "vae" / "config.json")
+    transformer = json_object(folder / "transformer" / "config.json")
+    vae = json_object(folder / "vae" / "config.json")
+    if (kind := transformer.get("_class_name")) != "SD3Transformer2DModel":
+        raise UserError(
+            f'base "{reference}": its transformer is a {kind}; only SD3Transformer2DModel is supported'
+        )
     try:
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         latent_channels = int(vae["latent_channels"])
@@ -107,9 +116,11 @@ def _read(reference: str, folder: Path, *, name: str, revision: str) -> BaseSpec
     settings = _Settings.read(folder / "base.json", name=name, resolution=resolution)
     return BaseSpec(
         reference=reference,
-        folder=folder,
+        source=source,
+        single_file=None,
+        precision=precision,
         name=settings.name,
-        revision=revision,
+        revision=source.revision,
         resolution=settings.resolution,
         max_sequence_length=settings.max_sequence_length,
         num_inference_steps=settings.num_inference_steps,
@@ -134,7 +145,7 @@ class _Settings:
     def read(cls, path: Path, *, name: str, resolution: int) -> _Settings:
         stored: dict[str, Any] = {"name": name, "resolution": resolution}
         if path.is_file():
-            stored |= _json_object(path)
+            stored |= json_object(path)
         fields = cls.__dataclass_fields__
         for key, value in stored.items():
             if key not in fields:
@@ -156,30 +167,8 @@ def _check_setting(path: Path, key: str, value: object) -> None:
         raise UserError(f"{path}: {key} is {value!r}; expected {expected}")
 
 
-def _hub_snapshot(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = reference.partition("@")
-    try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision or None, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_IGNORED
-            )
-        )
-    except GatedRepoError as error:
-        raise UserError(
-            f'base "{reference}": its weights are gated; accept the licence at '
-            f"https://huggingface.co/{repository} and set HF_TOKEN, or name a folder that holds them"
-        ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise UserError(
-            f'base "{reference}": no such folder, and not found on the hub or in its local cache ({error}); '
-            "check the name and the network, or name a folder that holds the weights"
-        ) from error
-
-
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; raises :class:`UserError` where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -140,7 +140,8 @@ class CorrectionBatch(BaseModel):
 
     base: Reference = Field(
         default="embedded",
-        description='The base: "embedded", a folder in diffusers\' format, or a model on the hub.',
+        description='The base: "embedded", a folder in diffusers\' format, a hub id (owner/name@revision), a single '
+        ".safetensors file, or an s3:// URL of such a folder or file.",
     )
     prompts: tuple[FailingPrompt, ...] = Field(
         min_length=1, description="The failing prompts, in the order of the file."

@@ -2,7 +2,10 @@
 plainly."""
 
 import json
+import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,8 +92,21 @@ def test_a_hub_id_is_read_from_the_local_cache(
     spec = resolve_base("someone/small-sd3")
     assert spec.revision == commit
     assert spec.name == "small-sd3"
-    with pytest.raises(UserError, match="not found on the hub or in its local cache"):
+    with pytest.raises(UserError, match="found neither on the hub nor in its local cache"):
         resolve_base("someone/else")
+
+
+def test_resolving_loads_no_model_library(small_sd3: Path, tmp_path: Path) -> None:
+    transformer = small_sd3 / "transformer" / "diffusion_pytorch_model.safetensors"
+    file = shutil.copy(transformer, tmp_path / "one.safetensors")
+    program = (
+        "import sys; from corrector.base import resolve_base;"
+        f"resolve_base({str(small_sd3)!r}); resolve_base({f'{file}#{small_sd3}'!r}, precision='nf4');"
+        "slow = {'accelerate', 'bitsandbytes', 'boto3', 'diffusers', 'huggingface_hub', 'transformers'};"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -149,8 +165,81 @@ def test_a_pickle_is_never_loaded(folder: Path) -> None:
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     torch.save({}, folder / "vae" / "diffusion_pytorch_model.bin")
     weights.unlink()
-    with pytest.raises(UserError, match="vae does not load"):
+    with pytest.raises(
+        UserError, match=r"vae: has diffusion_pytorch_model\.bin but no safetensors; a pickle can"
+    ):
         load_vae(resolve_base(str(folder)))
+
+
+def test_a_weight_that_is_not_finite_is_named_with_its_file(folder: Path) -> None:
+    for part, file, load in (
+        ("transformer", "diffusion_pytorch_model.safetensors", load_transformer),
+        ("vae", "diffusion_pytorch_model.safetensors", load_vae),
+        ("text_encoder_3", "model.safetensors", load_text_encoders),
+    ):
+        weights = load_file(folder / part / file)
+        spoiled = sorted(name for name, tensor in weights.items() if tensor.ndim == 2)[-1]
+        weights[spoiled][0, 1] = torch.nan if part == "vae" else -torch.inf
+        save_file(weights, folder / part / file, {"format": "pt"})
+        with pytest.raises(
+            UserError, match=rf"1 weights of its {part} are not finite, {spoiled} in .*{part}/{file}"
+        ):
+            load(resolve_base(str(folder)))
+
+
+def test_shards_are_one_transformer_and_each_must_be_whole(folder: Path) -> None:
+    spec = resolve_base(str(folder))
+    whole = load_transformer(spec)
+    part = folder / "transformer"
+    (part / "diffusion_pytorch_model.safetensors").unlink()
+    whole.save_pretrained(part, max_shard_size="100KB")
+    shards = sorted(part.glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    weights = whole.state_dict()
+    assert all(torch.equal(each, weights[name]) for name, each in load_transformer(spec).state_dict().items())
+    content = shards[1].read_bytes()
+    shards[1].write_bytes(content[:-10])
+    with pytest.raises(UserError, match=rf"{shards[1].name}: not a whole safetensors file"):
+        load_transformer(spec)
+    shards[1].unlink()
+    with pytest.raises(UserError, match=rf"{shards[1].name}: missing, although the index beside it names it"):
+        load_transformer(spec)
+    index = part / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(
+        json.dumps({"weight_map": {"proj_out.bias": "../vae/diffusion_pytorch_model.safetensors"}})
+    )
+    with pytest.raises(UserError, match="expected safetensors files in its own folder"):
+        load_transformer(spec)
+
+
+def test_weights_of_another_shape_are_refused_before_any_is_read(folder: Path) -> None:
+    config = folder / "transformer" / "config.json"
+    stored = json.loads(config.read_text())
+    config.write_text(json.dumps(stored | {"pooled_projection_dim": 64}))
+    with pytest.raises(
+        UserError, match=r"linear_1\.weight has the shape \[32, 28\], but .* asks for \[32, 64\]"
+    ):
+        load_transformer(resolve_base(str(folder)))
+    config.write_text(json.dumps(stored | {"num_layers": 4}))
+    with pytest.raises(
+        UserError, match=r"lacks \d+ weights of a SD3Transformer2DModel, transformer_blocks\.2"
+    ):
+        load_transformer(resolve_base(str(folder)))
+    config.write_text(json.dumps(stored | {"_class_name": "FluxTransformer2DModel"}))
+    with pytest.raises(UserError, match="its transformer is a FluxTransformer2DModel"):
+        resolve_base(str(folder))
+
+
+def test_a_spec_means_the_same_from_any_working_folder_and_says_where_a_folder_is_missing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    spec = pickle.loads(pickle.dumps(resolve_base(folder.name)))
+    monkeypatch.chdir("/")
+    assert load_vae(spec).config.latent_channels == 4
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{folder}: not on this machine; put the base on storage"):
+        load_vae(spec)
 
 
 @pytest.mark.parametrize(

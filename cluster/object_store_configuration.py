@@ -1,0 +1,184 @@
+"""What OpenStack Swift needs to be an S3 server of one disk: four configuration files, three rings, one folder.
+
+Everything lies in a folder of its own, and nothing is read from /etc/swift. There is no memcached: the pipeline
+has no cache, so that one which happens to run on this machine is never filled with our names and never believed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.ports import LOOPBACK
+from corrector.errors import UserError
+
+ACCOUNT = "corrector"
+DEVICE = "disk"
+REGION = "us-east-1"
+STORAGE = ("account", "container", "object")
+SERVERS = (*STORAGE, "proxy")
+
+# Where an object lies follows from these two: they must never change under data. One device makes 2**4 partitions
+# ample; the suffix keeps names apart on disk and is no secret here.
+PART_POWER = 4
+HASH_SUFFIX = "prompt-corrector"
+REPLICAS = 1
+MIN_PART_HOURS = 1
+
+# S3's own bounds of a multipart upload; Swift's are a tenth of them.
+MAX_PARTS = 10_000
+MAX_MANIFEST_BYTES = 32 * 1024**2
+
+_COMMON = """\
+[DEFAULT]
+bind_ip = {loopback}
+bind_port = {port}
+bind_timeout = 1
+swift_dir = {folder}
+# No fork: the process that is started is the server.
+workers = 0
+# The console is the log. Swift insists on a syslog as well; nothing listens on the port for discarding.
+log_level = WARNING
+log_udp_host = {loopback}
+log_udp_port = 9
+"""
+
+# The timeouts are those of a machine that is busy with training. Swift's own (0.5 s to connect, 1 s to enter a new
+# object into its bucket's listing) leave the rest to daemons that reconcile replicas, and there are none here.
+_STORAGE = """\
+devices = {data}
+mount_check = false
+conn_timeout = 10
+node_timeout = 60
+container_update_timeout = 60
+
+[pipeline:main]
+pipeline = {server}-server
+
+[app:{server}-server]
+use = egg:swift#{server}
+log_requests = false
+
+[object-updater]
+recon_cache_path = {folder}
+"""
+
+_PROXY = """\
+[pipeline:main]
+pipeline = catch_errors gatekeeper listing_formats bulk s3api tempauth copy slo dlo versioned_writes symlink proxy-server
+
+[app:proxy-server]
+use = egg:swift#proxy
+account_autocreate = true
+allow_account_management = false
+conn_timeout = 10
+node_timeout = 60
+# One device cannot be replaced by another: it is never set aside for errors.
+error_suppression_limit = 1000000
+
+[filter:catch_errors]
+use = egg:swift#catch_errors
+
+[filter:gatekeeper]
+use = egg:swift#gatekeeper
+
+[filter:listing_formats]
+use = egg:swift#listing_formats
+
+[filter:bulk]
+use = egg:swift#bulk
+
+[filter:s3api]
+use = egg:swift#s3api
+location = {region}
+max_upload_part_num = {max_parts}
+
+[filter:tempauth]
+use = egg:swift#tempauth
+user_{user} = {secret_key} .admin
+
+[filter:copy]
+use = egg:swift#copy
+
+[filter:slo]
+use = egg:swift#slo
+max_manifest_segments = {max_parts}
+max_manifest_size = {max_manifest_bytes}
+# The parts of a deleted upload go with it: no daemon would come for them later.
+allow_async_delete = false
+
+[filter:dlo]
+use = egg:swift#dlo
+
+[filter:versioned_writes]
+use = egg:swift#versioned_writes
+
+[filter:symlink]
+use = egg:swift#symlink
+"""
+
+
+def write_configuration(
+    folder: Path, data: Path, ports: Mapping[str, int], access_key: str, secret_key: str
+) -> None:
+    """Write all that the four SERVERS read into `folder`; objects will lie in `data`.
+
+    Args:
+        folder: Has to be readable by its owner only, since the secret key is in it.
+        data: Holds Swift's one device; made if missing.
+        ports: Of each of SERVERS, on the loopback interface.
+        access_key: "corrector:USER".
+
+    Raises:
+        UserError: The file system of `data` keeps no extended attributes.
+    """
+    device = data / DEVICE
+    device.mkdir(parents=True, exist_ok=True)
+    _require_attributes(device)
+    write_private(folder / "swift.conf", f"[swift-hash]\nswift_hash_path_suffix = {HASH_SUFFIX}\n")
+    for server in STORAGE:
+        common = _COMMON.format(loopback=LOOPBACK, port=ports[server], folder=folder)
+        write_private(
+            folder / f"{server}.conf", common + _STORAGE.format(server=server, data=data, folder=folder)
+        )
+        _write_ring(folder, server, ports[server])
+    proxy = _PROXY.format(
+        region=REGION,
+        max_parts=MAX_PARTS,
+        max_manifest_bytes=MAX_MANIFEST_BYTES,
+        user=access_key.replace(":", "_"),
+        secret_key=secret_key,
+    )
+    write_private(
+        folder / "proxy.conf", _COMMON.format(loopback=LOOPBACK, port=ports["proxy"], folder=folder) + proxy
+    )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write `text` to a file that is whole or not there, and that only its owner reads."""
+    partial = path.with_suffix(".partial")
+    partial.touch(mode=0o600)
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _write_ring(folder: Path, server: str, port: int) -> None:
+    from swift.common.ring import RingBuilder
+
+    ring = RingBuilder(PART_POWER, REPLICAS, MIN_PART_HOURS)
+    ring.add_dev(
+        {"id": 0, "region": 1, "zone": 1, "weight": 1.0, "ip": LOOPBACK, "port": port, "device": DEVICE}
+    )
+    ring.rebalance(seed=0)
+    ring.get_ring().save(str(folder / f"{server}.ring.gz"))
+
+
+def _require_attributes(folder: Path) -> None:
+    try:
+        os.setxattr(folder, "user.prompt_corrector", b"1")
+    except OSError as error:
+        raise UserError(
+            f"{folder}: its file system keeps no extended attributes ({error.strerror}), in which the object "
+            "store writes each object's name and time; put the state folder on ext4, xfs or btrfs"
+        ) from None

@@ -1,0 +1,86 @@
+"""Headers of safetensors files: which tensors there are, before any of them is read.
+
+Nothing here opens a pickle; a part that has only pickles is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from safetensors import SafetensorError, safe_open
+
+from corrector.errors import UserError
+
+PICKLES = (".ckpt", ".bin", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """What a file says of one of its tensors."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """As safetensors writes it: ``BF16``, ``F32``, ``F8_E4M3``."""
+    file: Path
+
+
+Headers: TypeAlias = Mapping[str, TensorHeader]
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, TensorHeader]:
+    """Every tensor of ``files`` by name; raises :class:`UserError` for a file that is cut off or no safetensors."""
+    headers: dict[str, TensorHeader] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    tensor = file.get_slice(name)
+                    headers[name] = TensorHeader(tuple(tensor.get_shape()), tensor.get_dtype(), path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{path}: not a whole safetensors file ({error}); it may be cut off: copy or download it again"
+            ) from error
+    return headers
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the part in ``folder``: one, or the shards that its index names.
+
+    Raises :class:`UserError` where a file is missing, or only pickles are there.
+    """
+    for stem in ("diffusion_pytorch_model", "model"):
+        index, whole = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
+        if index.is_file():
+            return [_present(folder / name) for name in _shards(index)]
+        if whole.is_file():
+            return [whole]
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
+    if pickles:
+        raise UserError(
+            f"{folder}: has {pickles[0]} but no safetensors; a pickle can run any code and is never loaded: "
+            "save the pipeline again with safe_serialization=True"
+        )
+    raise UserError(
+        f"{folder}: has no weights; expected diffusion_pytorch_model.safetensors or model.safetensors"
+    )
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{index}: not an index of safetensors shards ({error!r}); restore it") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or Path(name).suffix != ".safetensors":
+            raise UserError(f"{index}: names {name!r}; expected safetensors files in its own folder")
+    return sorted(names)
+
+
+def _present(shard: Path) -> Path:
+    if not shard.is_file():
+        raise UserError(f"{shard}: missing, although the index beside it names it; copy or download it again")
+    return shard

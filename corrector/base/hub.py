@@ -1,0 +1,87 @@
+"""Pipelines on the Hugging Face hub: files into its local cache, and what went wrong said plainly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from corrector.errors import UserError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_IGNORED = ["*.bin", "*.pt", "*.ckpt", "*.msgpack", "*.onnx*", "*.fp16.*", "*.fp16-*"]
+
+
+def hub_files(repository: str, revision: str | None, patterns: Sequence[str], *, what: str) -> Path:
+    """The snapshot folder, named by its commit, with all files of ``repository`` that match ``patterns``.
+
+    What the local cache has is not downloaded again, and is used alone where the hub cannot be reached. Raises
+    :class:`UserError` where a file can be had from neither; it calls the files ``what``.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted: dict[str, Any] = {
+        "repo_id": repository,
+        "revision": revision,
+        "allow_patterns": list(patterns),
+        "ignore_patterns": _IGNORED,
+    }
+    try:
+        if _is_listed(repository, revision):
+            with suppress(LocalEntryNotFoundError):
+                return Path(snapshot_download(**wanted, local_files_only=True))
+        return Path(snapshot_download(**wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reference = f"{repository}@{revision}" if revision else repository
+        raise UserError(f'base "{reference}": {_explained(repository, revision, what, error)}') from error
+
+
+def _is_listed(repository: str, revision: str | None) -> bool:
+    """Whether the local cache knows all files of a commit, and so whether it has those that are wanted."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    if revision is None or not _COMMIT.fullmatch(revision):
+        return False
+    try:
+        return bool(get_cached_repo_tree(repository, revision=revision))
+    except CachedRepoTreeNotFoundError:
+        return False
+
+
+def _explained(repository: str, revision: str | None, what: str, error: Exception) -> str:
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    page = f"{constants.ENDPOINT}/{repository}"
+    has_token = get_token() is not None
+    answers = list(_causes(error))
+    statuses = {getattr(getattr(each, "response", None), "status_code", None) for each in answers}
+    if any(isinstance(each, GatedRepoError) for each in answers):
+        if has_token:
+            return f"gated, and the token's account has no access; accept the licence at {page} with that account"
+        return f"gated, and no token is set; accept the licence at {page} and set HF_TOKEN"
+    if any(isinstance(each, RevisionNotFoundError) for each in answers):
+        return f'has no revision "{revision}"; {page} lists its branches, tags and commits'
+    if any(isinstance(each, RepositoryNotFoundError) for each in answers):
+        token = "check that HF_TOKEN's account may read it" if has_token else "set HF_TOKEN if it is private"
+        return f"no such folder, and not found on the hub; check the name, and {token}"
+    if 401 in statuses:
+        return "the hub refuses HF_TOKEN; make a new token at https://huggingface.co/settings/tokens"
+    if 403 in statuses:
+        return f"HF_TOKEN may not read it; give the token read access to {repository}, gated repositories included"
+    return (
+        f"no such folder, and its {what} found neither on the hub nor in its local cache "
+        f"({str(error).splitlines()[0]}); check the name and the network, or name a folder that holds the weights"
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what led to it: the hub's answer may lie under a message about the cache."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__

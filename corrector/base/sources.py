@@ -1,0 +1,226 @@
+"""Where a base's files come from, and how a machine gets those that it needs.
+
+A source is a small value that can be sent to any machine of a cluster. It names content, not a place: whoever asks it for a
+part gets that part's files, downloaded there if they are not there yet, and nothing else. ``folder`` holds the configurations
+of every part; ``part(name)`` also has that part's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Protocol
+
+from corrector import objects
+from corrector.base.hub import hub_files
+from corrector.base.revision import belongs_to_pipeline, folder_revision
+from corrector.errors import UserError
+from corrector.settings import Settings
+
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "weights"
+
+_CONFIGURATIONS = ("model_index.json", "base.json", "*/*.json", "tokenizer*/*")
+_WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
+"""Parts of which the configurations are all there is."""
+
+
+class PipelineSource(Protocol):
+    """Files of a pipeline in the layout of ``StableDiffusion3Pipeline.save_pretrained``."""
+
+    @property
+    def revision(self) -> str:
+        """The content: the hub's commit, or a SHA-256 in hex."""
+
+    @property
+    def folder(self) -> Path:
+        """The pipeline's folder on this machine, with every part's configuration; raises :class:`UserError`."""
+
+    def part(self, name: str) -> Path:
+        """``folder / name``, with all that belongs to this part; raises :class:`UserError`."""
+
+
+@dataclass(frozen=True)
+class EmbeddedPipeline:
+    """The base inside this package, wherever that is installed."""
+
+    revision: str
+
+    @staticmethod
+    def find() -> EmbeddedPipeline:
+        """The base as this package has it."""
+        return EmbeddedPipeline(folder_revision(EMBEDDED_FOLDER))
+
+    @property
+    def folder(self) -> Path:
+        return EMBEDDED_FOLDER
+
+    def part(self, name: str) -> Path:
+        return EMBEDDED_FOLDER / name
+
+
+@dataclass(frozen=True)
+class FolderPipeline:
+    """A folder on this machine, or on a file system that all machines share."""
+
+    path: Path
+    revision: str
+
+    @staticmethod
+    def find(path: Path) -> FolderPipeline:
+        """The folder as it is now; its weights are read once for the revision."""
+        return FolderPipeline(path.absolute(), folder_revision(path))
+
+    @property
+    def folder(self) -> Path:
+        if not self.path.is_dir():
+            raise UserError(
+                f"{self.path}: not on this machine; put the base on storage that all machines share, "
+                "on the hub or in S3"
+            )
+        return self.path
+
+    def part(self, name: str) -> Path:
+        return self.folder / name
+
+
+@dataclass(frozen=True)
+class HubPipeline:
+    """A repository on the Hugging Face hub at one commit; files lie in the hub's own cache."""
+
+    repository: str
+    revision: str
+
+    @staticmethod
+    def find(reference: str) -> HubPipeline:
+        """``owner/name`` or ``owner/name@revision``, resolved to the commit that it means now."""
+        repository, _, revision = reference.partition("@")
+        folder = hub_files(repository, revision or None, _CONFIGURATIONS, what="configurations")
+        return HubPipeline(repository, folder.name)
+
+    @property
+    def folder(self) -> Path:
+        return hub_files(self.repository, self.revision, _CONFIGURATIONS, what="configurations")
+
+    def part(self, name: str) -> Path:
+        if name in _WITHOUT_WEIGHTS:
+            return self.folder / name
+        return hub_files(self.repository, self.revision, (f"{name}/*",), what=name) / name
+
+
+@dataclass(frozen=True)
+class S3Pipeline:
+    """A prefix in S3; files are kept in the cache folder under the prefix's fingerprint."""
+
+    url: str
+    revision: str
+    """Fingerprint of the prefix: it covers the names, sizes and ETags of all files, which need not be read for it."""
+
+    @staticmethod
+    def find(url: str) -> S3Pipeline:
+        """The prefix as it is now."""
+        return S3Pipeline(url, objects.fingerprint(url, keep=belongs_to_pipeline))
+
+    @property
+    def folder(self) -> Path:
+        return self._fetched("configurations", lambda key: _matches(key, _CONFIGURATIONS))
+
+    def part(self, name: str) -> Path:
+        if name in _WITHOUT_WEIGHTS:
+            return self.folder / name
+        return self._fetched(name, lambda key: _matches(key, (f"{name}/*",))) / name
+
+    def _fetched(self, what: str, wanted: Callable[[str], bool]) -> Path:
+        def keep(key: str) -> bool:
+            return wanted(key) and ".fp16" not in key and (key == "base.json" or belongs_to_pipeline(key))
+
+        def fetch(folder: Path) -> None:
+            with _unchanged(self.url, self.revision, belongs_to_pipeline):
+                objects.download(self.url, folder, keep=keep)
+
+        return _fetched_once(self.revision, what, fetch)
+
+
+class CheckpointSource(Protocol):
+    """One safetensors file with the transformer of a base."""
+
+    @property
+    def path(self) -> Path:
+        """The file on this machine; raises :class:`UserError`."""
+
+
+@dataclass(frozen=True)
+class LocalCheckpoint:
+    """A file on this machine, or on a file system that all machines share."""
+
+    location: Path
+
+    @property
+    def path(self) -> Path:
+        if not self.location.is_file():
+            raise UserError(
+                f"{self.location}: not on this machine; put the checkpoint on storage that all machines "
+                "share, or in S3"
+            )
+        return self.location
+
+
+@dataclass(frozen=True)
+class S3Checkpoint:
+    """An object in S3; kept in the cache folder under its fingerprint."""
+
+    url: str
+    fingerprint: str
+
+    @staticmethod
+    def find(url: str) -> S3Checkpoint:
+        """The object as it is now."""
+        return S3Checkpoint(url, objects.fingerprint(url))
+
+    @property
+    def path(self) -> Path:
+        def fetch(folder: Path) -> None:
+            with _unchanged(self.url, self.fingerprint, None):
+                objects.download(self.url, folder)
+
+        return _fetched_once(self.fingerprint, "checkpoint", fetch) / self.url.rpartition("/")[2]
+
+
+def _fetched_once(content: str, what: str, fetch: Callable[[Path], None]) -> Path:
+    """The cache folder of ``content`` after ``fetch`` put ``what`` there: by one process, the others wait for it."""
+    from filelock import FileLock
+
+    folder = Settings.from_environment().cache / "bases" / content
+    done = folder / f".{what}.done"
+    if done.is_file():
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{what}.lock"):
+            if not done.is_file():
+                fetch(folder)
+                done.touch()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot keep the base there ({error}); make room, or set CORRECTOR_CACHE to another folder"
+        ) from error
+    return folder
+
+
+def _matches(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(key, pattern) for pattern in patterns)
+
+
+@contextmanager
+def _unchanged(url: str, fingerprint: str, keep: Callable[[str], bool] | None) -> Iterator[None]:
+    """Raises :class:`UserError` where the objects are not those of ``fingerprint``, before and after the ``with``."""
+
+    def check() -> None:
+        if objects.fingerprint(url, keep=keep) != fingerprint:
+            raise UserError(f"{url}: changed while it was in use; start again to work with what is there now")
+
+    check()
+    yield
+    check()

@@ -1,0 +1,359 @@
+"""Files and folders on S3: AWS, Ceph, MinIO, or any server that speaks its protocol.
+
+Endpoint, region, credentials and profile come from the variables and files that every AWS program reads
+(`AWS_ENDPOINT_URL`, `AWS_PROFILE`, ...). Virtual hosts are used on AWS and paths elsewhere, unless the profile's
+`s3 = addressing_style = ...` says otherwise. What `MLFLOW_S3_UPLOAD_EXTRA_ARGS` asks of MLflow's uploads holds for
+ours too: `{"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "KEY"}` encrypts all of them.
+
+A prefix is a folder: `s3://bucket/models/sd3` is that object or what lies below it, and never `models/sd35`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from corrector.errors import UserError
+
+Client: TypeAlias = Any
+"""boto3's S3 client; the classes of its clients are made when it runs."""
+
+ATTEMPTS = 4
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+UPLOAD_ARGUMENTS = "MLFLOW_S3_UPLOAD_EXTRA_ARGS"
+
+_SCHEME = "s3://"
+_LISTING_AND_READING = (
+    "s3:ListBucket on the bucket and s3:GetObject (for uploads s3:PutObject) on its objects"
+)
+_REASONS = {
+    "NoSuchBucket": "there is no such bucket; create it, or check its name and AWS_ENDPOINT_URL",
+    "InvalidBucketName": "this is no name of a bucket; check it",
+    "NoSuchKey": "the object was removed meanwhile; try again",
+    "PreconditionFailed": "the object was changed meanwhile; try again",
+    "SignatureDoesNotMatch": "the access key or its secret is wrong; check AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID, or AWS_PROFILE",
+    "AccessDenied": f"these credentials are denied it; they need {_LISTING_AND_READING}",
+    "ExpiredToken": "the credentials have expired; sign in again, or renew AWS_SESSION_TOKEN",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+    "PermanentRedirect": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
+    "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
+}
+# A HEAD request has no body to name its error in.
+_SYNONYMS = {"403": "AccessDenied", "404": "NoSuchKey", "412": "PreconditionFailed"}
+
+
+def is_s3_url(text: str) -> bool:
+    """Whether `text` is an `s3://` URL, well-formed or not."""
+    return text.startswith(_SCHEME)
+
+
+def exists(url: str) -> bool:
+    """Whether there is an object at `url`, or any below it. Raises UserError as `download` does."""
+    place = _Place.parse(url)
+    with _connected(place) as client:
+        return bool(_objects(client, place))
+
+
+def fingerprint(url: str, *, keep: Callable[[str], bool] | None = None) -> str:
+    """SHA-256 over the sorted (relative key, size, ETag) of the object, or of those below `url`, in hex.
+
+    It changes whenever one of them changes, comes or goes, and takes a listing only. `keep` and errors are those
+    of `download`.
+    """
+    place = _Place.parse(url)
+    with _connected(place) as client:
+        found = _wanted(client, place, keep)
+    listing = "".join(sorted(f"{item.name}\0{item.size}\0{item.etag}\n" for item in found))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def download(url: str, folder: Path, *, keep: Callable[[str], bool] | None = None) -> Path:
+    """Fetch the object at `url`, or all below it, into `folder`; return the file, or `folder`.
+
+    Each file appears whole or not at all, and bears its object's time of change: one that is there with that time
+    and size is not fetched again, so that what was interrupted goes on where it stopped. A process that is killed
+    leaves what it was writing under a name with a random ending. Other files in `folder` stay.
+
+    Args:
+        keep: Chooses by the key relative to `url` (for a single object its last part); None: everything.
+
+    Raises:
+        UserError: There is nothing there (or nothing to keep), a key that would leave `folder`, no access, no
+            credentials, no such bucket, no answer after ATTEMPTS, or no room on the disk.
+    """
+    place = _Place.parse(url)
+    with _connected(place) as client:
+        found = _wanted(client, place, keep)
+        targets = {item.name: local_path(folder, item.name, url) for item in found}
+        _refuse_files_in_the_way_of_folders(targets, url)
+        missing = [item for item in found if not item.is_at(targets[item.name])]
+        for item in missing:
+            targets[item.name].parent.mkdir(parents=True, exist_ok=True)
+        with _transfers(client) as manager:
+            running = [
+                manager.download(
+                    place.bucket, item.key, str(targets[item.name]), subscribers=[_AsListed(item)]
+                )
+                for item in missing
+            ]
+            for item, transfer in zip(missing, running, strict=True):
+                transfer.result()
+                os.utime(targets[item.name], ns=(item.stamp, item.stamp))
+    return targets[found[0].name] if found[0].key == place.key else folder
+
+
+def upload(path: Path, url: str) -> None:
+    """Store a file at `url` (below it, where that ends in "/" or is a bucket), or a folder's files below `url`.
+
+    Each object appears whole or not at all; a folder's appear one by one, in no order. What is there already is
+    replaced, and nothing is removed.
+
+    Raises:
+        UserError: `path` is missing or holds no file, UPLOAD_ARGUMENTS cannot be understood, or as for `download`.
+    """
+    place = _Place.parse(url)
+    sources = _sources(path, place)
+    arguments = _upload_arguments()
+    with _connected(place) as client, _transfers(client) as manager:
+        running = [
+            manager.upload(str(source), place.bucket, key, extra_args=arguments)
+            for key, source in sources.items()
+        ]
+        for transfer in running:
+            transfer.result()
+
+
+def local_path(folder: Path, name: str, url: str) -> Path:
+    """Where the object with the relative key `name` belongs in `folder`.
+
+    Raises:
+        UserError: `name` would lie elsewhere, or means different places to different systems.
+    """
+    parts = name.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts) or "\\" in name or "\0" in name:
+        raise UserError(
+            f"{url}: the key {name!r} below it could lie outside of the folder that it is fetched into; "
+            "nothing was fetched; rename or remove that object"
+        )
+    return folder.joinpath(*parts)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a URL names: `key` has no slash at its end; `is_folder` says that the URL had."""
+
+    url: str
+    bucket: str
+    key: str
+    is_folder: bool
+
+    @classmethod
+    def parse(cls, url: str) -> _Place:
+        bucket, _, key = url.removeprefix(_SCHEME).partition("/")
+        if not is_s3_url(url) or not bucket:
+            raise UserError(f'"{url}" is no S3 URL; write s3://BUCKET/KEY')
+        return cls(url, bucket, key.rstrip("/"), not key or key.endswith("/"))
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of all objects below the place begin with."""
+        return f"{self.key}/" if self.key else ""
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One object of a listing; `name` is its key relative to the URL, `modified` is in seconds since the epoch."""
+
+    key: str
+    name: str
+    size: int
+    etag: str
+    modified: int
+
+    @property
+    def stamp(self) -> int:
+        """The time that its file bears, in nanoseconds since the epoch.
+
+        S3 tells the time of change in whole seconds. The fraction is drawn from the ETag, so that two versions of
+        one second differ.
+        """
+        return self.modified * 10**9 + int(hashlib.sha256(self.etag.encode()).hexdigest(), 16) % 10**9
+
+    def is_at(self, path: Path) -> bool:
+        """Whether an earlier download left it there."""
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.stamp)
+
+
+class _AsListed:
+    """Tells a transfer what the listing told, so that it does not ask, and fails if parts of the object differ."""
+
+    def __init__(self, item: _Object) -> None:
+        self._item = item
+
+    def on_queued(self, future: Any, **_: object) -> None:
+        """Called by the transfer manager, before it looks at the object."""
+        future.meta.provide_transfer_size(self._item.size)
+        future.meta.provide_object_etag(self._item.etag)
+
+
+def _objects(client: Client, place: _Place) -> list[_Object]:
+    """The object at the place, else all below it; the empty objects that stand for folders are left out."""
+    if not place.is_folder:
+        # Of all keys that begin with this one, it comes first.
+        first = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1).get("Contents", [])
+        if not first:
+            return []
+        if first[0]["Key"] == place.key:
+            return [_as_object(first[0], place.key.rpartition("/")[2])]
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix)
+    return [
+        _as_object(entry, entry["Key"].removeprefix(place.prefix))
+        for page in pages
+        for entry in page.get("Contents", [])
+        if not entry["Key"].endswith("/")
+    ]
+
+
+def _as_object(entry: dict[str, Any], name: str) -> _Object:
+    return _Object(entry["Key"], name, entry["Size"], entry["ETag"], int(entry["LastModified"].timestamp()))
+
+
+def _wanted(client: Client, place: _Place, keep: Callable[[str], bool] | None) -> list[_Object]:
+    """The objects at the place that `keep` chooses; UserError where there is none."""
+    found = _objects(client, place)
+    if not found:
+        raise UserError(
+            f"{place.url} at {client.meta.endpoint_url}: nothing is there in that bucket; check the key"
+        )
+    wanted = [item for item in found if keep is None or keep(item.name)]
+    if not wanted:
+        raise UserError(
+            f"{place.url} at {client.meta.endpoint_url}: none of its {len(found)} objects is needed "
+            f'(the first is "{found[0].name}"); check the key'
+        )
+    return wanted
+
+
+def _refuse_files_in_the_way_of_folders(targets: dict[str, Path], url: str) -> None:
+    for name in targets:
+        above = name.rpartition("/")[0]
+        while above:
+            if above in targets:
+                raise UserError(
+                    f'{url}: "{above}" is an object and the folder of "{name}", which no disk can hold; remove one'
+                )
+            above = above.rpartition("/")[0]
+
+
+def _sources(path: Path, place: _Place) -> dict[str, Path]:
+    """Key -> file."""
+    if path.is_file():
+        return {place.prefix + path.name if place.is_folder else place.key: path}
+    if not path.is_dir():
+        raise UserError(f'{place.url}: there is no file or folder "{path}" to upload; check the path')
+    files = {
+        place.prefix + file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()
+    }
+    if not files:
+        raise UserError(f'{place.url}: the folder "{path}" holds no file to upload')
+    return files
+
+
+def _upload_arguments() -> dict[str, str]:
+    from boto3.s3.transfer import S3Transfer
+
+    written = os.environ.get(UPLOAD_ARGUMENTS) or "{}"
+    try:
+        arguments = json.loads(written)
+    except ValueError as error:
+        raise UserError(f"{UPLOAD_ARGUMENTS}: {error}; write a JSON object") from None
+    if not isinstance(arguments, dict):
+        raise UserError(f"{UPLOAD_ARGUMENTS}: {written} is no JSON object; write one")
+    if unknown := sorted(arguments.keys() - set(S3Transfer.ALLOWED_UPLOAD_ARGS)):
+        raise UserError(
+            f"{UPLOAD_ARGUMENTS}: {unknown[0]} is no argument of an upload; use some of "
+            f"{', '.join(S3Transfer.ALLOWED_UPLOAD_ARGS)}"
+        )
+    return arguments
+
+
+@contextmanager
+def _connected(place: _Place) -> Iterator[Client]:
+    """A client for the place; whatever goes wrong with S3 or the disk meanwhile becomes a UserError."""
+    import boto3
+    from boto3.exceptions import Boto3Error
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError
+
+    configuration = Config(
+        signature_version="s3v4",
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+    )
+    try:
+        client = boto3.session.Session().client("s3", config=configuration)
+    except (BotoCoreError, ValueError) as error:  # an unknown profile, an endpoint that is no URL
+        raise UserError(f"{place.url}: {error}; check the AWS_ variables") from error
+    try:
+        yield client
+    except ClientError as error:
+        raise UserError(f"{place.url} at {client.meta.endpoint_url}: {_refusal(error)}") from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise UserError(f"{place.url} at {client.meta.endpoint_url}: {_failure(error)}") from error
+    except RetriesExceededError as error:
+        reason = _failure(error.last_exception)
+        raise UserError(f"{place.url} at {client.meta.endpoint_url}: {reason}") from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        reason = f"{where}{error.strerror or error}; make room there, or choose another place"
+        raise UserError(f"{place.url}: {reason}") from error
+
+
+@contextmanager
+def _transfers(client: Client) -> Iterator[Any]:
+    """boto3's manager of parallel and multipart transfers; leaving it with an exception cancels what still runs."""
+    from boto3.s3.transfer import TransferConfig, create_transfer_manager
+
+    # The other implementation, which boto3 may choose on some machines, keeps neither timeouts nor attempts.
+    with create_transfer_manager(client, TransferConfig(preferred_transfer_client="classic")) as manager:
+        yield manager
+
+
+def _refusal(error: Any) -> str:
+    """What the server's answer means, and what to do about it."""
+    code = error.response["Error"]["Code"]
+    known = _REASONS.get(_SYNONYMS.get(code, code))
+    return known or f"{error.response['Error'].get('Message', '')} ({code})"
+
+
+def _failure(error: Exception) -> str:
+    """Why there was no answer, and what to do about it."""
+    from botocore.exceptions import (
+        ConnectionError,  # noqa: A004 - botocore's own
+        HTTPClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
+
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    if isinstance(error, ConnectionError | HTTPClientError):
+        return (
+            f"no answer after {ATTEMPTS} attempts ({error}); check AWS_ENDPOINT_URL and that the server is up"
+        )
+    return str(error)
