@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrector.base import BaseSpec, resolve_base
+from corrector.base import BaseSpec, Precision, resolve_base
 from corrector.errors import UserError
 from corrector.exemplars import ExemplarSet, load_exemplars
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
@@ -47,7 +47,14 @@ class BatchWork:
         return tuple(work for work in self.prompts if not work.folder.is_finished)
 
 
-def check_batch(path: Path, *, storage: Path, run: str | None = None, base: str | None = None) -> BatchWork:
+def check_batch(
+    path: Path,
+    *,
+    storage: Path,
+    run: str | None = None,
+    base: str | None = None,
+    precision: Precision = "auto",
+) -> BatchWork:
     """Read and check a batch file, its base and all its exemplars.
 
     Raises:
@@ -55,7 +62,7 @@ def check_batch(path: Path, *, storage: Path, run: str | None = None, base: str 
         UserError: The base or the run's name cannot be used.
     """
     batch = load_batch(path)
-    spec = resolve_base(base or batch.base)
+    spec = resolve_base(base or batch.base, precision=precision)
     run_folder = RunFolder(storage, run or path.stem)
     works: list[PromptWork] = []
     mistakes: list[BatchError] = []
@@ -78,5 +85,5 @@ def _work(
     batch: CorrectionBatch, entry: FailingPrompt, spec: BaseSpec, exemplars: ExemplarSet, run: RunFolder
 ) -> PromptWork:
     digests = [each.sha256 for each in (*exemplars.training, *exemplars.held_out)]
-    work_id = entry.work_id(spec.revision, digests, batch.evaluation, batch.gate)
+    work_id = entry.work_id(spec.identity, digests, batch.evaluation, batch.gate)
     return PromptWork(entry, work_id, run.prompt(entry.name, work_id), exemplars)

@@ -29,22 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Ray, MLflow and torch take seconds to import: a batch with mistakes should be told at once.
         from jobs.batch import check_batch
 
-        work = check_batch(options.batch, storage=options.storage, run=options.run_id, base=options.base)
-        if options.plan:
-            from jobs.plan import print_plan
+        work = check_batch(
+            options.batch,
+            storage=options.storage,
+            run=options.run_id,
+            base=options.base,
+            precision=options.precision,
+        )
+        from jobs.plan import LaneWishes, print_plan
 
-            print_plan(work, console, lanes=options.lanes, slots=options.slots)
+        wishes = LaneWishes(options.lanes, options.slots, options.workers)
+        if options.plan:
+            print_plan(work, console, wishes)
             return 0
         from jobs.driver import CorrectionJob
 
-        job = CorrectionJob(
-            work,
-            console,
-            lanes=options.lanes,
-            slots=options.slots,
-            tracking_uri=options.tracking_uri,
-        )
-        return job.run()
+        return CorrectionJob(work, console, wishes=wishes, tracking_uri=options.tracking_uri).run()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -55,7 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.correct", description=__doc__.split("\n", 1)[0])
     parser.add_argument("batch", type=Path, help="YAML, JSON, JSONL or CSV file of failing prompts")
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
-    parser.add_argument("--base", help="base model, instead of the batch's: embedded, a folder, or a hub id")
+    parser.add_argument(
+        "--base",
+        help="base model, instead of the batch's: embedded, a folder, a hub id (owner/name@revision), a single "
+        ".safetensors file, or an s3:// URL of either",
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="how the base lies in memory: fp32, bf16, nf4, or auto, which is bf16 on a GPU and fp32 on a CPU",
+    )
     parser.add_argument("--run-id", help="name of the run's folder (default: the batch file's name)")
     parser.add_argument(
         "--storage",
@@ -71,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--slots", type=_positive, help="fine-tunes in a lane at once (default: what memory holds)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        help="workers of a lane, each with its own GPU, which share its rows: for a base too slow on one (default: 1)",
     )
     return parser
 

@@ -16,19 +16,21 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from corrector.base import ContentCache
+from corrector.base import ContentCache, check_transformer
 from corrector.registry.record import CorrectionRecord
 from corrector.report import write_report
 from corrector.report.run_folder import adapter_label
 from jobs.batch import BatchWork, PromptWork
+from jobs.encoding import EncodingDevice, encode_batch
 from jobs.finishing import Finisher
 from jobs.fleet import Fleet
-from jobs.plan import LanePlan, inspect_device, plan_lanes, transformer_config
-from jobs.preparation import prepare, store_exemplars
+from jobs.plan import LaneDevice, LanePlan, LaneWishes, inspect_device, plan_lanes
+from jobs.preparation import store_exemplars
 from jobs.progress import ProgressLog, print_table
 from jobs.queue import Progress, WorkItem
 from jobs.result import AdapterReference, PromptResult, RunResult
 from jobs.run_folder import write_json
+from jobs.tasks import answers
 from jobs.trainer import TRAIN_ENVIRONMENT, start_queue
 
 logger = logging.getLogger(__name__)
@@ -46,16 +48,14 @@ class CorrectionJob:
         work: BatchWork,
         console: Console,
         *,
-        lanes: int | None = None,
-        slots: int | None = None,
+        wishes: LaneWishes | None = None,
         tracking_uri: str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self._work = work
         self._checkpoint_seconds = checkpoint_seconds
         self._console = console
-        self._max_lanes = lanes
-        self._max_slots = slots
+        self._wishes = wishes or LaneWishes()
         self._tracking_uri = tracking_uri
         self._started = time.monotonic()
         self._stopping = False
@@ -153,19 +153,24 @@ class CorrectionJob:
         """Plan the lanes on the strength of what a machine of the cluster measures of itself."""
         cluster: dict[str, float] = ray.cluster_resources()
         kind = "cuda" if cluster.get("GPU", 0) >= 1 else "cpu"
+        spec = self._work.spec
+        answers(
+            [ray.remote(check_transformer).options(num_cpus=1).remote(spec)]
+        )  # before any device is asked for
         task = ray.remote(inspect_device).options(num_cpus=1, num_gpus=1 if kind == "cuda" else 0)
-        device = ray.get(task.remote(transformer_config(self._work.spec), kind))
-        plan = plan_lanes(
-            self._work, untrained, cluster, device, lanes=self._max_lanes, slots=self._max_slots
-        )
-        self._console.print(str(plan.packs), style="dim", markup=False, highlight=False)
+        device: LaneDevice = answers([task.remote(spec, kind)])[0]
+        plan = plan_lanes(self._work, untrained, cluster, device, self._wishes)
+        for line in (device.precision, str(plan.packs)):
+            if line:
+                self._console.print(line, style="dim", markup=False, highlight=False)
         return replace(plan, settings=replace(plan.settings, checkpoint_seconds=self._checkpoint_seconds))
 
     def _encode(self, items: list[WorkItem], plan: LanePlan) -> None:
-        """Fill the cache, and wait for it: lanes would only encode the same once more."""
-        evaluation, cache = self._work.batch.evaluation, self._work.run.cache
-        task = ray.remote(prepare).options(num_cpus=1, num_gpus=plan.resources.gpus)
-        ray.get(task.remote(self._work.spec.reference, items, evaluation, cache, plan.settings.device))
+        """Fill the cache, on the devices on which the lanes will be."""
+        work, settings, workers = self._work, plan.settings, plan.resources.workers
+        most = plan.lanes_on(ray.cluster_resources()) * workers
+        device = EncodingDevice(settings.device, 1.0, plan.resources.gpus, plan.resources.threads)
+        encode_batch(work.spec, items, work.batch.evaluation, work.run.cache, device, most)
 
     def _settled(self, work: PromptWork, error: str | None) -> None:
         self._worked.add(work.work_id)

@@ -115,6 +115,7 @@ class Finisher:
             base_reference=spec.reference,
             base_name=spec.name,
             base_revision=spec.revision,
+            precision=spec.precision,
             evaluation=batch.evaluation,
             gate=batch.gate,
             exemplar_digests=work.exemplar_digests,

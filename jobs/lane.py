@@ -4,6 +4,9 @@ Knows no Ray: the queue is anything with `claim` and `report`. `jobs.trainer` ru
 
 A lane trains until its pack is empty, refilling slots from the queue as they come free, and then samples both arms of all that
 it trained in shared batches. Every prompt has a checkpoint of its own, so any lane can go on with it.
+
+Where a lane has several workers, each runs this same code. The leader alone talks to the queue and writes checkpoints; what it
+is told, and what its clock says, it shares, so that all workers take the same steps.
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ from corrector.base import (
     load_transformer,
     load_vae,
 )
-from corrector.dreambooth import Engine, FineTune, checkpoint
+from corrector.dreambooth import Engine, FineTune, Workers, checkpoint
 from corrector.errors import UserError
 from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow, sample_images, sample_latents
 from jobs.arms import Arms, write_sampled
+from jobs.crew import Alone, Crew
 from jobs.preparation import NEGATIVE_PROMPT, embeddings_of, exemplars_of, posterior_of
 from jobs.queue import Progress, WorkItem
 from jobs.run_folder import PromptFolder
@@ -62,7 +66,10 @@ class LaneSettings:
     evaluation: EvaluationSettings
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
-    rows_per_forward: int | None = None
+    tokens_per_forward: int | None = None
+    checkpointing: bool = False
+    offload: bool = False
+    compile: bool = False
     batch_rows: int = 32
     report_every: int = 5
     checkpoint_seconds: float = 20.0
@@ -88,12 +95,18 @@ class _Held:
 class Lane:
     """Loads the base's transformer and VAE once and works until the queue has nothing for it."""
 
-    def __init__(self, spec: BaseSpec, queue: Queue, settings: LaneSettings) -> None:
+    def __init__(
+        self, spec: BaseSpec, queue: Queue, settings: LaneSettings, crew: Crew | None = None
+    ) -> None:
+        """`crew` is None for a lane of one worker; `queue` is the leader's to use, the others' is never called."""
         self._spec = spec
         self._queue = queue
         self._settings = settings
+        self._crew = crew or Alone()
         self._cache = ContentCache(settings.cache)
-        self._transformer = load_transformer(spec, dtype=settings.dtype, device=settings.device)
+        self._transformer = load_transformer(
+            spec, dtype=settings.dtype, device=settings.device, offload=settings.offload
+        )
         self._vae = load_vae(spec, device=settings.device)
         self._scheduler = load_scheduler(spec)
         self._engine = Engine(
@@ -103,7 +116,11 @@ class Lane:
             rank=settings.rank,
             base_revision=spec.revision,
             report_every=settings.report_every,
-            rows_per_forward=settings.rows_per_forward,
+            tokens_per_forward=settings.tokens_per_forward,
+            checkpointing=settings.checkpointing,
+            compile=settings.compile,
+            workers=Workers(self._crew.rank, self._crew.size) if self._crew.size > 1 else None,
+            device=settings.device,
         )
         self._training: dict[str, _Held] = {}
         self._trained: dict[str, _Held] = {}
@@ -120,53 +137,79 @@ class Lane:
                 self._sample()
             else:
                 return
+        self._engine.collect()
+        self._take_out()
         self._save()
 
     def _refill(self) -> None:
         wanted = min(len(self._engine.free_slots), self._settings.slots - len(self._trained))
         if wanted < 1:
             return
-        for item in self._queue.claim(wanted, max_rank=self._settings.rank):
+        leader, most = self._crew.rank == 0, self._settings.rank
+        for item in self._crew.share(self._queue.claim(wanted, max_rank=most) if leader else []):
             try:
-                self._admit(item)
+                self._admit(*self._read(item))
             except (UserError, ValueError) as error:
                 logger.warning("%s: %s", item.entry.name, error)
                 self._report([Progress(item.work_id, "failed", detail=str(error))])
 
-    def _admit(self, item: WorkItem) -> None:
-        hyper = item.entry.hyperparameters
-        embeddings = embeddings_of(self._spec, item.entry, self._settings.evaluation, self._cache)
-        held = _Held(item, embeddings, exemplars_of(item, self._cache))
+    def _read(self, item: WorkItem) -> tuple[_Held, FineTune, dict[str, Any] | None]:
+        """What it takes to begin, or to go on: the leader reads it all, so that no worker can see something else."""
+        outcome: tuple[_Held, FineTune, dict[str, Any] | None] | Exception | None = None
+        if self._crew.rank == 0:
+            try:
+                held = self._hold(item)
+                outcome = held, self._task(held), self._checkpoint(held)
+            except (UserError, ValueError) as error:
+                outcome = error
+        outcome = self._crew.share(outcome)
+        if outcome is None or isinstance(outcome, Exception):
+            raise outcome or ValueError(f"{item.entry.name}: the lane's leader read nothing")
+        return outcome
+
+    def _hold(self, item: WorkItem) -> _Held:
+        evaluation, dtype = self._settings.evaluation, self._settings.dtype
+        embeddings = embeddings_of(self._spec, item.entry, evaluation, self._cache, dtype)
+        return _Held(item, embeddings, exemplars_of(item, self._cache))
+
+    def _task(self, held: _Held) -> FineTune:
+        item, hyper, embeddings = held.item, held.item.entry.hyperparameters, held.embeddings
+        posterior = partial(posterior_of, self._spec, item, self._cache, self._settings.device)
         guards = item.entry.guard_prompts if hyper.preservation == "guard" else ()
         prior = item.entry.class_prompt if hyper.preservation == "prior" else None
-        task = FineTune(
+        return FineTune(
             name=item.work_id,
-            posterior=posterior_of(self._spec, item, self._cache, self._settings.device),
+            posterior=posterior(),
             prompt=embeddings[item.entry.prompt],
             guards=TextEmbeddings.cat([embeddings[text] for text in guards]) if guards else None,
             class_prompt=None if prior is None else embeddings[prior],
             class_posterior=None if prior is None else self._class_images(held, embeddings[prior]),
             hyperparameters=hyper,
-            mirrored_posterior=posterior_of(
-                self._spec, item, self._cache, self._settings.device, mirrored=True
-            )
-            if hyper.horizontal_flip
-            else None,
+            mirrored_posterior=posterior(mirrored=True) if hyper.horizontal_flip else None,
         )
-        if not self._resume(held):
-            self._engine.admit(task)
-        self._training[item.work_id] = held
 
-    def _resume(self, held: _Held) -> bool:
-        """Go on from the prompt's own checkpoint, where there is one that can be used."""
+    def _checkpoint(self, held: _Held) -> dict[str, Any] | None:
+        """The prompt's own checkpoint, where there is one that can be read."""
         if not checkpoint.exists(held.folder.checkpoint):
-            return False
+            return None
         try:
-            checkpoint.resume_fine_tune(self._engine, held.folder.checkpoint)
+            return checkpoint.read_state(held.folder.checkpoint)
         except UserError as error:
             logger.warning("%s: starts again: %s", held.item.entry.name, error)
-            return False
-        return True
+            return None
+
+    def _admit(self, held: _Held, task: FineTune, state: dict[str, Any] | None) -> None:
+        """Go on from `state`, or begin where there is none or it is of no use."""
+        resumed = False
+        if state is not None:
+            try:
+                checkpoint.resume_state(self._engine, state, held.folder.checkpoint)
+                resumed = True
+            except UserError as error:
+                logger.warning("%s: starts again: %s", held.item.entry.name, error)
+        if not resumed:
+            self._engine.admit(task)
+        self._training[held.item.work_id] = held
 
     def _class_images(self, held: _Held, prompt: TextEmbeddings) -> LatentPosterior:
         """The base's own latents of the class prompt, for classic prior preservation."""
@@ -199,9 +242,25 @@ class Lane:
         """One step of every slot, and what follows from it."""
         started = time.monotonic()
         self._engine.step()
-        seconds = (time.monotonic() - started) / len(self._training)
+        now = time.monotonic()
         for held in self._training.values():
-            held.training_seconds += seconds
+            held.training_seconds += (now - started) / len(self._training)
+        save, report = self._crew.share(
+            (
+                now - self._saved > self._settings.checkpoint_seconds,
+                now - self._reported > self._settings.report_seconds,
+            )
+        )
+        if save or report:
+            self._engine.collect()
+        self._take_out()
+        if save:
+            self._save()
+        if report:
+            self._report([self._where(held) for held in self._training.values()])
+
+    def _take_out(self) -> None:
+        """Take what failed and what is through out of the pack."""
         while self._engine.failures:
             failure = self._engine.failures.pop(0)
             self._training.pop(failure.name)
@@ -211,22 +270,22 @@ class Lane:
             held.curve = [asdict(report) for report in self._engine.history(name)]
             held.adapter = self._engine.release(name)
             self._trained[name] = held
-        now = time.monotonic()
-        if now - self._saved > self._settings.checkpoint_seconds:
-            self._save()
-        if now - self._reported > self._settings.report_seconds:
-            self._report([self._where(held) for held in self._training.values()])
 
     def _save(self) -> None:
         for name, held in self._training.items():
-            checkpoint.save_fine_tune(self._engine, name, held.folder.checkpoint)
+            state = self._engine.state_of(name)
+            if self._crew.rank == 0:
+                checkpoint.write_state(state, held.folder.checkpoint)
         self._saved = time.monotonic()
 
     def _sample(self) -> None:
-        """Sample both arms of all trained prompts in shared batches, and leave the pictures in their folders."""
+        """Sample both arms of all trained prompts in shared batches, and leave the pictures in their folders.
+
+        The crew's workers divide the prompts among themselves.
+        """
         evaluation, bank = self._settings.evaluation, self._engine.bank
         by_side: dict[int, list[_Held]] = {}
-        for held in self._trained.values():
+        for held in list(self._trained.values())[self._crew.rank :: self._crew.size]:
             by_side.setdefault(self._side(held), []).append(held)
         for side, group in by_side.items():
             started = time.monotonic()
@@ -253,6 +312,8 @@ class Lane:
             for slot, (held, arm) in enumerate(zip(group, arms, strict=True), start=1):
                 bank.unload(slot)
                 self._deliver(held, arm, next(parts), next(parts), seconds)
+        self._crew.gather(None)  # until everybody's pictures are there
+        self._report([Progress(name, "sampled") for name in self._trained], wait=True)
         self._trained.clear()
 
     def _deliver(
@@ -270,7 +331,6 @@ class Lane:
             curve=held.curve,
             seconds={"training": held.training_seconds, "sampling": seconds},
         )
-        self._report([Progress(held.item.work_id, "sampled")], wait=True)
 
     def _decoded(self, images: torch.Tensor) -> torch.Tensor:
         """Exemplars as the base's VAE draws them, on the CPU."""
@@ -278,9 +338,12 @@ class Lane:
         return decode_latents(self._vae, latents).cpu()
 
     def _sampling(self, total: int, done: int) -> None:
-        if time.monotonic() - self._reported > self._settings.report_seconds:
+        """Tell how far the leader is with its share; the others have theirs."""
+        if self._crew.rank == 0 and time.monotonic() - self._reported > self._settings.report_seconds:
             detail = f"{done}/{total} images"
-            self._report([Progress(name, "sampling", detail=detail) for name in self._trained])
+            progress = [Progress(name, "sampling", detail=detail) for name in self._trained]
+            self._stopping = self._queue.report(progress) or self._stopping
+            self._reported = time.monotonic()
 
     def _where(self, held: _Held) -> Progress:
         """Where a prompt in training stands."""
@@ -291,7 +354,9 @@ class Lane:
         return Progress(name, "training", history[-1].step, steps, history[-1].loss)
 
     def _report(self, progress: list[Progress], *, wait: bool = False) -> None:
-        self._stopping = self._queue.report(progress, wait=wait) or self._stopping
+        """Tell the queue where prompts stand, and the crew whether to stop; every worker calls this."""
+        stop = self._crew.rank == 0 and (self._queue.report(progress, wait=wait) or self._stopping)
+        self._stopping = self._crew.share(stop)
         self._reported = time.monotonic()
 
     def _side(self, held: _Held) -> int:

@@ -14,25 +14,53 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from corrector.base import BaseSpec
+from corrector.base import BaseSpec, describe_precision, transformer_bytes
+from corrector.base.precision import QUANTISED
 from corrector.dreambooth.planner import PackPlan, measure_rate, plan_packs
 from jobs.batch import BatchWork, PromptWork
 from jobs.lane import LaneSettings
 from jobs.trainer import LaneResources
 
 MAX_SLOTS = 16
-_MEMORY_SHARE = {"cuda": 0.9, "cpu": 0.5}
-"""What of a device's memory lanes may plan with; on a CPU the node itself, the store and the scoring need the rest."""
+_MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.5}
+"""What of a device's memory lanes may plan with. On a GPU the rest is for the VAE, the allocator's rounding and CUDA itself; on
+a CPU for the node, the object store and the scoring."""
 
 
 @dataclass(frozen=True)
 class LaneDevice:
-    """One machine's part for lanes: its kind, memory in bytes, training speed in FLOP/s, and cores."""
+    """One machine's part for lanes.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        memory_bytes: What lanes may use of the device's memory.
+        host_memory_bytes: The same of the host's.
+        rate: Training speed in FLOP/s.
+        cores: CPU cores.
+        precision: What keeping the base in a quantised precision saves and spoils; None where it is not quantised.
+    """
 
     kind: str
     memory_bytes: int
+    host_memory_bytes: int
     rate: float
     cores: int
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class LaneWishes:
+    """What the user asks of the lanes; None leaves it to the planner.
+
+    Attributes:
+        lanes: Most lanes at once.
+        slots: Fine-tunes in a lane at once.
+        workers: Workers of a lane, each with a device of its own, which divide its rows among themselves.
+    """
+
+    lanes: int | None = None
+    slots: int | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,12 +77,19 @@ class LanePlan:
         return _room(cluster, self.resources, self.max_lanes)
 
 
-def inspect_device(config: Mapping[str, object], kind: str) -> LaneDevice:
+def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
     """Measure the machine that this runs on; takes about a second."""
-    dtype = torch.bfloat16 if kind == "cuda" else torch.float32
-    total = torch.cuda.mem_get_info()[1] if kind == "cuda" else psutil.virtual_memory().available
-    rate = measure_rate(config, device=kind, dtype=dtype)
-    return LaneDevice(kind, int(total * _MEMORY_SHARE[kind]), rate, os.cpu_count() or 1)
+    host = psutil.virtual_memory().available
+    total = torch.cuda.mem_get_info()[1] if kind == "cuda" else host
+    rate = measure_rate(transformer_config(spec), device=kind, dtype=spec.compute_dtype(kind))
+    return LaneDevice(
+        kind,
+        memory_bytes=int(total * _MEMORY_SHARE[kind]),
+        host_memory_bytes=int(host * _MEMORY_SHARE["cpu"]),
+        rate=rate,
+        cores=os.cpu_count() or 1,
+        precision=str(describe_precision(spec, kind)) if spec.precision in QUANTISED else None,
+    )
 
 
 def plan_lanes(
@@ -62,47 +97,51 @@ def plan_lanes(
     prompts: Sequence[PromptWork],
     cluster: Mapping[str, float],
     device: LaneDevice,
-    *,
-    lanes: int | None,
-    slots: int | None,
+    wishes: LaneWishes,
 ) -> LanePlan:
     """Plan the lanes for `prompts` on a cluster with these resources, made of machines like `device`.
 
-    On GPUs a lane is one GPU. On CPUs a lane is one machine with all its cores, so that the base lies in memory once.
+    On GPUs a worker is one GPU. On CPUs a lane is one machine with all its cores, so that the base lies in memory once.
     """
-    gpu = device.kind == "cuda"
+    spec, gpu = work.spec, device.kind == "cuda"
     if gpu:
-        resources = LaneResources(cpus=1.0, gpus=1.0, threads=1)
+        resources = LaneResources(cpus=1.0, gpus=1.0, threads=1, workers=wishes.workers)
     else:
-        cpus = min(cluster.get("CPU", 1.0), float(device.cores))
-        resources = LaneResources(cpus=cpus, gpus=0.0, threads=device.cores)
-    dtype = torch.bfloat16 if gpu else torch.float32
-    hyper = [each.entry.hyperparameters for each in prompts]
+        cpus = max(1.0, min(cluster.get("CPU", 1.0), float(device.cores)) // wishes.workers)
+        threads = max(1, device.cores // wishes.workers)
+        resources = LaneResources(cpus=cpus, gpus=0.0, threads=threads, workers=wishes.workers)
     packs = plan_packs(
-        transformer_config(work.spec),
-        hyper,
-        resolution=work.spec.resolution,
-        vae_scale_factor=work.spec.vae_scale_factor,
-        tokens=_tokens(work.spec),
+        transformer_config(spec),
+        [each.entry.hyperparameters for each in prompts],
+        resolution=spec.resolution,
+        vae_scale_factor=spec.vae_scale_factor,
+        tokens=_tokens(spec),
         memory_bytes=device.memory_bytes,
-        lanes=_room(cluster, resources, lanes),
+        lanes=_room(cluster, resources, wishes.lanes),
         rate=device.rate,
-        dtype=dtype,
-        max_slots=slots or MAX_SLOTS,
+        dtype=spec.compute_dtype(device.kind),
+        max_slots=wishes.slots or MAX_SLOTS,
+        weights_bytes=transformer_bytes(spec, device.kind),
+        workers=wishes.workers,
+        allow_offload=gpu,
+        host_memory_bytes=device.host_memory_bytes,
     )
     settings = LaneSettings(
         slots=packs.slots,
         rank=packs.rank,
-        rows_per_forward=packs.rows_per_forward,
+        tokens_per_forward=packs.tokens_per_forward,
+        checkpointing=packs.checkpointing,
+        offload=packs.offload,
+        compile=gpu,
         cache=work.run.cache,
         evaluation=work.batch.evaluation,
         device=device.kind,
-        dtype=dtype,
+        dtype=spec.compute_dtype(device.kind),
     )
-    return LanePlan(packs, settings, resources, lanes)
+    return LanePlan(packs, settings, resources, wishes.lanes)
 
 
-def print_plan(work: BatchWork, console: Console, *, lanes: int | None, slots: int | None) -> None:
+def print_plan(work: BatchWork, console: Console, wishes: LaneWishes) -> None:
     """Print what a submission on this machine would run; starts nothing."""
     table = Table(header_style="bold", title=f"{work.batch.path.name} on {escape(work.spec.name)}")
     for column in ("prompt", "exemplars", "guards", "rank", "steps", "lr", "priority", "state"):
@@ -127,8 +166,10 @@ def print_plan(work: BatchWork, console: Console, *, lanes: int | None, slots: i
         return
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     cluster = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    device = inspect_device(transformer_config(work.spec), kind)
-    plan = plan_lanes(work, work.missing, cluster, device, lanes=lanes, slots=slots)
+    device = inspect_device(work.spec, kind)
+    plan = plan_lanes(work, work.missing, cluster, device, wishes)
+    if device.precision:
+        console.print(device.precision, markup=False, highlight=False)
     console.print(str(plan.packs), markup=False, highlight=False)
     console.print("(this machine's figures, training only; sampling and scoring come on top)", style="dim")
 
@@ -146,7 +187,8 @@ def _tokens(spec: BaseSpec) -> int:
 
 
 def _room(cluster: Mapping[str, float], resources: LaneResources, most: int | None) -> int:
-    by_cpu = cluster.get("CPU", 0) / resources.cpus
-    by_gpu = cluster.get("GPU", 0) / resources.gpus if resources.gpus else math.inf
+    """How many lanes have room at once; at least one."""
+    by_cpu = cluster.get("CPU", 0) / (resources.cpus * resources.workers)
+    by_gpu = cluster.get("GPU", 0) / (resources.gpus * resources.workers) if resources.gpus else math.inf
     room = max(1, int(min(by_cpu, by_gpu)))
     return room if most is None else min(room, most)

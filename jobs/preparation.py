@@ -1,14 +1,12 @@
 """What every lane needs and none should compute: exemplars, text embeddings and latents, kept in the cache by content.
 
-The driver puts the decoded exemplars there; `prepare` runs before the lanes start, with text encoders and VAE but without the
-transformer. A lane then finds all that it asks for, reads no image file and never loads a text encoder.
+The driver puts the decoded exemplars there, and `jobs.encoding` the rest. A lane then finds all that it asks for, reads no
+image file and never loads a text encoder.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -21,7 +19,6 @@ from corrector.base import (
     encode_images,
     encode_prompts,
     load_vae,
-    resolve_base,
 )
 from corrector.errors import UserError
 from corrector.evaluation import evaluation_rows
@@ -60,25 +57,15 @@ def prompts_of(entry: FailingPrompt, evaluation: EvaluationSettings) -> list[str
     return list(dict.fromkeys(texts))
 
 
-def prepare(
-    reference: str, items: Sequence[WorkItem], evaluation: EvaluationSettings, cache_folder: Path, device: str
-) -> None:
-    """Encode all texts and training exemplars of `items` into the cache; what is there already is left alone."""
-    bound_threads(os.cpu_count() or 1)
-    spec, cache = resolve_base(reference), ContentCache(cache_folder)
-    texts = dict.fromkeys(text for item in items for text in prompts_of(item.entry, evaluation))
-    encode_prompts(spec, list(texts), cache=cache, device=device)
-    for item in items:
-        posterior_of(spec, item, cache, device)
-        if item.entry.hyperparameters.horizontal_flip:
-            posterior_of(spec, item, cache, device, mirrored=True)
-
-
 def embeddings_of(
-    spec: BaseSpec, entry: FailingPrompt, evaluation: EvaluationSettings, cache: ContentCache
+    spec: BaseSpec,
+    entry: FailingPrompt,
+    evaluation: EvaluationSettings,
+    cache: ContentCache,
+    dtype: torch.dtype,
 ) -> dict[str, TextEmbeddings]:
-    """The embeddings of all of `prompts_of`, each of one row."""
-    return encode_prompts(spec, prompts_of(entry, evaluation), cache=cache, device="cpu")
+    """The embeddings of all of `prompts_of`, each of one row, on the CPU in `dtype`."""
+    return encode_prompts(spec, prompts_of(entry, evaluation), cache=cache, device="cpu", dtype=dtype)
 
 
 def posterior_of(

@@ -38,6 +38,7 @@ class ScoringTask:
     base_reference: str
     base_name: str
     base_revision: str
+    precision: str
     evaluation: EvaluationSettings
     gate: GateThresholds
     exemplar_digests: dict[str, str]
@@ -117,6 +118,7 @@ def _record(task: ScoringTask, arms: Arms, **outcome: Any) -> CorrectionRecord:
         lineage={
             "exemplars": task.exemplar_digests,
             "code_version": task.code_version,
+            "precision": task.precision,
             "training_seed": task.entry.hyperparameters.seed,
             "hyperparameters": task.entry.hyperparameters.model_dump(mode="json"),
             "evaluation": task.evaluation.model_dump(mode="json"),

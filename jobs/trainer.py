@@ -1,4 +1,4 @@
-"""Lanes on Ray Train: each is one run of one worker, restarted by Ray when its process dies.
+"""Lanes on Ray Train: each is one run of one worker, or of several, restarted by Ray when a process of it dies.
 
 A lane's `fit` is called from a thread of the driver, so that lanes start, fail and end independently of each other.
 """
@@ -18,6 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from corrector.base import BaseSpec
+from jobs.crew import crew_of_this_process
 from jobs.lane import Lane, LaneSettings
 from jobs.preparation import bound_threads
 from jobs.queue import Progress, PromptQueue, WorkItem
@@ -35,11 +36,12 @@ TRAIN_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class LaneResources:
-    """What one lane asks of the cluster: logical CPUs and GPUs, and torch's threads."""
+    """What one worker of a lane asks of the cluster: logical CPUs and GPUs, and torch's threads; and a lane's workers."""
 
     cpus: float
     gpus: float
     threads: int
+    workers: int = 1
 
 
 class QueueClient:
@@ -104,7 +106,7 @@ class LaneRun:
             failure_config=FailureConfig(max_failures=max_failures),
         )
         scaling = ScalingConfig(
-            num_workers=1,
+            num_workers=resources.workers,
             use_gpu=resources.gpus > 0,
             resources_per_worker={"CPU": resources.cpus}
             | ({"GPU": resources.gpus} if resources.gpus else {}),
@@ -142,9 +144,11 @@ class LaneRun:
 def train_lane(config: dict[str, Any]) -> None:
     """What the Ray Train worker runs."""
     bound_threads(config["threads"])
+    crew = crew_of_this_process()
     client = QueueClient(config["queue"], config["name"])
-    client.restart("its process ended")
+    if crew.rank == 0:
+        client.restart("its process ended")
     settings: LaneSettings = config["settings"]
     if settings.device == "cuda":
         settings = replace(settings, device=str(ray.train.torch.get_device()))
-    Lane(config["spec"], client, settings).run()
+    Lane(config["spec"], client, settings, crew).run()

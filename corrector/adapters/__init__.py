@@ -7,6 +7,8 @@ Ground floor of the library: knows PyTorch modules, nothing of bases, prompts or
 from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError
 from corrector.adapters.bank import AdapterBank
 from corrector.adapters.formats import WEIGHTS_NAME, adapter_bytes, file_sha256, load_adapter, save_adapter
+from corrector.adapters.layout import Layout, PackedAdapter
+from corrector.adapters.upload import upload
 
 __all__ = [
     "SD3_TARGETS",
@@ -14,8 +16,11 @@ __all__ = [
     "Adapter",
     "AdapterBank",
     "AdapterError",
+    "Layout",
+    "PackedAdapter",
     "adapter_bytes",
     "file_sha256",
     "load_adapter",
     "save_adapter",
+    "upload",
 ]

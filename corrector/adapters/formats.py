@@ -7,6 +7,7 @@ The names of the weights, and alpha in the file's metadata, are those of
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,46 @@ MAX_CONFIG_BYTES = 4 * 1024**2
 _PREFIXES = ("transformer.", "base_model.model.", "")
 _DIFFUSERS_KEY = "lora_adapter_metadata"
 _LINEAGE_KEY = "lineage"
-_UNSUPPORTED = ("use_dora", "use_rslora", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save")
+_UNSUPPORTED = (
+    "use_dora",
+    "use_rslora",
+    "use_qalora",
+    "lora_bias",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "modules_to_save",
+)
+_REMEDY = "convert it to diffusers' names, transformer.<module>.lora_A.weight and .lora_B.weight"
+_FOREIGN: tuple[tuple[str, str], ...] = (
+    (
+        r"^(text_encoder|lora_te\d?_)",
+        "changes a text encoder; only adapters of the transformer are supported",
+    ),
+    (
+        r"^(unet\.|lora_unet_(down|mid|up|input|middle|output)_)",
+        "belongs to a U-Net, as Stable Diffusion 1, 2 and XL have; this base is a Stable Diffusion 3",
+    ),
+    (
+        r"single_(transformer_)?blocks|double_blocks",
+        "belongs to FLUX; this base is a Stable Diffusion 3",
+    ),
+    (
+        r"lora_magnitude_vector|dora_scale",
+        "is DoRA, whose weights are no plain sum; only plain LoRA is read: train without DoRA",
+    ),
+    (
+        r"\.(hada_|lokr_|oft_|boft_|glora_|ia3_|a1\.|b1\.)",
+        "is no LoRA but another of the LyCORIS methods; only plain LoRA is read",
+    ),
+    (r"\.diff(_b)?$", "holds whole differences of weights; only plain LoRA is read"),
+    (
+        r"joint_blocks",
+        f"uses kohya's or ComfyUI's names, in which q, k and v are one layer; {_REMEDY}",
+    ),
+    (r"\.lora(_|\.)(down|up)\.weight$|\.alpha$", f"uses kohya's names; {_REMEDY}"),
+)
+"""What the name of a weight gives away of files that are not read, the first match telling most."""
 
 
 def save_adapter(adapter: Adapter, folder: Path) -> Path:
@@ -152,11 +192,10 @@ def _pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     """Module path -> (A, B), sorted by path, from keys as diffusers and PEFT write them."""
     if not tensors:
         raise AdapterError("holds no weights")
-    foreign = next((key for key in tensors if key.startswith("text_encoder")), None)
-    if foreign is not None:
-        raise AdapterError(
-            f"changes a text encoder ({foreign}); only adapters of the transformer are supported"
-        )
+    for pattern, reason in _FOREIGN:
+        foreign = next((key for key in tensors if re.search(pattern, key)), None)
+        if foreign is not None:
+            raise AdapterError(f"{reason} (weight {foreign})")
     prefix = next(prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in tensors))
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -196,6 +235,8 @@ def _alpha(config: Mapping[str, Any], rank: int) -> float:
             raise AdapterError(
                 f"was made with {option}={config[option]!r}; only plain LoRA of one rank and alpha is read"
             )
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
+        raise AdapterError(f"is a {kind} adapter; only plain LoRA is read")
     stored_rank = config.get("r", rank)
     if stored_rank != rank:
         raise AdapterError(f"its configuration says rank {stored_rank!r}, its weights say {rank}")

@@ -17,6 +17,7 @@ from corrector.base.precision import Precision
 from corrector.base.resolve import resolve_base
 from corrector.base.spec import BaseSpec
 from corrector.base.text import TextEmbeddings, TextEncoders, encode_prompts
+from corrector.base.weights import check_transformer
 
 __all__ = [
     "BaseSpec",
@@ -26,6 +27,7 @@ __all__ = [
     "PrecisionCost",
     "TextEmbeddings",
     "TextEncoders",
+    "check_transformer",
     "content_key",
     "decode_latents",
     "describe_precision",

@@ -60,13 +60,13 @@ def load_transformer(
     files = check_transformer_files(spec)
     transformer = _read_transformer(spec, dtype)
     if spec.precision in QUANTISED or offload:
-        check_finite(spec, "transformer", transformer, files)
+        check_finite(spec, transformer, files)
         if offload:
             return _offloaded(transformer, device)
         quantise(transformer, device=device, dtype=dtype)
         return transformer
     transformer.to(device)
-    check_finite(spec, "transformer", transformer, files)
+    check_finite(spec, transformer, files)
     return transformer
 
 
@@ -81,7 +81,7 @@ def load_vae(
     path = spec.single_file.source.path
     check_vae_file(spec, path)
     vae = _read_single_file(AutoencoderKL, spec, path, "vae", dtype)
-    return _checked(spec, "vae", vae, [path], device)
+    return _checked(spec, vae, [path], device)
 
 
 def load_scheduler(spec: BaseSpec) -> FlowMatchEulerDiscreteScheduler:
@@ -164,12 +164,12 @@ def _load_model(
 ) -> Model:
     folder = spec.part(part)
     files = weight_files(folder)
-    return _checked(spec, part, _read(kind, spec, folder, dtype), files, device)
+    return _checked(spec, _read(kind, spec, folder, dtype), files, device)
 
 
-def _checked(spec: BaseSpec, part: str, model: Model, files: list[Path], device: torch.device | str) -> Model:
+def _checked(spec: BaseSpec, model: Model, files: list[Path], device: torch.device | str) -> Model:
     placed = model.to(device)
-    check_finite(spec, part, placed, files)
+    check_finite(spec, placed, files)
     return placed
 
 

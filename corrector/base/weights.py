@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from corrector.base.architecture import ORIGINAL_PREFIX, VAE_PREFIXES
@@ -52,6 +53,19 @@ def check_transformer_files(spec: BaseSpec) -> list[Path]:
     return files
 
 
+def check_transformer(spec: BaseSpec) -> None:
+    """Checks the transformer's files, then every weight in them for NaN and infinity, one in memory at a time.
+
+    For whoever is about to spend a device's time on a base; needs no device. Raises :class:`UserError`.
+    """
+    for path in check_transformer_files(spec):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
+                    raise UserError(_not_finite(spec, name, path))
+
+
 def check_vae_file(spec: BaseSpec, path: Path) -> None:
     """Checks the headers of the VAE in a single file as those of a transformer are."""
     from diffusers import AutoencoderKL
@@ -68,24 +82,32 @@ def check_vae_file(spec: BaseSpec, path: Path) -> None:
     _check_shapes(spec, path, _headers_of(converted, path), skeleton)
 
 
-def check_finite(spec: BaseSpec, part: str, model: nn.Module, files: Iterable[Path]) -> None:
+def check_finite(spec: BaseSpec, model: nn.Module, files: Iterable[Path]) -> None:
     """Raises :class:`UserError` that names the first weight of ``model`` with a NaN or an infinity, and its file."""
     named = [
         (name, tensor)
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
         if tensor.is_floating_point() and tensor.numel()
     ]
-    # The extremes are not finite exactly if something is not; unlike isfinite this makes no tensor of the weights' size.
-    extremes = torch.stack([torch.stack(torch.aminmax(tensor.detach())).float() for _, tensor in named])
-    broken = (~extremes.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    finite = torch.stack([_finite(tensor.detach()) for _, tensor in named])
+    broken = (~finite).nonzero().flatten().tolist()
     if broken:
         name = named[broken[0]][0]
         headers = read_headers(files)
         place = headers[name].file if name in headers else next(iter(headers.values())).file
-        raise UserError(
-            f'base "{spec.reference}": {len(broken)} weights of its {part} are not finite, {name} in {place} the first; '
-            "copy or download the file again, and do not use a checkpoint whose training diverged"
-        )
+        raise UserError(_not_finite(spec, name, place))
+
+
+def _finite(tensor: torch.Tensor) -> torch.Tensor:
+    """Whether all of ``tensor`` is; its extremes are not finite exactly if something is not, and take no memory."""
+    return torch.stack(torch.aminmax(tensor)).float().isfinite().all()
+
+
+def _not_finite(spec: BaseSpec, name: str, place: Path) -> str:
+    return (
+        f'base "{spec.reference}": {name} in {place} holds a NaN or an infinity; '
+        "copy or download the file again, and do not use a checkpoint whose training diverged"
+    )
 
 
 def _converted_transformer(spec: BaseSpec, path: Path, headers: Headers) -> dict[str, TensorHeader]:

@@ -5,5 +5,6 @@ its checkpoints, and the planner that says how many fit.
 from corrector.dreambooth.engine import Engine
 from corrector.dreambooth.finetune import FineTune
 from corrector.dreambooth.reports import SlotFailure, StepReport
+from corrector.dreambooth.workers import Workers
 
-__all__ = ["Engine", "FineTune", "SlotFailure", "StepReport"]
+__all__ = ["Engine", "FineTune", "SlotFailure", "StepReport", "Workers"]

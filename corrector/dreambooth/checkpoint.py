@@ -53,7 +53,11 @@ def resume_fine_tune(engine: Engine, folder: Path) -> str:
 
     Raises :class:`UserError` if there is no checkpoint, if it is damaged, or if it belongs to another base.
     """
-    state = read_state(folder)
+    return resume_state(engine, read_state(folder), folder)
+
+
+def resume_state(engine: Engine, state: Mapping[str, Any], folder: Path) -> str:
+    """Like :func:`resume_fine_tune`, with what :func:`read_state` read from ``folder``."""
     try:
         return engine.resume(state)
     except (KeyError, TypeError, IndexError, ValidationError) as error:

@@ -6,12 +6,16 @@ from typing import Any
 
 _TIME_CHANNELS = 256
 _MLP_RATIO = 4
-_SAVED_PER_TOKEN = 12.5
-_SAVED_BY_NORMS = 2.2
-_SAVED_BY_DUAL = 3.0
-"""Activations that autograd keeps for the backward, in widths per token and layer, then what ``qk_norm`` and, per
-patch, dual attention add: counted with ``torch.autograd.graph.saved_tensors_hooks`` over widths of 64 and 128, 64 to
-144 patches and 32 to 64 tokens."""
+_SAVED_PER_TOKEN = 12
+"""Activations, in widths per token, that autograd keeps of a block: queries, keys, values and attention's output, what the
+adapters read (twice one), the two layer norms' inputs and the MLP's four, before its activation function."""
+_SAVED_BY_DUAL = 4
+"""The same of dual attention, per patch: no adapter reads there."""
+_BACKWARD_PER_PATCH = 8
+"""Widths per patch that the backward of a block's MLP holds for itself, on top of what is kept."""
+_RECOMPUTED_PER_PATCH = 6
+"""The same where a block was recomputed, less what is free by then. ``tests/dreambooth/measure_activations.py`` measures
+all four on the Stable Diffusion 3 family."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,52 @@ class TransformerCost:
             + 3 * adapters
         )
 
-    def activation_bytes(self, patches: int, tokens: int, itemsize: int) -> int:
-        """What one row keeps for its backward, at ``itemsize`` bytes a number; ``qk_norm`` keeps float32."""
-        numbers = self.layers * (patches + tokens) * self.width
-        dual = _SAVED_BY_DUAL * self.dual_layers * patches * self.width
-        norms = _SAVED_BY_NORMS * max(4, itemsize) if self.qk_norm else 0.0
-        return int(numbers * (_SAVED_PER_TOKEN * itemsize + norms) + dual * itemsize)
+    def recompute_flops(self, patches: int, tokens: int, rank: int) -> int:
+        """What checkpointing adds to :meth:`training_flops`, a row's blocks forward once more.
+
+        Not counted in a model's FLOPs utilisation, which asks for the arithmetic that training itself needs.
+        """
+        outside = patches * self.patch**2 * (self.in_channels + self.out_channels) * self.width
+        outside += tokens * self.text_width * self.context_width
+        outside += (_TIME_CHANNELS + self.pooled_width) * self.width + 2 * self.width**2
+        outside += 2 * self.width**2  # the head's modulation
+        adapters = 4 * self._adapter_tokens(patches, tokens) * rank * self.width
+        return self.forward_flops(patches, tokens) - 2 * outside + adapters
+
+    def activation_bytes(
+        self, patches: int, tokens: int, itemsize: int, *, rank: int = 0, checkpointing: bool = False
+    ) -> int:
+        """Most memory that one row's forward and backward take, at ``itemsize`` bytes a number.
+
+        The base is frozen, attention is fused (it keeps its inputs, its output and one number per token and head), and
+        the row has its own copy of its adapter of ``rank`` in the base's dtype. With ``checkpointing`` a block's inputs
+        are kept, and one block's activations at a time.
+        """
+        joint, image = (patches + tokens) * self.width, patches * self.width
+        # Queries' and keys' norms keep their inputs, and in float32 once more where these are narrower.
+        norms = 2 * (itemsize + (4 if itemsize < 4 else 0)) if self.qk_norm else 0
+        plain = joint * (_SAVED_PER_TOKEN * itemsize + norms)
+        plain += rank * itemsize * (4 * (patches + tokens) + 16 * self.width)
+        dual = image * (_SAVED_BY_DUAL * itemsize + norms)
+        inputs = itemsize * (image + tokens * self.text_width)
+        if checkpointing:
+            # The backward goes from the last block to the first and drops their inputs; dual attention comes first.
+            last = self.layers * joint * itemsize + plain
+            widest = self.dual_layers * joint * itemsize + plain + dual
+            return (
+                inputs
+                + max(last, widest if self.dual_layers else 0)
+                + _RECOMPUTED_PER_PATCH * image * itemsize
+            )
+        return inputs + self.layers * plain + self.dual_layers * dual + _BACKWARD_PER_PATCH * image * itemsize
+
+    @property
+    def block_parameters(self) -> int:
+        """Weights of the largest block, modulation included."""
+        square = self.width * self.width + self.width
+        norms = (4 + 2 * bool(self.dual_layers)) * self.head_width if self.qk_norm else 0
+        dual = 7 * square if self.dual_layers else 0
+        return 2 * (4 * square + self._mlp_parameters + 6 * square) + dual + norms
 
     @property
     def _mlp_parameters(self) -> int:

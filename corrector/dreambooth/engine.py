@@ -1,8 +1,7 @@
 """Engine: many DreamBooth-LoRA fine-tunes advance together on one frozen transformer."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -10,16 +9,16 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
 from corrector.adapters import SD3_TARGETS, Adapter, AdapterBank
-from corrector.base import LatentPosterior, TextEmbeddings
-from corrector.dreambooth.draws import Draws
+from corrector.dreambooth.blocks import compile_blocks, recompute_blocks
 from corrector.dreambooth.finetune import FineTune, check_fits
 from corrector.dreambooth.objective import NoiseTable
-from corrector.dreambooth.optimiser import PackedAdamW, SlotState
-from corrector.dreambooth.packed_pass import Part, packed_pass
+from corrector.dreambooth.optimiser import PackedAdamW
+from corrector.dreambooth.packed_pass import Part, alike, packed_pass
 from corrector.dreambooth.reports import SlotFailure, StepReport
+from corrector.dreambooth.run import Run, saved_task
 from corrector.dreambooth.schedule import learning_rate
+from corrector.dreambooth.workers import Workers
 from corrector.errors import UserError
-from corrector.prompts import HyperParameters
 
 
 class Engine:
@@ -43,24 +42,45 @@ class Engine:
         targets: Sequence[str] = SD3_TARGETS,
         base_revision: str | None = None,
         report_every: int = 1,
-        rows_per_forward: int | None = None,
+        tokens_per_forward: int | None = None,
+        checkpointing: bool = False,
+        compile: bool | str = False,  # noqa: A002 - what torch calls it
+        workers: Workers | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         """``rank`` is the highest that a slot can hold.
 
-        Losses are fetched from the device every ``report_every`` steps: 1 follows every step, more keep a GPU busy. At
-        most ``rows_per_forward`` rows are held for one backward (None: all), which bounds the memory of activations.
+        Losses are fetched from the device every ``report_every`` steps: 1 follows every step, more keep a GPU busy.
+        Rows of at most ``tokens_per_forward`` tokens together, image patches and text, are held for one backward (None:
+        all), so that the memory of activations is bounded at any mix of resolutions; one row is always held. With
+        ``checkpointing`` a block's activations are computed again in the backward instead of held. ``compile`` compiles
+        the blocks, True with inductor, a name with that backend. ``workers`` share every step's rows. ``device`` is
+        where the transformer computes, to be named where its weights are streamed from elsewhere.
         """
+        self._device = torch.device(transformer.device if device is None else device)
         self._transformer = transformer.requires_grad_(False).eval()
         self._table = NoiseTable.of(scheduler)
+        recompute_blocks(transformer, checkpointing)
+        backend = "inductor" if compile is True else compile
+        self.compiled = bool(backend) and compile_blocks(transformer, self._device, str(backend))
+        """Whether the blocks are compiled, where that was asked for and works."""
         self.bank = AdapterBank(
-            transformer, slots=slots, rank=rank, targets=targets, trainable=True, base_revision=base_revision
+            transformer,
+            slots=slots,
+            rank=rank,
+            targets=targets,
+            trainable=True,
+            base_revision=base_revision,
+            static=self.compiled,
+            device=self._device,
         )
         self.failures: list[SlotFailure] = []
         """Fine-tunes that could not go on, in the order in which that was found."""
-        self._optimiser = PackedAdamW(self.bank.parameters())
+        self._optimiser = PackedAdamW(self.bank)
         self._report_every = report_every
-        self._rows_per_forward = rows_per_forward
-        self._runs: dict[int, _Run] = {}
+        self._tokens_per_forward = tokens_per_forward
+        self._workers = workers or Workers()
+        self._runs: dict[int, Run] = {}
         self._pending: list[_Pending] = []
 
     @property
@@ -71,16 +91,16 @@ class Engine:
     @property
     def active(self) -> list[str]:
         """Names of the fine-tunes that :meth:`step` will advance."""
-        return [run.task.name for run in self._under_way()]
+        return [run.name for run in self._under_way()]
 
     @property
     def finished(self) -> list[str]:
         """Names of the fine-tunes that are through, or stopped, and wait for :meth:`release`."""
-        return [run.task.name for _, run in sorted(self._runs.items()) if run.done]
+        return [run.name for _, run in sorted(self._runs.items()) if run.done]
 
     def history(self, name: str) -> list[StepReport]:
         """The reports of all steps of ``name`` so far; :meth:`release` forgets them."""
-        self._collect()
+        self.collect()
         return list(self._run(name).history)
 
     def admit(self, task: FineTune) -> int:
@@ -98,30 +118,55 @@ class Engine:
         runs = self._under_way()
         if not runs:
             return {}
-        losses: dict[int, Tensor] = {}
-        for parts in _alike([Part(run.slot, run.draws.next(), run.texts) for run in runs]):
-            means = packed_pass(self._transformer, self.bank, parts, self._rows_per_forward)
-            losses.update(zip([part.slot for part in parts], means, strict=True))
+        losses = self._backward([run.part() for run in runs])
+        self._optimiser.gather()
+        self._workers.sum_(self._optimiser.gradients)
+        self._workers.sum_(losses)
         rates = {run.slot: learning_rate(run.task.hyperparameters, run.step) for run in runs}
         norms = self._optimiser.step(rates)
         for run in runs:
             run.step += 1
-        values = torch.cat([torch.stack([losses[run.slot] for run in runs]), norms.unsqueeze(1)], dim=1)
+        values = torch.cat([losses, norms.unsqueeze(1)], dim=1)
         self._pending.append(_Pending([(run, run.step, rates[run.slot]) for run in runs], values))
+        for run in runs:
+            if not run.done:
+                run.draws.ahead()  # the device is still at this step
         if len(self._pending) < self._report_every and not any(run.done for run in runs):
             return {}
-        self._collect()
-        return {run.task.name: run.history[-1] for run in runs if not run.failed}
+        self.collect()
+        return {run.name: run.history[-1] for run in runs if not run.failed}
+
+    def collect(self) -> None:
+        """Fetches the losses of the steps since the last time, in one go, and drops the fine-tunes that failed.
+
+        Whatever tells or writes down where a fine-tune stands does so first, and knows no more of one that failed.
+        """
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        values = torch.cat([entry.values for entry in pending]).tolist()
+        steps = [made for entry in pending for made in entry.steps]
+        for (run, step, rate), (loss, kept, norm) in zip(steps, values, strict=True):
+            if run.failed:
+                continue
+            total, preserved = run.task.hyperparameters.steps, run.task.preservation_rows > 0
+            report = StepReport(step, total, loss, kept if preserved else None, norm, rate)
+            if report.finite:
+                run.history.append(report)
+            else:
+                run.failed = True
+                self.failures.append(SlotFailure.of(run.name, report, run.saved_step))
+                self._vacate(run)
 
     def stop(self, name: str) -> None:
         """Ends ``name`` after the steps that it has made; its adapter can be released, unless it proves to have failed."""
         run = self._run(name)
-        self._collect()
+        self.collect()
         run.stopped = True
 
     def release(self, name: str) -> Adapter:
         """The finished adapter of ``name``; its slot is free from then on. Raises ValueError if it is still under way."""
-        self._collect()
+        self.collect()
         run = self._run(name)
         if not run.done:
             raise ValueError(
@@ -133,7 +178,7 @@ class Engine:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact resume needs, the fine-tunes' own data included, as plain values and CPU tensors."""
-        self._collect()
+        self.collect()
         return {
             "targets": list(self.bank.targets),
             "base_revision": self.bank.base_revision,
@@ -164,8 +209,11 @@ class Engine:
         self.failures = [SlotFailure(**failure) for failure in state["failures"]]
 
     def state_of(self, name: str) -> dict[str, Any]:
-        """What another engine needs to go on with ``name`` alone; see :meth:`resume`."""
-        self._collect()
+        """What another engine needs to go on with ``name`` alone; see :meth:`resume`.
+
+        Raises KeyError if ``name`` is not here, or proves to have failed: a state holds finite numbers only.
+        """
+        self.collect()
         return {
             "targets": list(self.bank.targets),
             "base_revision": self.bank.base_revision,
@@ -189,26 +237,25 @@ class Engine:
             raise
         return str(state["run"]["name"])
 
-    def _under_way(self) -> list["_Run"]:
+    def _under_way(self) -> list[Run]:
         return [run for _, run in sorted(self._runs.items()) if not run.done]
 
-    def _run(self, name: str) -> "_Run":
+    def _run(self, name: str) -> Run:
         for run in self._runs.values():
-            if run.task.name == name:
+            if run.name == name:
                 return run
         raise KeyError(
-            f"no fine-tune {name} in this engine; it has {[run.task.name for run in self._runs.values()]}"
+            f"no fine-tune {name} in this engine; it has {[run.name for run in self._runs.values()]}"
         )
 
-    def _place(self, task: FineTune, slot: int) -> "_Run":
-        if any(run.task.name == task.name for run in self._runs.values()):
+    def _place(self, task: FineTune, slot: int) -> Run:
+        if any(run.name == task.name for run in self._runs.values()):
             raise ValueError(f"a fine-tune {task.name} is in this engine already")
         check_fits(task, self._transformer.config, self.bank.rank)
-        task, settings = _on_cpu(task), task.hyperparameters
+        settings = task.hyperparameters
         self.bank.initialise(slot, rank=settings.rank, alpha=settings.alpha, seed=settings.seed)
         self._optimiser.configure(slot, settings)
-        texts = task.texts.to(device=self._transformer.device, dtype=self._transformer.dtype)
-        run = self._runs[slot] = _Run(task, slot, Draws(task, self._table), texts)
+        run = self._runs[slot] = Run.of(task, slot, self._table, self._device, self._transformer.dtype)
         return run
 
     def _check_base(self, state: Mapping[str, Any]) -> None:
@@ -217,115 +264,50 @@ class Engine:
                 "the checkpoint belongs to another base or other target layers; start afresh, or go back to it"
             )
 
-    def _vacate(self, run: "_Run") -> None:
+    def _vacate(self, run: Run) -> None:
         self.bank.unload(run.slot)
         del self._runs[run.slot]
 
-    def _collect(self) -> None:
-        """Fetches the losses of the steps since the last time, in one go, and drops the fine-tunes that failed."""
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        values = torch.cat([entry.values for entry in pending]).tolist()
-        steps = [made for entry in pending for made in entry.steps]
-        for (run, step, rate), (loss, kept, norm) in zip(steps, values, strict=True):
-            if run.failed:
-                continue
-            total, preserved = run.task.hyperparameters.steps, run.task.preservation_rows > 0
-            report = StepReport(step, total, loss, kept if preserved else None, norm, rate)
-            if report.finite:
-                run.history.append(report)
-            else:
-                run.failed = True
-                self.failures.append(SlotFailure.of(run.task.name, report))
-                self._vacate(run)
+    def _backward(self, parts: Sequence[Part]) -> Tensor:
+        """Adds this worker's share of the gradients of ``parts``, one per active slot; its losses ``[len(parts), 2]``."""
+        losses = {part.slot: torch.zeros(2, device=self._device) for part in parts}
+        in_groups = [part for group in alike(parts) for part in group]  # so that a share has few of them
+        for group in alike(self._share(in_groups)):
+            at_once = self._tokens_per_forward
+            if at_once is not None:
+                at_once = max(1, at_once // group[0].row_tokens(self._transformer.config.patch_size))
+            found = packed_pass(self._transformer, self.bank, group, at_once)
+            losses |= zip([part.slot for part in group], found, strict=True)
+        return torch.stack([losses[part.slot] for part in parts])
 
-    def _run_state(self, run: "_Run") -> dict[str, Any]:
-        task = run.task
-        weights = self._optimiser.state_of(run.slot, task.hyperparameters.rank)
-        return {
-            "slot": run.slot,
-            "name": task.name,
-            "hyperparameters": task.hyperparameters.model_dump(mode="json"),
-            "data": {key: _tensors(getattr(task, key)) for key in (*_POSTERIORS, *_TEXTS)},
-            "step": run.step,
-            "stopped": run.stopped,
-            "history": [list(astuple(report)) for report in run.history],
-            "draws": run.draws.state(),
-            "optimiser": {key: getattr(weights, key) for key in ("weights", "mean", "variance", "updates")},
-        }
+    def _share(self, parts: Sequence[Part]) -> list[Part]:
+        """This worker's rows of ``parts``."""
+        if self._workers.alone:
+            return list(parts)
+        patch = self._transformer.config.patch_size
+        start, stop = self._workers.share([cost for part in parts for cost in part.row_costs(patch)])
+        shares, offset = [], 0
+        for part in parts:
+            own = range(max(start - offset, 0), min(stop - offset, len(part.rows)))
+            if own:
+                shares.append(part.span(own.start, own.stop))
+            offset += len(part.rows)
+        return shares
+
+    def _run_state(self, run: Run) -> dict[str, Any]:
+        return run.state(self._optimiser.state_of(run.slot, run.task.hyperparameters.rank))
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        kinds = dict.fromkeys(_POSTERIORS, LatentPosterior) | dict.fromkeys(_TEXTS, TextEmbeddings)
-        data: dict[str, Any] = {
-            key: None if saved["data"][key] is None else kind(*saved["data"][key])
-            for key, kind in kinds.items()
-        }
-        settings = HyperParameters(**saved["hyperparameters"])
-        task = FineTune(name=saved["name"], hyperparameters=settings, **data)
+        task = saved_task(saved)
         slot = saved["slot"] if saved["slot"] in self.free_slots else self.free_slots[0]
-        run = self._place(task, slot)
-        run.step, run.stopped = saved["step"], saved["stopped"]
-        run.history = [StepReport(*values) for values in saved["history"]]
-        run.draws.restore(saved["draws"])
-        self._optimiser.restore(slot, task.hyperparameters.rank, SlotState(**saved["optimiser"]))
-
-
-_POSTERIORS = ("posterior", "class_posterior", "mirrored_posterior")
-_TEXTS = ("prompt", "guards", "class_prompt")
-
-
-@dataclass
-class _Run:
-    """A fine-tune in its slot."""
-
-    task: FineTune
-    slot: int
-    draws: Draws
-    texts: TextEmbeddings
-    step: int = 0
-    stopped: bool = False
-    failed: bool = False
-    history: list[StepReport] = field(default_factory=list)
-
-    @property
-    def done(self) -> bool:
-        return self.stopped or self.step >= self.task.hyperparameters.steps
+        optimiser = self._place(task, slot).go_on_from(saved)
+        self._optimiser.restore(slot, task.hyperparameters.rank, optimiser)
 
 
 @dataclass(frozen=True)
 class _Pending:
     """A step whose numbers are still on the device."""
 
-    steps: list[tuple[_Run, int, float]]
+    steps: list[tuple[Run, int, float]]
     values: Tensor
     """``[len(steps), 3]``: loss, preservation loss, gradient norm."""
-
-
-def _alike(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Groups the parts that can share a forward: the same latent shape and number of tokens."""
-    groups: defaultdict[tuple[int, ...], list[Part]] = defaultdict(list)
-    for part in parts:
-        groups[*part.rows.noisy.shape[1:], part.texts.prompt.shape[1]].append(part)
-    yield from groups.values()
-
-
-def _on_cpu(task: FineTune) -> FineTune:
-    """``task`` with its latents where the draws are made: on the CPU, in float32."""
-
-    def moved(posterior: LatentPosterior | None) -> LatentPosterior | None:
-        return (
-            None
-            if posterior is None
-            else LatentPosterior(posterior.mean.float().cpu(), posterior.std.float().cpu())
-        )
-
-    latents: dict[str, Any] = {key: moved(getattr(task, key)) for key in _POSTERIORS}
-    return replace(task, **latents)
-
-
-def _tensors(value: LatentPosterior | TextEmbeddings | None) -> list[Tensor] | None:
-    if value is None:
-        return None
-    pair = (value.mean, value.std) if isinstance(value, LatentPosterior) else (value.prompt, value.pooled)
-    return [tensor.detach().cpu().contiguous() for tensor in pair]

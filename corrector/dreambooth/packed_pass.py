@@ -1,7 +1,8 @@
 """One forward and backward for the rows of many fine-tunes."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers import SD3Transformer2DModel
@@ -15,33 +16,58 @@ from corrector.dreambooth.objective import row_losses
 
 @dataclass(frozen=True)
 class Part:
-    """One slot's rows of a pass, all passes' rows having the same latent shape and number of tokens."""
+    """One slot's rows of a step, or some of them."""
 
     slot: int
     rows: Rows
     texts: TextEmbeddings
     """The fine-tune's text embeddings on the transformer's device, in its dtype."""
 
+    def row_tokens(self, patch: int) -> int:
+        """Tokens that one row takes through the transformer: patches of ``patch`` by ``patch`` latents, and text."""
+        height, width = self.rows.noisy.shape[2:]
+        return (height // patch) * (width // patch) + self.texts.prompt.shape[1]
+
+    def row_costs(self, patch: int) -> list[int]:
+        """What every row costs beside the others: a guarded one goes through the transformer once more, as the base."""
+        tokens = self.row_tokens(patch)
+        guarded = len(self.rows) - self.rows.exemplars if self.rows.guarded else 0
+        # Forward and backward of a frozen base are two forwards' arithmetic.
+        return [2 * tokens] * (len(self.rows) - guarded) + [3 * tokens] * guarded
+
+    def span(self, start: int, stop: int) -> "Part":
+        """Rows ``[start, stop)`` of these."""
+        return replace(self, rows=self.rows.span(start, stop))
+
+
+def alike(parts: Sequence[Part]) -> list[list[Part]]:
+    """Groups of the parts that can share a forward: the same latent shape and number of text tokens."""
+    groups: defaultdict[tuple[int, ...], list[Part]] = defaultdict(list)
+    for part in parts:
+        groups[*part.rows.noisy.shape[1:], part.texts.prompt.shape[1]].append(part)
+    return list(groups.values())
+
 
 def packed_pass(
     transformer: SD3Transformer2DModel,
     bank: AdapterBank,
     parts: Sequence[Part],
-    rows_per_forward: int | None = None,
+    rows_at_once: int | None = None,
 ) -> Tensor:
-    """Adds every part's gradient to its slot's and returns the mean losses ``[len(parts), 2]``: exemplars, preservation.
+    """Adds every part's gradient to its slot's and returns the losses ``[len(parts), 2]``: exemplars, preservation.
 
-    The sum of the parts' losses is what is differentiated; rows share nothing, so a slot's gradient is what it would
-    be alone. A part without preservation has 0 there. At most ``rows_per_forward`` rows are held for a backward at
-    once; more are taken in turns.
+    The parts must be :func:`alike`. The sum of their losses is what is differentiated; rows share nothing, so a slot's
+    gradient is what it would be alone. A loss is the part's contribution to the mean over its step's rows: the mean
+    itself where the part is whole, and 0 where it has no such row. At most ``rows_at_once`` rows are held for a
+    backward at once; more are taken in turns. Nothing here waits for the device.
     """
-    batch = _Batch.of(transformer, parts)
+    batch = _Batch.of(parts)
     if len(batch.guarded):
-        for some in batch.guarded.split(rows_per_forward or len(batch.guarded)):
+        for some in batch.guarded.split(rows_at_once or len(batch.guarded)):
             with torch.no_grad():
                 batch.target[some] = batch.predict(transformer, some).float()
     losses = []
-    for turn in _turns(parts, rows_per_forward):
+    for turn in _turns(parts, rows_at_once):
         with bank.rows(batch.slots[turn]):
             loss = row_losses(batch.predict(transformer, turn), batch.target[turn], batch.weights[turn])
             (loss * batch.shares[turn]).sum().backward()
@@ -64,24 +90,19 @@ class _Batch:
     texts: TextEmbeddings
 
     @staticmethod
-    def of(transformer: SD3Transformer2DModel, parts: Sequence[Part]) -> "_Batch":
-        device, dtype = transformer.device, transformer.dtype
-        slots = [part.slot for part in parts for _ in part.rows.texts]
+    def of(parts: Sequence[Part]) -> "_Batch":
+        device, dtype = parts[0].texts.prompt.device, parts[0].texts.prompt.dtype
         guarded = [
-            torch.arange(len(part.rows.texts))
-            >= (part.rows.exemplars if part.rows.guarded else len(part.rows.texts))
+            torch.arange(len(part.rows)) >= (part.rows.exemplars if part.rows.guarded else len(part.rows))
             for part in parts
         ]
 
         def joined(tensors: Sequence[Tensor]) -> Tensor:
-            tensor = torch.cat(list(tensors))
-            if device.type == "cuda":
-                tensor = tensor.pin_memory()
-            return tensor.to(device, non_blocking=True)
+            return _to_device(tensors, device)
 
-        texts = joined([part.rows.texts for part in parts]).split([len(part.rows.texts) for part in parts])
+        texts = joined([part.rows.texts for part in parts]).split([len(part.rows) for part in parts])
         return _Batch(
-            slots=slots,
+            slots=[part.slot for part in parts for _ in range(len(part.rows))],
             guarded=joined([torch.cat(guarded).nonzero().flatten()]),
             noisy=joined([part.rows.noisy for part in parts]).to(dtype),
             target=joined([part.rows.target for part in parts]),
@@ -103,11 +124,18 @@ class _Batch:
         return prediction
 
 
+def _to_device(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The tensors one after another on ``device``, through page-locked memory where the host would wait otherwise."""
+    shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
+    host = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=device.type == "cuda")
+    return torch.cat(list(tensors), out=host).to(device, non_blocking=True)
+
+
 def _turns(parts: Sequence[Part], limit: int | None) -> Iterator[slice]:
     """Slices of at most ``limit`` rows that cut a part only if it is longer than that."""
     start = stop = 0
     for part in parts:
-        length = len(part.rows.texts)
+        length = len(part.rows)
         if limit is not None and stop > start and stop + length - start > limit:
             yield slice(start, stop)
             start = stop
@@ -119,9 +147,10 @@ def _turns(parts: Sequence[Part], limit: int | None) -> Iterator[slice]:
 
 
 def _means(losses: Tensor, parts: Sequence[Part]) -> Tensor:
-    """Mean loss of every part's exemplar rows and preservation rows, ``[len(parts), 2]``."""
+    """What every part adds to its step's mean losses, ``[len(parts), 2]``: exemplar rows, preservation rows."""
     means = []
-    for part, own in zip(parts, losses.split([len(part.rows.texts) for part in parts]), strict=True):
+    for part, own in zip(parts, losses.split([len(part.rows) for part in parts]), strict=True):
         exemplars, kept = own[: part.rows.exemplars], own[part.rows.exemplars :]
-        means += [exemplars.mean(), kept.mean() if len(kept) else exemplars.new_zeros(())]
+        counts = part.rows.counts
+        means += [exemplars.sum() / counts[0], kept.sum() / max(1, counts[1])]
     return torch.stack(means).view(-1, 2)

@@ -1,9 +1,17 @@
-"""The planner: how many fine-tunes share a lane, what that takes in memory, and how long it will last."""
+"""The planner: how many fine-tunes share a lane, what that takes in memory, and how long it will last.
+
+Where memory is short, what costs nothing is given up first. Fewer slots, and then a step's rows in turns, change no
+arithmetic. Only if a single row does not fit beside the base is checkpointing chosen, which computes every block once more:
+40 to 47 % more arithmetic, since the forward and backward of a frozen base are about two forwards. If the base's weights are
+then still too large, and it is allowed, they stay in host memory and are streamed block by block.
+"""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from operator import le
 from typing import Any
 
 import torch
@@ -14,50 +22,64 @@ from corrector.prompts import HyperParameters
 
 _LORA_COPIES = 5
 """float32 copies of an adapter's weights: weights, gradients, the gathered gradients, and AdamW's two moments."""
-_SLACK = 1.25
-"""Allocator's rounding, the forward's own temporaries and everything that is not counted."""
 _MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
 class PackPlan:
-    """How a batch's fine-tunes are spread over lanes. All lanes are alike; bytes are one lane's, seconds the whole."""
+    """How a batch's fine-tunes are spread over lanes. All lanes are alike; bytes are one worker's, seconds the whole."""
 
     prompts: int
     lanes: int
+    workers: int
+    """Data-parallel workers of a lane, which share its rows and each hold the base and all adapters."""
     slots: int
     """Fine-tunes that a lane advances together."""
     rank: int
     """The bank's rank: the highest of the batch."""
     rows: int
     """Rows that go forward and backward in a step of a full pack, preservation rows included."""
-    rows_per_forward: int | None
-    """None: all at once; else the engine takes the rows in turns of this many, to stay within the memory."""
+    tokens_per_forward: int | None
+    """None: all rows of a resolution at once; else the engine takes them in turns of at most this many tokens, image
+    patches and text, to stay within the memory."""
+    checkpointing: bool
+    """Whether blocks are computed again in the backward."""
+    offload: bool
+    """Whether the base's weights stay in host memory."""
     weights_bytes: int
+    """The base's weights on the device; with ``offload`` one block's."""
     adapters_bytes: int
     """Adapters with gradients and optimiser state, all slots."""
     activations_bytes: int
+    """The most that a forward and backward hold, see :meth:`TransformerCost.activation_bytes`."""
     step_flops: int
-    """Of a full pack's step."""
+    """Of a full pack's step, without what checkpointing computes again."""
+    recompute_flops: int
+    """What checkpointing adds to that."""
     total_flops: int
-    """Of all fine-tunes from beginning to end."""
+    """Of all fine-tunes from beginning to end, with all that is computed again."""
     seconds: float | None
     """Until the last lane is through, training only; None where no rate was given."""
 
     @property
     def memory_bytes(self) -> int:
-        """What a lane needs in all."""
+        """What a worker needs in all."""
         return self.weights_bytes + self.adapters_bytes + self.activations_bytes
 
     def __str__(self) -> str:
-        turns = "" if self.rows_per_forward is None else f", {self.rows_per_forward} at a time"
+        ways = [f"in turns of {self.tokens_per_forward:,} tokens"] if self.tokens_per_forward else []
+        ways += ["blocks recomputed"] if self.checkpointing else []
+        ways += ["base in host memory"] if self.offload else []
+        shared = f" shared by {self.workers} workers" if self.workers > 1 else ""
         lasting = "" if self.seconds is None else f", about {_duration(self.seconds)}"
+        again = f" and {self.recompute_flops / 1e12:.3g} again" if self.recompute_flops else ""
         return (
             f"{self.prompts} fine-tunes in {self.lanes} lane{'s' * (self.lanes > 1)} of {self.slots} "
-            f"slot{'s' * (self.slots > 1)} at rank {self.rank}; {self.rows} rows a step{turns}\n"
-            f"memory a lane: {self.memory_bytes / _MEBIBYTE:,.0f} MiB (base {self.weights_bytes / _MEBIBYTE:,.0f}, "
-            f"adapters {self.adapters_bytes / _MEBIBYTE:,.0f}, activations {self.activations_bytes / _MEBIBYTE:,.0f})\n"
-            f"arithmetic: {self.step_flops / 1e12:.3g} TFLOP a step, {self.total_flops / 1e12:,.3g} in all{lasting}"
+            f"slot{'s' * (self.slots > 1)} at rank {self.rank}; {', '.join([f'{self.rows} rows a step{shared}', *ways])}\n"
+            f"memory a {'lane' if self.workers == 1 else 'worker'}: {self.memory_bytes / _MEBIBYTE:,.0f} MiB "
+            f"(base {self.weights_bytes / _MEBIBYTE:,.0f}, adapters {self.adapters_bytes / _MEBIBYTE:,.0f}, "
+            f"activations {self.activations_bytes / _MEBIBYTE:,.0f})\n"
+            f"arithmetic: {self.step_flops / 1e12:.3g} TFLOP a step{again}, {self.total_flops / 1e12:,.3g} in all{lasting}"
         )
 
 
@@ -73,54 +95,53 @@ def plan_packs(
     rate: float | None = None,
     dtype: torch.dtype = torch.float32,
     max_slots: int = 16,
+    weights_bytes: int | None = None,
+    workers: int = 1,
+    allow_offload: bool = False,
+    host_memory_bytes: int | None = None,
 ) -> PackPlan:
-    """Plans ``hyperparameters``, one per prompt, on at most ``lanes`` lanes of ``memory_bytes`` each.
+    """Plans ``hyperparameters``, one per prompt, on at most ``lanes`` lanes of ``workers`` workers.
 
     ``config`` is the transformer's, ``resolution`` the base's (for prompts that name none), ``tokens`` the length of its
-    text embeddings, ``dtype`` the base's on the lane, and ``rate`` a lane's training speed in FLOP/s, see
-    :func:`measure_rate`. Slots are filled up before rows are taken in turns: a step's rows go through in one forward
-    where they fit. Raises :class:`UserError` if not even one row fits beside the base.
+    text embeddings, ``dtype`` the one in which it computes, and ``weights_bytes`` its weights as they lie in memory (None:
+    all in ``dtype``). ``memory_bytes`` is what a worker may use of its device, ``host_memory_bytes`` of its host if that is
+    known, and ``rate`` a worker's training speed in FLOP/s, see :func:`measure_rate`. Raises :class:`UserError` if a
+    resolution does not fit the base, or not even one row fits a worker.
     """
     if not hyperparameters:
         raise ValueError("nothing to plan: no hyper-parameters")
     cost = TransformerCost.of(config)
+    rank = max(settings.rank for settings in hyperparameters)
     loads = [
-        _load(cost, settings, resolution // vae_scale_factor, vae_scale_factor, tokens, dtype)
+        _load(cost, settings, settings.resolution or resolution, vae_scale_factor, tokens, dtype, rank)
         for settings in hyperparameters
     ]
-    rank = max(settings.rank for settings in hyperparameters)
-    weights = cost.parameters * dtype.itemsize
-    adapter = 4 * _LORA_COPIES * cost.adapter_parameters(rank)
-    row = int(_SLACK * max(load.row_bytes for load in loads))
-    rows = max(load.rows for load in loads)
-
-    def needed(slots: int, at_once: int) -> int:
-        return weights + (slots + 1) * adapter + at_once * row
-
     lanes = min(lanes, len(loads))
     wanted = min(max_slots, ceil(len(loads) / lanes))
-    slots = max(
-        (count for count in range(1, wanted + 1) if needed(count, count * rows) <= memory_bytes), default=1
-    )
-    at_once = min(slots * rows, (memory_bytes - needed(slots, 0)) // row)
-    if at_once < 1:
-        raise UserError(
-            f"one training row needs {needed(1, 1) / _MEBIBYTE:,.0f} MiB beside the base's weights, and a lane has "
-            f"{memory_bytes / _MEBIBYTE:,.0f} MiB; lower resolution or rank, load the base in bfloat16, or use a larger device"
-        )
+    weights = cost.parameters * dtype.itemsize if weights_bytes is None else weights_bytes
+    adapter = 4 * _LORA_COPIES * cost.adapter_parameters(rank)
+    streamed = ceil(weights * cost.block_parameters / cost.parameters)
+    needs = _Needs(loads, weights, streamed, adapter)
+    fit = _fit(needs, _Room(memory_bytes, workers, allow_offload, host_memory_bytes), wanted)
+    recompute = [load.recompute_flops if fit.checkpointing else 0 for load in loads]
+    totals = [(load.step_flops + again) * load.steps for load, again in zip(loads, recompute, strict=True)]
     return PackPlan(
         prompts=len(loads),
         lanes=lanes,
-        slots=slots,
+        workers=workers,
+        slots=fit.slots,
         rank=rank,
-        rows=slots * rows,
-        rows_per_forward=None if at_once == slots * rows else at_once,
-        weights_bytes=weights,
-        adapters_bytes=(slots + 1) * adapter,
-        activations_bytes=at_once * row,
-        step_flops=slots * max(load.step_flops for load in loads),
-        total_flops=sum(load.total_flops for load in loads),
-        seconds=None if rate is None else _longest_lane([load.total_flops for load in loads], lanes) / rate,
+        rows=fit.slots * max(load.rows for load in loads),
+        tokens_per_forward=fit.tokens_per_forward,
+        checkpointing=fit.checkpointing,
+        offload=fit.offload,
+        weights_bytes=fit.weights,
+        adapters_bytes=(fit.slots + 1) * adapter,
+        activations_bytes=fit.activations,
+        step_flops=fit.slots * max(load.step_flops for load in loads),
+        recompute_flops=fit.slots * max(recompute),
+        total_flops=sum(totals),
+        seconds=None if rate is None else _longest_lane(totals, lanes) / (rate * workers),
     )
 
 
@@ -153,27 +174,143 @@ class _Load:
     """One fine-tune's demands."""
 
     rows: int
+    row_tokens: int
     row_bytes: int
+    recomputed_row_bytes: int
+    """The same with checkpointing."""
     step_flops: int
-    total_flops: int
+    recompute_flops: int
+    """What checkpointing adds to a step."""
+    steps: int
+
+    def token_bytes(self, checkpointing: bool) -> float:
+        """Activations a token."""
+        return (self.recomputed_row_bytes if checkpointing else self.row_bytes) / self.row_tokens
 
 
 def _load(
     cost: TransformerCost,
     settings: HyperParameters,
-    base_side: int,
+    resolution: int,
     factor: int,
     tokens: int,
     dtype: torch.dtype,
+    rank: int,
 ) -> _Load:
-    side = base_side if settings.resolution is None else settings.resolution // factor
-    patches = (side // cost.patch) ** 2
+    multiple = factor * cost.patch
+    if resolution % multiple:
+        raise UserError(
+            f"resolution {resolution} is not a multiple of {multiple}, the pixels that one patch of this base covers; "
+            f"use {max(multiple, resolution // multiple * multiple)}"
+        )
+    patches = (resolution // multiple) ** 2
     kept = 0 if settings.preservation == "none" else settings.preservation_batch_size or settings.batch_size
     rows = settings.batch_size + kept
     flops = rows * cost.training_flops(patches, tokens, settings.rank)
     if settings.preservation == "guard":
         flops += kept * cost.forward_flops(patches, tokens)
-    return _Load(rows, cost.activation_bytes(patches, tokens, dtype.itemsize), flops, flops * settings.steps)
+    held, recomputed = (
+        cost.activation_bytes(patches, tokens, dtype.itemsize, rank=rank, checkpointing=checkpointing)
+        for checkpointing in (False, True)
+    )
+    return _Load(
+        rows=rows,
+        row_tokens=patches + tokens,
+        row_bytes=held,
+        recomputed_row_bytes=recomputed,
+        step_flops=flops,
+        recompute_flops=rows * cost.recompute_flops(patches, tokens, settings.rank),
+        steps=settings.steps,
+    )
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """What must find room: the fine-tunes, the base's weights whole or streamed, and an adapter, in bytes."""
+
+    loads: Sequence[_Load]
+    weights: int
+    streamed: int
+    adapter: int
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What a worker has, and how many there are."""
+
+    memory_bytes: int
+    workers: int
+    allow_offload: bool
+    host_memory_bytes: int | None
+
+    def on_host(self, weights: int) -> bool:
+        """Whether every worker's weights fit the host."""
+        return self.host_memory_bytes is None or weights * self.workers <= self.host_memory_bytes
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A way to stay within the memory."""
+
+    slots: int
+    tokens_per_forward: int | None
+    checkpointing: bool
+    offload: bool
+    weights: int
+    activations: int
+
+
+def _fit(needs: _Needs, room: _Room, wanted: int) -> _Fit:
+    """The cheapest way for at most ``wanted`` slots, see the module; raises :class:`UserError` if there is none."""
+    ways = [(False, False, needs.weights), (True, False, needs.weights)]
+    if room.allow_offload and room.on_host(needs.weights):
+        ways.append((True, True, needs.streamed))
+    highest = max(load.row_tokens for load in needs.loads)
+    for checkpointing, offload, resident in ways:
+        token = max(load.token_bytes(checkpointing) for load in needs.loads)
+
+        def held(slots: int, resident: int = resident, token: float = token) -> tuple[int, int]:
+            """Tokens that a full pack asks for at once, and tokens that there is room for."""
+            free = room.memory_bytes - resident - (slots + 1) * needs.adapter
+            return max(_tokens_at_once(needs.loads, slots, room.workers)), int(free / token)
+
+        slots = max((count for count in range(1, wanted + 1) if le(*held(count))), default=1)
+        asked, free = held(slots)
+        if free >= highest:
+            turns = free if asked > free else None
+            return _Fit(slots, turns, checkpointing, offload, resident, ceil(min(asked, free) * token))
+    raise UserError(_too_small(needs, room))
+
+
+def _tokens_at_once(loads: Sequence[_Load], slots: int, workers: int) -> Iterator[int]:
+    """Tokens that a worker takes in one forward, by resolution, when the ``slots`` largest fine-tunes meet in a pack."""
+    buckets: defaultdict[int, list[int]] = defaultdict(list)
+    for load in loads:
+        buckets[load.row_tokens].append(load.rows)
+    for row_tokens, rows in buckets.items():
+        yield row_tokens * ceil(sum(sorted(rows)[-slots:]) / workers)
+
+
+def _too_small(needs: _Needs, room: _Room) -> str:
+    """What one row needs at least, and what would help."""
+    row = max(load.recomputed_row_bytes for load in needs.loads)
+    rest = row + 2 * needs.adapter
+    remedies = ["lower resolution or rank", "use a larger device"]
+    if needs.weights + rest > room.memory_bytes >= needs.weights // 4 + rest:
+        remedies.insert(0, "load the base with precision nf4")
+    if not room.allow_offload and needs.streamed + rest <= room.memory_bytes:
+        remedies.insert(0, "allow the base to be offloaded to host memory")
+    if room.allow_offload and not room.on_host(needs.weights):
+        remedies.insert(0, f"give the host {_mebibytes(needs.weights)} a worker for the offloaded base")
+    return (
+        f"one training row needs {_mebibytes(needs.weights + rest)} even with its blocks recomputed (base "
+        f"{_mebibytes(needs.weights)}, adapter {_mebibytes(2 * needs.adapter)}, activations {_mebibytes(row)}), and a "
+        f"lane's device has {_mebibytes(room.memory_bytes)}; {', '.join(remedies[:-1])}, or {remedies[-1]}"
+    )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / _MEBIBYTE:,.0f} MiB"
 
 
 def _longest_lane(loads: Sequence[int], lanes: int) -> int:

@@ -34,10 +34,13 @@ class SlotFailure:
     step: int
     """The step that failed, 1-based."""
     reason: str
+    """What became of which number at which step, what to try, and what is left."""
+    saved_step: int | None = None
+    """Steps made at the last state that was taken of it, which is good and can be gone on from; None: none was."""
 
     @staticmethod
-    def of(name: str, report: StepReport) -> "SlotFailure":
-        """Names the number that ``report`` shows to be not finite, and what to change."""
+    def of(name: str, report: StepReport, saved_step: int | None) -> "SlotFailure":
+        """Names the number that ``report`` shows to be not finite, what to change, and what is left."""
         if not isfinite(report.loss):
             what = f"the loss became {report.loss}"
         elif not isfinite(report.preservation_loss or 0.0):
@@ -48,4 +51,6 @@ class SlotFailure:
             f"{what} at step {report.step} of {report.steps} (learning rate {report.lr:.3g}); "
             "lower the learning rate or warm up longer"
         )
-        return SlotFailure(name, report.step, reason)
+        if saved_step is not None:
+            reason += f"; its checkpoint of step {saved_step} is kept"
+        return SlotFailure(name, report.step, reason, saved_step)

@@ -9,7 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
-from corrector.adapters import AdapterBank
+from corrector.adapters import AdapterBank, upload
 from corrector.base import TextEmbeddings
 from corrector.errors import UserError
 from corrector.sampling.schedule import FlowSchedule, flow_schedule
@@ -37,7 +37,8 @@ class Sampler:
 
     A row's result depends on the row alone (up to the rounding of differently shaped matrix products): its
     noise comes from its seed, drawn on the CPU in float32 as ``StableDiffusion3Pipeline`` draws it for a
-    CPU generator. Latents are float32 throughout, whatever the transformer's dtype.
+    CPU generator. Latents are float32 throughout, whatever the transformer's dtype. No step waits for the
+    device where the embeddings lie there. The transformer's blocks may be compiled, with a static bank.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class Sampler:
                 raise ValueError(f"guidance_scale {row.guidance_scale} needs a negative embedding")
             if row.slot and self._bank is None:
                 raise ValueError(f"slot {row.slot} needs an adapter bank")
+        if not rows:
+            return []
         tickets = list(range(self._admitted, self._admitted + len(rows)))
         newcomers = [
             _Active(ticket, row, self._schedule(row)) for ticket, row in zip(tickets, rows, strict=True)
@@ -87,7 +90,7 @@ class Sampler:
         ]
         self._end_layout()
         self._active += newcomers
-        self._latents = torch.cat([self._latents, *(each.to(self._latents.device) for each in noise)])
+        self._latents = torch.cat([self._latents, upload(torch.cat(noise), self._latents.device)])
         self._admitted += len(rows)
         return tickets
 
@@ -127,7 +130,7 @@ class Sampler:
         """Sorts the rows under way by slot, and lays out all forwards until the first of them is done."""
         order = sorted(range(len(self._active)), key=lambda place: self._active[place].row.slot)
         self._active = [self._active[place] for place in order]
-        self._latents = self._latents[order]
+        self._latents = self._latents.index_select(0, self._indices(order))
         rows = [active.row for active in self._active]
         places = _places(rows)
         number = {place: index for index, place in enumerate(places)}
@@ -142,19 +145,23 @@ class Sampler:
         deltas = torch.stack(
             [active.schedule.deltas[active.done :][:steps] for active in self._active], dim=1
         )
-        device, dtype = self._transformer.device, self._transformer.dtype
+        device = self._latents.device
         return _Layout(
             slots=[rows[row].slot for row, _ in places],
-            source=source.to(device),
-            conditional=torch.tensor(conditional, device=device),
-            unconditional=torch.tensor(unconditional, device=device),
-            guidance=guidance.view(-1, 1, 1, 1).to(device) if any(map(_guided, rows)) else None,
+            source=upload(source, device),
+            conditional=self._indices(conditional),
+            unconditional=self._indices(unconditional),
+            guidance=upload(guidance.view(-1, 1, 1, 1), device) if any(map(_guided, rows)) else None,
             embeddings=TextEmbeddings.cat([_embeddings(rows[row], negative) for row, negative in places]).to(
-                device, dtype
+                device, self._transformer.dtype
             ),
-            timesteps=timesteps[:, source].to(device),
-            deltas=deltas[:, :, None, None, None].to(device),
+            timesteps=upload(timesteps[:, source], device),
+            deltas=upload(deltas[:, :, None, None, None], device),
         )
+
+    def _indices(self, places: Sequence[int]) -> Tensor:
+        """``places`` where the latents are; a list as an index would make the host wait for the device."""
+        return upload(torch.tensor(places, dtype=torch.int64), self._latents.device)
 
     def _release(self) -> dict[int, Tensor]:
         self._end_layout()
@@ -164,7 +171,7 @@ class Sampler:
             if active.remaining == 0
         }
         staying = [place for place, active in enumerate(self._active) if active.remaining]
-        self._latents = self._latents[staying]
+        self._latents = self._latents.index_select(0, self._indices(staying))
         self._active = [self._active[place] for place in staying]
         return finished
 

@@ -1,10 +1,11 @@
 """What the AdapterBank costs beside the plain base and PEFT's mixed batch, in one run on one machine.
 
 ``python -m tests.adapters.measure_bank [threads]`` prints, for batches of eight rows over one to eight
-adapters, the median time of a forward relative to the plain base, the largest difference from PEFT, and
-whether rows of the base are bit-equal to the plain base; then training steps relative to one PEFT adapter,
-and the time to load a slot. The transformer has the shape of the embedded base, 5.4 M parameters; processor
-time is counted, so that a busy machine matters less.
+adapters, the median time of a forward relative to the plain base, by runs of rows and with a static bank,
+the largest difference from PEFT, and whether rows of the base are bit-equal to the plain base; then training
+steps relative to one PEFT adapter, what rows of low rank pay for a neighbour of high rank, and the time to pack
+and to load an adapter, here and at the full size of Stable Diffusion 3 medium. The transformer has the shape of
+the embedded base, 5.4 M parameters; processor time is counted, so that a busy machine matters less.
 """
 
 import statistics
@@ -20,11 +21,26 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor
 
 from corrector.adapters import SD3_TARGETS, AdapterBank
-from tests.benchmarks.packed_training import transformer
+from tests.sd3_family import configuration
 
 RANK = 16
+HIGH_RANK = 128
 ADAPTERS = 8
 REPEATS = 7
+EMBEDDED: dict[str, Any] = {
+    "sample_size": 16,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 6,
+    "attention_head_dim": 32,
+    "num_attention_heads": 5,
+    "joint_attention_dim": 128,
+    "caption_projection_dim": 160,
+    "pooled_projection_dim": 128,
+    "pos_embed_max_size": 8,
+    "qk_norm": "rms_norm",
+}
 LAYOUTS = {
     "1 adapter": [1] * 8,
     "2 adapters": [1, 1, 1, 1, 2, 2, 2, 2],
@@ -41,6 +57,7 @@ def main() -> None:
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     base, inputs = frozen_transformer(), batch()
     banked, bank = with_bank()
+    static, static_bank = with_bank(static=True)
     mixed, select = with_peft(bank)
 
     def forward(model: SD3Transformer2DModel) -> Tensor:
@@ -56,6 +73,10 @@ def main() -> None:
                 with bank.rows(index):
                     return forward(banked)
 
+            def in_static_bank(index: list[int] = index) -> Tensor:
+                with static_bank.rows(index):
+                    return forward(static)
+
             def in_peft(index: list[int] = index) -> Tensor:
                 select(index)
                 return forward(mixed)
@@ -63,14 +84,19 @@ def main() -> None:
             error = float((in_bank() - in_peft()).abs().max())
             at_base = [row for row, slot in enumerate(index) if slot == 0]
             equal = torch.equal(in_bank()[at_base], plain[at_base]) if at_base else "-"
-            once, bank_time, peft_time = median([lambda: forward(base), in_bank, in_peft])
+            once, bank_time, static_time, peft_time = median(
+                [lambda: forward(base), in_bank, in_static_bank, in_peft]
+            )
             print(
-                f"{name:15} bank {bank_time / once:.3f}  PEFT {peft_time / once:.3f}  "
+                f"{name:15} bank {bank_time / once:.3f}  static {static_time / once:.3f}  PEFT {peft_time / once:.3f}  "
                 f"difference {error:.0e}  base rows bit-equal {equal}"
             )
     measure_training(inputs)
-    adapter = bank.export(1)
-    print(f"loading a slot: {1000 * median([lambda: bank.load(2, adapter)])[0]:.1f} ms")
+    measure_mixed_ranks(inputs)
+    measure_loading("embedded", SD3Transformer2DModel(**EMBEDDED))
+    with torch.device("meta"):
+        full = SD3Transformer2DModel(**configuration("sd3-medium"))
+    measure_loading("SD3-medium", full)
 
 
 def measure_training(inputs: dict[str, Tensor]) -> None:
@@ -94,8 +120,57 @@ def measure_training(inputs: dict[str, Tensor]) -> None:
         print(f"training, {name:15} bank {many / one:.3f} of one PEFT adapter ({1000 * one:.0f} ms)")
 
 
+def measure_mixed_ranks(inputs: dict[str, Tensor]) -> None:
+    """Forward and training step of eight rows at mixed ranks relative to all at the low one."""
+    low, high = [RANK] * ADAPTERS, [HIGH_RANK] * ADAPTERS
+    works: list[Callable[[], object]] = []
+    for ranks in (low, [HIGH_RANK, *low[1:]], low[:4] + high[4:], high):
+        model, bank = with_bank(trainable=True, rank=HIGH_RANK)
+        for slot, rank in enumerate(ranks, start=1):
+            bank.initialise(slot, rank=rank)
+
+        def forward(model: SD3Transformer2DModel = model, bank: AdapterBank = bank) -> None:
+            with torch.no_grad(), bank.rows(range(1, ADAPTERS + 1)):
+                model(**inputs, return_dict=False)
+
+        def train(model: SD3Transformer2DModel = model, bank: AdapterBank = bank) -> None:
+            with bank.rows(range(1, ADAPTERS + 1)):
+                model(**inputs, return_dict=False)[0].square().mean().backward()
+            for parameter in bank.parameters():
+                parameter.grad = None
+
+        works += [forward, train]
+    seconds = median(works)
+    for place, name in enumerate(("one high", "half high", "all high"), start=1):
+        forward_ratio, train_ratio = seconds[2 * place] / seconds[0], seconds[2 * place + 1] / seconds[1]
+        print(
+            f"rank {RANK} and {HIGH_RANK}, {name:9} forward {forward_ratio:.3f}  training {train_ratio:.3f} "
+            f"of all at {RANK}"
+        )
+
+
+def measure_loading(name: str, transformer: SD3Transformer2DModel) -> None:
+    """Milliseconds to pack an adapter, to load it packed, and to load it as it is."""
+    bank = AdapterBank(transformer, slots=2, rank=RANK, device="cpu")
+    bank.initialise(1, rank=RANK)
+    adapter = bank.export(1)
+    packed = bank.pack(adapter)
+    pack, load, plain = (
+        1000 * seconds
+        for seconds in median(
+            [lambda: bank.pack(adapter), lambda: bank.load(2, packed), lambda: bank.load(2, adapter)]
+        )
+    )
+    megabytes = packed.values.nbytes / 1e6
+    print(
+        f"{name}, rank {RANK}, {len(bank.targets)} layers, {megabytes:.1f} MB: pack {pack:.2f} ms, "
+        f"load packed {load:.2f} ms, load as it is {plain:.2f} ms"
+    )
+
+
 def frozen_transformer() -> SD3Transformer2DModel:
-    return transformer().requires_grad_(False).eval()
+    torch.manual_seed(0)
+    return SD3Transformer2DModel(**EMBEDDED).requires_grad_(False).eval()
 
 
 def batch() -> dict[str, Tensor]:
@@ -108,9 +183,11 @@ def batch() -> dict[str, Tensor]:
     }
 
 
-def with_bank(*, trainable: bool = False) -> tuple[SD3Transformer2DModel, AdapterBank]:
+def with_bank(
+    *, trainable: bool = False, static: bool = False, rank: int = RANK
+) -> tuple[SD3Transformer2DModel, AdapterBank]:
     model = frozen_transformer()
-    bank = AdapterBank(model, slots=ADAPTERS, rank=RANK, trainable=trainable)
+    bank = AdapterBank(model, slots=ADAPTERS, rank=rank, trainable=trainable, static=static)
     for slot in range(1, ADAPTERS + 1):
         bank.initialise(slot, rank=RANK, seed=slot)
     generator = torch.Generator().manual_seed(1)

@@ -1,5 +1,6 @@
 """Fine-tunes on random latents and text for the small transformer."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ def fine_tune(
         class_posterior=posterior(4, 500 + seed, size),
         mirrored_posterior=posterior(exemplars, 600 + seed, size),
     )
+
+
+def diverging(task: FineTune) -> FineTune:
+    """``task`` with latents so large that its first loss is not finite."""
+    return replace(task, posterior=LatentPosterior(task.posterior.mean * 1e25, task.posterior.std))
 
 
 def train(engine: Engine, *tasks: FineTune) -> dict[str, list[float]]:

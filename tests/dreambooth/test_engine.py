@@ -8,6 +8,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
 from diffusers.training_utils import compute_loss_weighting_for_sd3
 
 from corrector.adapters import SD3_TARGETS, Adapter
@@ -16,7 +17,7 @@ from corrector.dreambooth import Engine, FineTune
 from corrector.dreambooth.draws import Draws
 from corrector.dreambooth.objective import NoiseTable
 from corrector.errors import UserError
-from tests.dreambooth.small_tasks import engine, fine_tune, posterior, scheduler, texts, train
+from tests.dreambooth.small_tasks import diverging, engine, fine_tune, posterior, scheduler, texts, train
 from tests.small_sd3 import small_transformer, transformer_inputs
 
 MIXED = (
@@ -67,7 +68,7 @@ def test_the_adapter_that_comes_out_does_not_depend_on_the_pack() -> None:
     alone, packed, in_turns, lazily = (
         adapter(1),
         adapter(5),
-        adapter(3, rows_per_forward=3),
+        adapter(3, tokens_per_forward=3 * 44),
         adapter(5, report_every=4),
     )
     for other in (packed, in_turns, lazily):
@@ -127,6 +128,25 @@ def test_equals_peft_with_a_plain_loop(precondition: bool) -> None:
     for path, (down, up) in pack.release("reference").weights.items():
         torch.testing.assert_close(down, modules[path].lora_A.default.weight.data, rtol=1e-3, atol=2e-5)
         torch.testing.assert_close(up, modules[path].lora_B.default.weight.data, rtol=1e-3, atol=2e-5)
+
+
+def test_each_resolution_takes_as_many_rows_at_once_as_its_tokens_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At 44 tokens a row of 8 x 8 latents and 32 of 4 x 4, 132 tokens are three rows of one and four of the other."""
+    taken: dict[int, list[int]] = {8: [], 4: []}
+    forward = SD3Transformer2DModel.forward
+
+    def counted(self: SD3Transformer2DModel, **inputs: Any) -> Any:
+        taken[inputs["hidden_states"].shape[-1]].append(len(inputs["hidden_states"]))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(SD3Transformer2DModel, "forward", counted)
+    pack = engine(slots=2, tokens_per_forward=132)
+    pack.admit(fine_tune("large", 1, batch_size=7, preservation="none"))
+    pack.admit(fine_tune("small", 2, size=4, batch_size=7, preservation="none"))
+    pack.step()
+    assert taken == {8: [3, 3, 1], 4: [4, 3]}
 
 
 def test_a_refilled_slot_starts_afresh() -> None:
@@ -192,9 +212,8 @@ def test_guard_loss_begins_at_nothing_and_exemplars_are_the_same_rows_with_and_w
 def test_a_fine_tune_that_diverges_fails_alone(report_every: int) -> None:
     healthy = fine_tune("healthy", 1, steps=12)
     wild = fine_tune("wild", 2, steps=12)
-    latents = LatentPosterior(wild.posterior.mean * 1e25, wild.posterior.std)
     pack = engine(slots=2, report_every=report_every)
-    losses = train(pack, replace(wild, posterior=latents), healthy, fine_tune("next", 3, steps=12))
+    losses = train(pack, diverging(wild), healthy, fine_tune("next", 3, steps=12))
     assert losses.keys() == {"healthy", "next"}
     assert losses["healthy"] == pytest.approx(train(engine(slots=1), healthy)["healthy"], rel=1e-4, abs=1e-6)
     (failure,) = pack.failures
@@ -256,6 +275,25 @@ def test_stop_ends_early_and_frees_the_slot_on_release() -> None:
     assert pack.free_slots == [2] and pack.bank.occupied() == [1]
     with pytest.raises(KeyError, match="no fine-tune long"):
         pack.history("long")
+
+
+@pytest.mark.parametrize("task", MIXED, ids=lambda task: task.name)
+def test_draws_made_ahead_are_those_that_would_have_been_made(task: FineTune) -> None:
+    table = NoiseTable.of(scheduler())
+    plain, ahead, resumed = (Draws(task, table) for _ in range(3))
+    for step in range(8):
+        expected = plain.next()
+        state = ahead.state()
+        if step % 2:
+            ahead.ahead()
+            ahead.ahead()
+        resumed.restore(ahead.state())
+        assert torch.equal(state["generator"], ahead.state()["generator"])
+        for rows in (ahead.next(), resumed.next()):
+            assert torch.equal(rows.noisy, expected.noisy) and torch.equal(rows.texts, expected.texts)
+            assert torch.equal(rows.target, expected.target) and torch.equal(
+                rows.timesteps, expected.timesteps
+            )
 
 
 def test_draws_deal_every_exemplar_before_any_again() -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from corrector.adapters import load_adapter
 from corrector.base import BaseSpec, ContentCache, resolve_base
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
 from corrector.registry.record import CorrectionRecord
 from jobs.arms import read_sampled
+from jobs.crew import crew_of_this_process
+from jobs.encoding import encode, split
 from jobs.lane import Lane, LaneSettings
-from jobs.preparation import prepare
 from jobs.queue import Progress, PromptQueue, WorkItem
 from jobs.run_folder import PromptFolder
 
@@ -73,12 +75,14 @@ def work(folder: Path, spec: BaseSpec, names: Iterable[str], **hyper: object) ->
             hyperparameters=HyperParameters.model_validate(values | hyper),
         )
         items.append(WorkItem(f"work-{name}", entry, f"exemplars-{name}", str(folder / "prompts" / name)))
-    prepare(str(spec.folder), items, EVALUATION, folder / "cache", "cpu")
+    for share in split(items, EVALUATION, 1):
+        encode(spec, share, folder / "cache", "cpu", 1)
     return items
 
 
-def run_lane(folder: Path, spec: BaseSpec, client: LocalClient, *, slots: int = 2) -> None:
-    settings = LaneSettings(
+def settings(folder: Path, *, slots: int = 2) -> LaneSettings:
+    """A lane that saves and reports after every step."""
+    return LaneSettings(
         slots=slots,
         rank=2,
         cache=folder / "cache",
@@ -87,7 +91,10 @@ def run_lane(folder: Path, spec: BaseSpec, client: LocalClient, *, slots: int = 
         checkpoint_seconds=0.0,
         report_seconds=0.0,
     )
-    Lane(spec, client, settings).run()
+
+
+def run_lane(folder: Path, spec: BaseSpec, client: LocalClient, *, slots: int = 2) -> None:
+    Lane(spec, client, settings(folder, slots=slots)).run()
 
 
 def losses(item: WorkItem) -> list[float]:
@@ -155,3 +162,37 @@ def test_a_damaged_checkpoint_means_starting_again(tmp_path: Path, spec: BaseSpe
         file.write_bytes(file.read_bytes()[:-7])
     run_lane(tmp_path, spec, LocalClient(PromptQueue(items)))
     assert len(losses(items[0])) == 6
+
+
+def test_two_workers_of_a_lane_train_what_one_trains_alone(tmp_path: Path, spec: BaseSpec) -> None:
+    names = ("a", "person", "dog")
+    alone = work(tmp_path / "alone", spec, names)
+    run_lane(tmp_path / "alone", spec, LocalClient(PromptQueue(alone)))
+    together = work(tmp_path / "together", spec, names)
+    # One prompt of the three has been under way already, so the crew goes on from what the leader reads.
+    run_lane(tmp_path / "together", spec, LocalClient(PromptQueue(together), stop_after=3))
+    arguments = (2, str(tmp_path / "rendezvous"), tmp_path / "together", spec, together)
+    torch.multiprocessing.spawn(run_worker, args=arguments, nprocs=2)
+    for one, two in zip(alone, together, strict=True):
+        assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+        adapters = [
+            load_adapter(PromptFolder(Path(item.folder)).sampled / "adapter").weights for item in (one, two)
+        ]
+        for path, pair in adapters[0].items():
+            for expected, found in zip(pair, adapters[1][path], strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def run_worker(
+    rank: int, size: int, rendezvous: str, folder: Path, spec: BaseSpec, items: list[WorkItem]
+) -> None:
+    """One worker of a lane in a process of its own; only the leader has a queue."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size
+    )
+    crew = crew_of_this_process()
+    client = LocalClient(PromptQueue(items if crew.rank == 0 else []))
+    Lane(spec, client, settings(folder), crew).run()
+    assert (client.reports > 0) == (crew.rank == 0)
+    torch.distributed.destroy_process_group()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from corrector.adapters import Adapter, AdapterBank, load_adapter, save_adapter
 from corrector.base import BaseSpec, TextEmbeddings, encode_prompts, resolve_base
@@ -222,12 +223,42 @@ def test_rows_that_join_under_way_draw_the_same(bench: Bench) -> None:
         finished |= sampler.step()
     while len(sampler):
         finished |= sampler.step()
-    assert sampler.step() == {}
+    assert sampler.step() == {} and sampler.admit([]) == []
     expected = sample_latents(
         pipe.transformer, bench.bank, pipe.scheduler, rows, height=16, width=16, vae_scale_factor=2
     )
     found = torch.stack([finished[ticket] for ticket in range(len(rows))])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+
+
+def test_compiled_blocks_with_a_static_bank_draw_the_same_from_a_few_graphs(bench: Bench) -> None:
+    """Rows leave at different times, so that batches of many sizes come up."""
+    transformer = SD3Transformer2DModel.from_config(bench.pipeline.transformer.config).eval()
+    transformer.load_state_dict(bench.pipeline.transformer.state_dict())
+    bank = AdapterBank(transformer, slots=2, rank=4, static=True)
+    for slot in (1, 2):
+        bank.load(slot, bank.pack(bench.bank.export(slot)))
+    counter = CompileCounterWithBackend("eager")
+    for block in transformer.transformer_blocks:
+        block.compile(backend=counter, fullgraph=True)
+
+    def draw(model: SD3Transformer2DModel, own: AdapterBank, rows: list[SampleRow]) -> Tensor:
+        return sample_latents(
+            model, own, bench.pipeline.scheduler, rows, height=16, width=16, vae_scale_factor=2
+        )
+
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=32):
+        rows = mixed_rows(bench)
+        expected = draw(bench.pipeline.transformer, bench.bank, rows)
+        torch.testing.assert_close(draw(transformer, bank, rows), expected, rtol=1e-5, atol=2e-5)
+        graphs = counter.frame_count
+        assert graphs <= 8  # two kinds of block, at one size, at any other, and at one row
+        others = [replace(row, slot=2 - row.slot, seed=row.seed + 9) for row in rows]
+        expected = draw(bench.pipeline.transformer, bench.bank, others)
+        torch.testing.assert_close(draw(transformer, bank, others), expected, rtol=1e-5, atol=2e-5)
+        assert counter.frame_count == graphs
+    torch._dynamo.reset()
 
 
 def test_a_bfloat16_transformer_keeps_float32_latents(bench: Bench) -> None:

@@ -1,0 +1,89 @@
+"""Which slot every row of a batch goes through."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import gcd
+
+import torch
+from torch import Tensor
+
+from corrector.adapters.upload import upload
+
+_STATIC_ROWS = 64
+"""A static plan has room for a multiple of this."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """How a batch maps onto slots: rows ``[start, stop)`` form ``groups`` equal runs, one slot each.
+
+    Rows outside are the base's and are never touched. Consecutive slots are read as a view (``first``); any other order
+    is gathered once per group (``gather``), which is once per row when runs have no common length.
+    """
+
+    batch: int
+    start: int
+    stop: int
+    groups: int
+    rank: int
+    """The highest of the slots' ranks; the padding above it is not multiplied."""
+    first: int
+    gather: Tensor | None
+    scale: Tensor | None
+    """``[groups, 1, 1]`` float32, or None where every scale is 1."""
+
+    @staticmethod
+    def of(
+        index: Sequence[int], ranks: Sequence[int], scales: Sequence[float], device: torch.device
+    ) -> "RunPlan":
+        """The plan for slots ``index``; ``ranks`` and ``scales`` are by slot, and 0 and 1 at slot 0."""
+        adapted = [row for row, slot in enumerate(index) if slot]
+        if not adapted:
+            return RunPlan(len(index), 0, 0, 0, 0, 0, None, None)
+        start, stop = adapted[0], adapted[-1] + 1
+        runs = [(slot, len(list(run))) for slot, run in groupby(index[start:stop])]
+        size = gcd(*(length for _, length in runs))
+        slots = list(index[start:stop:size])
+        consecutive = slots == list(range(slots[0], slots[0] + len(slots)))
+        factors = [scales[slot] for slot in slots]
+        return RunPlan(
+            batch=len(index),
+            start=start,
+            stop=stop,
+            groups=len(slots),
+            rank=max(ranks[slot] for slot in slots),
+            first=slots[0],
+            gather=None if consecutive else upload(torch.tensor(slots), device),
+            scale=None if set(factors) == {1.0} else upload(torch.tensor(factors), device).view(-1, 1, 1),
+        )
+
+
+@dataclass(frozen=True)
+class StaticPlan:
+    """The slot of every row as a tensor of a length that does not depend on the batch.
+
+    A compiled block takes whatever slots it finds there: neither the assignment nor, once its batch is dynamic, the
+    number of rows is part of its graph. Every row is gathered, and the whole rank is multiplied.
+    """
+
+    batch: int
+    slots: Tensor
+    """int64, a multiple of 64 long; entries beyond ``batch`` are never read."""
+    scales: Tensor
+    """``[slots + 1]`` float32, by slot."""
+
+    @staticmethod
+    def of(index: Sequence[int], scales: Tensor) -> "StaticPlan":
+        """The plan for slots ``index``."""
+        length = -(-len(index) // _STATIC_ROWS) * _STATIC_ROWS
+        padded = torch.zeros(length, dtype=torch.int64)
+        padded[: len(index)] = torch.tensor(index, dtype=torch.int64)
+        return StaticPlan(len(index), upload(padded, scales.device), scales)
+
+
+@dataclass
+class Current:
+    """The plan in force, shared by a bank's layers; None outside ``rows()``."""
+
+    plan: RunPlan | StaticPlan | None = None

@@ -1,0 +1,73 @@
+"""How a transformer's blocks run: recomputed in the backward, and compiled."""
+
+import warnings
+from typing import Any
+
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_GRAPHS = 64
+"""Most graphs of all blocks together. There are at most four kinds of block (the first, whose inputs need no gradient; with
+dual attention; without; the last), each for one row and for more, in training, as the base, and in sampling: 24."""
+
+
+def recompute_blocks(transformer: SD3Transformer2DModel, enable: bool) -> None:
+    """Whether a block's activations are dropped after its forward and computed again in the backward.
+
+    Between blocks nothing changes, so losses and gradients are the same. Without gradients nothing is recomputed. Raises
+    ValueError for a base in host memory that is not recomputed: its forward would keep all weights on the device.
+    """
+    if _is_streamed(transformer) and not enable:
+        raise ValueError(
+            "a base whose weights are streamed from host memory needs checkpointing=True to train"
+        )
+    if enable:
+        transformer.enable_gradient_checkpointing(_checkpointed)
+    else:
+        transformer.disable_gradient_checkpointing()
+
+
+def compile_blocks(transformer: SD3Transformer2DModel, device: torch.device, backend: str) -> bool:
+    """Compiles the blocks with ``backend`` of torch.compile; whether that can be done here.
+
+    Like blocks share a graph, and a graph serves any number of rows above one and any resolution, so that the number of
+    graphs does not grow with the steps. Where a trial shows that ``backend`` does not work on this machine, the blocks
+    stay as they are, and a warning says why.
+    """
+    problem = _problem(device, backend)
+    if _is_streamed(transformer):
+        problem = "its weights are streamed from host memory, layer by layer"
+    if problem is not None:
+        warnings.warn(f"the transformer runs uncompiled: {problem}", stacklevel=3)
+        return False
+    for block in transformer.transformer_blocks:
+        block.compile(backend=backend, dynamic=True, fullgraph=True, recompile_limit=_GRAPHS)
+    return True
+
+
+def _is_streamed(transformer: SD3Transformer2DModel) -> bool:
+    return any(parameter.is_meta for parameter in transformer.parameters())
+
+
+def _checkpointed(block: torch.nn.Module, *inputs: Any) -> Any:
+    # Nothing in a block is random. It saves to its very end, so an early stop would spare nothing, and it would cut off
+    # the hooks that take streamed weights away again.
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, early_stop=False)
+
+
+def _problem(device: torch.device, backend: str) -> str | None:
+    """Why ``backend`` cannot compile a forward and backward for ``device``, or None."""
+
+    def trial(x: Tensor) -> Tensor:
+        return torch.nn.functional.gelu(x)
+
+    try:
+        compiled = torch.compile(trial, backend=backend)
+        compiled(torch.ones(64, device=device, requires_grad=True)).sum().backward()
+    except (
+        Exception
+    ) as error:  # a missing compiler, header or Triton: every backend raises something of its own
+        return f"torch.compile({backend=}) fails on {device}: {str(error).strip().splitlines()[0]}"
+    return None
