@@ -36,7 +36,7 @@ type: $(READY)  ## mypy
 	@$(VENV)/bin/mypy
 
 benchmark: $(READY)  ## speed of packed training: eight fine-tunes at once against one after another
-	@$(PYTHON) -m tests.benchmarks.packed_training
+	@$(PYTHON) -m tests.benchmarks.training --slots 8 --batch 1 4 --preservation none guard --sequential
 
 clean:  ## remove environment, caches and the local head's state; corrections in runs/ stay
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m cluster.local stop || true; fi

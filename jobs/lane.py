@@ -70,7 +70,7 @@ class LaneSettings:
     checkpointing: bool = False
     offload: bool = False
     compile: bool = False
-    batch_rows: int = 32
+    images_at_once: int = 32
     report_every: int = 5
     checkpoint_seconds: float = 20.0
     report_seconds: float = 1.0
@@ -234,7 +234,7 @@ class Lane:
             height=side,
             width=side,
             vae_scale_factor=self._spec.vae_scale_factor,
-            batch_rows=self._settings.batch_rows,
+            batch_rows=self._settings.images_at_once,
         ).cpu()
         return LatentPosterior(mean=latents, std=torch.zeros_like(latents))
 
@@ -304,7 +304,7 @@ class Lane:
                 rows,
                 height=side,
                 width=side,
-                batch_rows=self._settings.batch_rows,
+                batch_rows=self._settings.images_at_once,
                 progress=partial(self._sampling, len(rows)),
             ).cpu()
             seconds = (time.monotonic() - started) / len(group)

@@ -22,9 +22,11 @@ from jobs.lane import LaneSettings
 from jobs.trainer import LaneResources
 
 MAX_SLOTS = 16
+MAX_IMAGES = 32
+"""More images at once fill no device better."""
 _MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.5}
-"""What of a device's memory lanes may plan with. On a GPU the rest is for the VAE, the allocator's rounding and CUDA itself; on
-a CPU for the node, the object store and the scoring."""
+"""What of a device's memory lanes may plan with. On a GPU the rest is for the VAE, the allocator's rounding and CUDA itself;
+on a CPU for the node, the object store and the scoring."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def plan_lanes(
         checkpointing=packs.checkpointing,
         offload=packs.offload,
         compile=gpu,
+        images_at_once=min(MAX_IMAGES, packs.images_at_once),
         cache=work.run.cache,
         evaluation=work.batch.evaluation,
         device=device.kind,

@@ -49,7 +49,9 @@ class StackedLayer:
         return self._add_by_run(plan, x, output) if plan.groups else output
 
     def _add_by_run(self, plan: RunPlan, x: Tensor, output: Tensor) -> Tensor:
-        x, base = x[plan.start : plan.stop], output[plan.start : plan.stop]
+        whole, base = plan.stop - plan.start == plan.batch, output
+        if not whole:  # a slice of everything would still be one more operation, forward and backward
+            x, base = x[plan.start : plan.stop], output[plan.start : plan.stop]
         down = _chosen(plan, self.down[:, : plan.rank], x.dtype)
         up = _chosen(plan, self.up[:, :, : plan.rank], x.dtype)
         inner = torch.bmm(x.reshape(plan.groups, -1, x.shape[-1]), down.transpose(1, 2))
@@ -60,7 +62,7 @@ class StackedLayer:
             return output
         updated = torch.baddbmm(base.reshape(plan.groups, -1, base.shape[-1]), inner, up.transpose(1, 2))
         updated = updated.view(base.shape)
-        if plan.stop - plan.start == plan.batch:
+        if whole:
             return updated
         return torch.cat([output[: plan.start], updated, output[plan.stop :]])
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 _IMAGES_AT_ONCE = 8
+_PIXELS_AT_ONCE = 8 * 512 * 512
+"""The VAE's widest activations are as large as its images: fewer of them go through together where they are larger."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def encode_images(vae: AutoencoderKL, images: Tensor) -> LatentPosterior:
     _check_images(vae, images)
     shift, scale = _normalisation(vae)
     means, stds = [], []
-    for part in images.split(_IMAGES_AT_ONCE):
+    for part in images.split(_at_once(images.shape[2] * images.shape[3])):
         pixels = part.to(device=vae.device, dtype=vae.dtype) * 2 - 1
         posterior = vae.encode(pixels).latent_dist
         means.append((posterior.mean.float() - shift) * scale)
@@ -63,7 +65,8 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     VAE's device."""
     shift, scale = _normalisation(vae)
     images = []
-    for part in latents.split(_IMAGES_AT_ONCE):
+    pixels = latents.shape[2] * latents.shape[3] * _factor(vae) ** 2
+    for part in latents.split(_at_once(pixels)):
         raw = part.to(device=vae.device, dtype=vae.dtype) / scale + shift
         decoded: Tensor = vae.decode(raw, return_dict=False)[0]
         images.append((decoded.float() / 2 + 0.5).clamp(0, 1))
@@ -74,8 +77,19 @@ def _normalisation(vae: AutoencoderKL) -> tuple[float, float]:
     return vae.config.shift_factor or 0.0, vae.config.scaling_factor
 
 
+def _factor(vae: AutoencoderKL) -> int:
+    """Pixels per latent pixel, along each side."""
+    factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+    return factor
+
+
+def _at_once(pixels: int) -> int:
+    """How many images of so many pixels go through the VAE together."""
+    return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // pixels))
+
+
 def _check_images(vae: AutoencoderKL, images: Tensor) -> None:
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = _factor(vae)
     if (
         images.ndim != 4
         or images.shape[0] < 1

@@ -14,8 +14,10 @@ _SAVED_BY_DUAL = 4
 _BACKWARD_PER_PATCH = 8
 """Widths per patch that the backward of a block's MLP holds for itself, on top of what is kept."""
 _RECOMPUTED_PER_PATCH = 6
-"""The same where a block was recomputed, less what is free by then. ``tests/dreambooth/measure_activations.py`` measures
-all four on the Stable Diffusion 3 family."""
+"""The same where a block was recomputed, less what is free by then."""
+_SAMPLED_PER_TOKEN = 13.5
+"""Widths per token that a forward without gradients holds at its worst moment. ``tests/dreambooth/measure_activations.py``
+measures all five on the Stable Diffusion 3 family."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,10 @@ class TransformerCost:
                 + _RECOMPUTED_PER_PATCH * image * itemsize
             )
         return inputs + self.layers * plain + self.dual_layers * dual + _BACKWARD_PER_PATCH * image * itemsize
+
+    def sampling_bytes(self, patches: int, tokens: int, itemsize: int) -> int:
+        """Most memory that one row's forward takes where nothing is kept for a backward."""
+        return int(_SAMPLED_PER_TOKEN * (patches + tokens) * self.width * itemsize)
 
     @property
     def block_parameters(self) -> int:

@@ -52,6 +52,8 @@ class PackPlan:
     """Adapters with gradients and optimiser state, all slots."""
     activations_bytes: int
     """The most that a forward and backward hold, see :meth:`TransformerCost.activation_bytes`."""
+    images_at_once: int
+    """Images that can be sampled together under guidance, which takes two rows each."""
     step_flops: int
     """Of a full pack's step, without what checkpointing computes again."""
     recompute_flops: int
@@ -123,6 +125,8 @@ def plan_packs(
     streamed = ceil(weights * cost.block_parameters / cost.parameters)
     needs = _Needs(loads, weights, streamed, adapter)
     fit = _fit(needs, _Room(memory_bytes, workers, allow_offload, host_memory_bytes), wanted)
+    adapters = (fit.slots + 1) * adapter
+    sampled = 2 * max(load.sampled_row_bytes for load in loads)
     recompute = [load.recompute_flops if fit.checkpointing else 0 for load in loads]
     totals = [(load.step_flops + again) * load.steps for load, again in zip(loads, recompute, strict=True)]
     return PackPlan(
@@ -136,8 +140,9 @@ def plan_packs(
         checkpointing=fit.checkpointing,
         offload=fit.offload,
         weights_bytes=fit.weights,
-        adapters_bytes=(fit.slots + 1) * adapter,
+        adapters_bytes=adapters,
         activations_bytes=fit.activations,
+        images_at_once=max(1, (memory_bytes - fit.weights - adapters) // sampled),
         step_flops=fit.slots * max(load.step_flops for load in loads),
         recompute_flops=fit.slots * max(recompute),
         total_flops=sum(totals),
@@ -178,6 +183,8 @@ class _Load:
     row_bytes: int
     recomputed_row_bytes: int
     """The same with checkpointing."""
+    sampled_row_bytes: int
+    """The same without a backward."""
     step_flops: int
     recompute_flops: int
     """What checkpointing adds to a step."""
@@ -218,6 +225,7 @@ def _load(
         row_tokens=patches + tokens,
         row_bytes=held,
         recomputed_row_bytes=recomputed,
+        sampled_row_bytes=cost.sampling_bytes(patches, tokens, dtype.itemsize),
         step_flops=flops,
         recompute_flops=rows * cost.recompute_flops(patches, tokens, settings.rank),
         steps=settings.steps,

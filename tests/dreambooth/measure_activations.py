@@ -30,7 +30,7 @@ ATTENTION = "aten._scaled_dot_product_flash_attention_for_cpu.default"
 
 @dataclass(frozen=True)
 class Case:
-    """A training step: ``rows`` rows, each of its own adapter."""
+    """A training step of ``rows`` rows, each of its own adapter."""
 
     model: Model
     resolution: int
@@ -39,12 +39,16 @@ class Case:
     checkpointing: bool
     layers: int | None = None
     dtype: torch.dtype = torch.bfloat16
+    sampling: bool = False
+    """A forward without gradients instead."""
 
     @property
     def predicted(self) -> int:
-        """Bytes by :meth:`TransformerCost.activation_bytes`."""
+        """Bytes by :class:`TransformerCost`."""
         cost = TransformerCost.of(configuration(self.model, layers=self.layers))
         patches = (self.resolution // VAE_SCALE_FACTOR // cost.patch) ** 2
+        if self.sampling:
+            return self.rows * cost.sampling_bytes(patches, TOKENS, self.dtype.itemsize)
         return self.rows * cost.activation_bytes(
             patches, TOKENS, self.dtype.itemsize, rank=self.rank, checkpointing=self.checkpointing
         )
@@ -95,14 +99,16 @@ def track(case: Case) -> StorageTracker:
         gradients = [parameter.grad for parameter in bank.parameters() if parameter.grad is not None]
         config, side = transformer.config, case.resolution // VAE_SCALE_FACTOR
         known = [*transformer.parameters(), *transformer.buffers(), *bank.parameters(), *gradients]
-        with StorageTracker(known) as tracker, bank.rows(range(1, case.rows + 1)):
+        tracker = StorageTracker(known)
+        with torch.set_grad_enabled(not case.sampling), tracker, bank.rows(range(1, case.rows + 1)):
             prediction = transformer(
                 hidden_states=torch.randn(case.rows, config.in_channels, side, side, dtype=case.dtype),
                 timestep=torch.rand(case.rows),
                 encoder_hidden_states=torch.randn(case.rows, TOKENS, config.joint_attention_dim, dtype=case.dtype),
                 pooled_projections=torch.randn(case.rows, config.pooled_projection_dim, dtype=case.dtype),
             ).sample  # fmt: skip
-            prediction.float().square().mean().backward()
+            if not case.sampling:
+                prediction.float().square().mean().backward()
     assert ATTENTION in tracker.operations
     return tracker
 
@@ -121,10 +127,10 @@ def main() -> None:
     for model in MODELS:
         for resolution in (512, 1024):
             for rank, rows in ((4, 1), (16, 1), (128, 1), (16, 4), (16, 16)):
-                for checkpointing in (False, True):
-                    case = Case(model, resolution, rank, rows, checkpointing, layers)
+                for kept in ("everything", "blocks", "nothing"):
+                    checkpointing, sampling = kept == "blocks", kept == "nothing"
+                    case = Case(model, resolution, rank, rows, checkpointing, layers, sampling=sampling)
                     tracked, predicted = track(case).peak, case.predicted
-                    kept = "blocks" if checkpointing else "everything"
                     print(
                         f"{model:14} {resolution:5} {rank:4} {rows:4} {kept:>11} {tracked / 1e9:6.2f} GB "
                         f"{predicted / 1e9:6.2f} GB {predicted / tracked - 1:+6.1%}",

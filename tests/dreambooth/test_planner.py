@@ -87,6 +87,24 @@ def test_activations_are_predicted_within_a_tenth(
     assert case.predicted == pytest.approx(track(case).peak, rel=0.1)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("resolution", [512, 1024])
+def test_memory_of_a_forward_without_gradients_is_predicted(model: Model, resolution: int) -> None:
+    case = Case(model, resolution, 16, rows=2, checkpointing=False, layers=2, sampling=True)
+    # The prediction is the family's worst case.
+    assert 0.98 < case.predicted / track(case).peak < 1.25
+
+
+def test_as_many_images_are_sampled_at_once_as_fit() -> None:
+    settings = [HyperParameters(rank=4, batch_size=1, preservation="none")]
+    roomy, tight = plan(settings), plan(settings, memory_bytes=2**21)
+    cost = TransformerCost.of(small_transformer().config)
+    image = 2 * cost.sampling_bytes(PATCHES, TOKENS, 4)
+    for each, memory in ((roomy, 2**33), (tight, 2**21)):
+        free = memory - each.weights_bytes - each.adapters_bytes
+        assert each.images_at_once * image <= free < (each.images_at_once + 1) * image
+
+
 def test_the_largest_block_is_counted_exactly() -> None:
     for model in MODELS:
         config = configuration(model, layers=2)
