@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 
 from cluster import object_store as stores
-from cluster.head import PROJECT
 from cluster.object_store import ObjectStore
-
-# What somebody's own environment may hold and what would lead elsewhere.
-_OTHER_VARIABLES = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+from cluster.state import PROJECT
 
 
 def run(command: str, *options: str, state: Path) -> subprocess.CompletedProcess[str]:
@@ -53,7 +50,7 @@ def s3(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def use(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let the AWS variables point to `store`, and nothing that the user has configured come in between."""
-    for name in _OTHER_VARIABLES:
+    for name in stores.ELSEWHERE:
         monkeypatch.delenv(name, raising=False)
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)

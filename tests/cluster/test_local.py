@@ -20,7 +20,8 @@ import pytest
 
 from cluster import head as heads
 from cluster import processes
-from cluster.head import PROJECT, Head
+from cluster.head import Head
+from cluster.state import PROJECT
 
 # A job that says what it is told to stop by, and that has started a process of its own.
 PATIENT_JOB = """
@@ -59,6 +60,8 @@ print("own:", Path(corrector.__file__).is_relative_to(Path.cwd()))
 
 def local(*arguments: str | Path, state: Path) -> list[str]:
     command, *rest = map(str, arguments)
+    if command == "run":
+        rest.insert(0, f"--services={state / 'none'}")
     return [sys.executable, "-m", "cluster.local", command, f"--state={state}", *rest]
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from jobs.batch import check_batch
 from jobs.correct import main
 from jobs.driver import CorrectionJob
+from jobs.plan import LaneWishes
 from jobs.run_folder import RunFolder
 from jobs.trainer import TRAIN_ENVIRONMENT
 
@@ -75,10 +76,13 @@ def write_batch(
     return path
 
 
-def correct(path: Path, storage: Path) -> tuple[int, dict[str, Any]]:
+def correct(path: Path, storage: Path, *, workers: int = 1) -> tuple[int, dict[str, Any]]:
     """Submit a batch in this process; returns the exit status and what `result.json` says."""
     work = check_batch(path, storage=storage)
-    status = CorrectionJob(work, Console(file=io.StringIO()), checkpoint_seconds=0.3).run()
+    job = CorrectionJob(
+        work, Console(file=io.StringIO()), wishes=LaneWishes(workers=workers), checkpoint_seconds=0.3
+    )
+    status = job.run()
     result: dict[str, Any] = json.loads((storage / "batch" / "result.json").read_text())
     return status, result
 
@@ -122,8 +126,11 @@ def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_not
     changed = json.loads(path.read_text())
     changed["prompts"][0]["rank"] = 1
     path.write_text(json.dumps(changed))
-    _, third = correct(path, tmp_path / "runs")
+    # What is left this time is trained by a lane of two workers, which share its rows.
+    _, third = correct(path, tmp_path / "runs", workers=2)
     assert [prompt["worked"] for prompt in third["prompts"]] == [True, False]
+    assert {prompt["status"] for prompt in third["prompts"]} == {"rejected"}
+    assert all(len(losses) == 4 for losses in curves(tmp_path / "runs", third).values())
 
 
 @pytest.mark.timeout(300)

@@ -1,11 +1,21 @@
 """A local registry that tests need not wait for: its tables are made once."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
-from corrector.registry import prepare
+from corrector.base.embedded.world import Scene
+from corrector.registry import RegisteredVersion, local_uri, prepare, register
+from tests.registry.records import Status, write_record
+
+PERSON = Scene("person", "lying", "grass")
+NAME = "a-person-lying-on-the-grass"
+
+Registering = Callable[..., RegisteredVersion]
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +30,24 @@ def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(empty_registry: Path, tmp_path: Path) -> Path:
     """A registry of the test's own, under a path that needs quoting."""
     return Path(shutil.copytree(empty_registry, tmp_path / "registry #1 ü%20"))
+
+
+@pytest.fixture
+def client(root: Path) -> MlflowClient:
+    """MLflow's own client of `root`, as somebody else uses it."""
+    return MlflowClient(local_uri(root), local_uri(root))
+
+
+@pytest.fixture
+def registered(root: Path, tmp_path: Path) -> Registering:
+    """`registered(seed, status)`: another version of NAME in `root`, from work of its own."""
+    from tests.registry.records import small_adapter
+
+    def make(seed: int, status: Status = "corrected", **changes: Any) -> RegisteredVersion:
+        folder = tmp_path / f"record-{seed}"
+        adapter = small_adapter(f"{PERSON}{seed}")
+        options = {"pairs": 2, "guard_images": 1, "steps": 10, "work_id": f"work-{seed}", "adapter": adapter}
+        write_record(folder, PERSON, status, **(options | changes))
+        return register(folder, tracking_uri=None, root=root)
+
+    return make

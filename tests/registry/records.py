@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from corrector.adapters import Adapter, save_adapter
 from corrector.base.embedded.world import Scene, canonical_prompt, paraphrases, render
 from corrector.evaluation.gate import judge
 from corrector.evaluation.scorecard import (
@@ -34,7 +35,6 @@ from corrector.evaluation.scorecard import (
 )
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.registry.record import (
-    CONFIG_FILE,
     WEIGHTS_FILE,
     CorrectionRecord,
     CurvePoint,
@@ -55,6 +55,7 @@ def write_record(
     steps: int = 400,
     size: int = 64,
     error: str | None = None,
+    adapter: Adapter | None = None,
     **changes: Any,
 ) -> CorrectionRecord:
     """Write the record of a fine-tune for `scene` into `folder` and return it."""
@@ -88,11 +89,8 @@ def write_record(
         if tried
         else (),
     )
-    weights = hashlib.sha512(f"{scene}{status}".encode()).digest() * 400
     if tried:
-        (folder / "adapter").mkdir(exist_ok=True)
-        (folder / "adapter" / WEIGHTS_FILE).write_bytes(weights)
-        (folder / "adapter" / CONFIG_FILE).write_text('{"peft_type": "LORA", "r": 8}\n')
+        save_adapter(adapter or small_adapter(f"{scene}{status}"), folder / "adapter")
     fields: dict[str, Any] = {
         "name": canonical_prompt(scene).replace(" ", "-"),
         "prompt": canonical_prompt(scene),
@@ -139,6 +137,18 @@ def write_record(
     record = CorrectionRecord(**(fields | changes))
     record.save(folder)
     return record
+
+
+def small_adapter(
+    text: str, *, paths: Sequence[str] = ("transformer_blocks.0.attn.to_q",), width: int = 32, rank: int = 8
+) -> Adapter:
+    """An adapter whose weights are drawn from `text`, for square Linears of `width` features."""
+    draws = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+    weights = {
+        path: (torch.randn(rank, width, generator=draws), torch.randn(width, rank, generator=draws))
+        for path in paths
+    }
+    return Adapter(rank=rank, alpha=float(rank), weights=weights)
 
 
 def picture(scene: Scene, seed: int, size: int = 64, broken: bool = False) -> torch.Tensor:

@@ -25,20 +25,14 @@ from corrector.registry import (
     register,
 )
 from corrector.registry.record import CONFIG_FILE, WEIGHTS_FILE
+from tests.registry.conftest import NAME, PERSON
 from tests.registry.records import write_record
-
-PERSON = Scene("person", "lying", "grass")
-NAME = "a-person-lying-on-the-grass"
-
-
-@pytest.fixture
-def client(root: Path) -> MlflowClient:
-    return MlflowClient(local_uri(root), local_uri(root))
 
 
 @pytest.fixture
 def corrected(tmp_path: Path) -> Path:
     write_record(tmp_path / "corrected", PERSON, pairs=2, guard_images=1, steps=20)
+    (tmp_path / "corrected" / "review.html").write_text("<p>before and after</p>")
     return tmp_path / "corrected"
 
 
@@ -72,14 +66,18 @@ def test_its_run_holds_parameters_curves_scores_and_images(
     assert run.data.metrics["seconds.training"] == 61.4
     files = {
         item.path
-        for folder in ("", "adapter", "images/before")
+        for folder in ("", "model", "model/adapter_weights", "images/before")
         for item in client.list_artifacts(run.info.run_id, folder)
     }
     assert {
         "record.json",
         "scorecard.json",
         "before_after.png",
-        f"adapter/{WEIGHTS_FILE}",
+        "entry.json",
+        "review.html",
+        "model/MLmodel",
+        "model/README.md",
+        f"model/adapter_weights/{WEIGHTS_FILE}",
         "images/before/001.png",
     } <= files
     scorecard = Path(client.download_artifacts(run.info.run_id, "scorecard.json")).read_text()
@@ -176,14 +174,17 @@ def test_registering_again_moves_no_alias_that_a_reviewer_moved(
     assert register(corrected, tracking_uri=None, root=root).aliases == ("champion",)
 
 
-def test_other_bytes_for_the_same_work_are_another_version(
-    root: Path, corrected: Path, tmp_path: Path
+def test_other_bytes_for_the_same_work_are_refused_and_change_nothing(
+    root: Path, corrected: Path, tmp_path: Path, client: MlflowClient
 ) -> None:
     first = register(corrected, tracking_uri=None, root=root)
     other = write_record(tmp_path / "other", PERSON, "rejected", pairs=2, guard_images=1)
-    second = register(tmp_path / "other", tracking_uri=None, root=root)
-    assert (second.version, second.sha256) == ("2", other.adapter_sha256)
+    with pytest.raises(RegistryError, match=f"{NAME}/1: holds this work.*{other.adapter_sha256}"):
+        register(tmp_path / "other", tracking_uri=None, root=root)
     assert register(corrected, tracking_uri=None, root=root) == first
+    assert len(client.search_model_versions()) == 1
+    client.delete_model_version(NAME, "1")
+    assert register(tmp_path / "other", tracking_uri=None, root=root).version == "2"
 
 
 def test_two_processes_at_once_register_each_prompt_once(tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_changed_bytes_are_refused_and_leave_nothing_behind(
     root: Path, corrected: Path, tmp_path: Path
 ) -> None:
     version = register(corrected, tracking_uri=None, root=root)
-    (kept,) = root.glob(f"artifacts/{version.run_id}/artifacts/adapter/{WEIGHTS_FILE}")
+    (kept,) = root.glob(f"artifacts/{version.run_id}/artifacts/model/adapter_weights/{WEIGHTS_FILE}")
     kept.write_bytes(b"something else")
     with pytest.raises(RegistryError, match="SHA-256"):
         fetch(NAME, "1", tmp_path / "here", tracking_uri=None, root=root)
@@ -271,7 +272,7 @@ def test_what_does_not_exist_is_a_users_error(
     root: Path, corrected: Path, tmp_path: Path, which: str
 ) -> None:
     register(corrected, tracking_uri=None, root=root)
-    with pytest.raises(RegistryError, match=f"{which}.*not found"):
+    with pytest.raises(RegistryError, match=f"{which} not found; it has version 1 and alias candidate"):
         fetch(NAME, which, tmp_path / "here", tracking_uri=None, root=root)
 
 
@@ -299,7 +300,7 @@ def test_hostile_text_is_kept_as_text(root: Path, tmp_path: Path, client: Mlflow
     found = client.get_model_version(version.name, "1")
     assert "<script>" not in found.description
     assert "](javascript" not in found.description
-    assert found.tags["prompt"] == prompt[:5000]
+    assert found.tags["prompt"] == prompt[:4996] + " […]"
 
 
 def test_model_names_keep_slugs_and_never_meet() -> None:
