@@ -6,19 +6,35 @@ Ground floor of the library: knows PyTorch modules, nothing of bases, prompts or
 
 from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError
 from corrector.adapters.bank import AdapterBank
-from corrector.adapters.formats import WEIGHTS_NAME, adapter_bytes, file_sha256, load_adapter, save_adapter
+from corrector.adapters.formats import (
+    FORMATS,
+    PEFT_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+    AdapterFormat,
+    adapter_bytes,
+    convert_adapter,
+    export_adapter,
+    file_sha256,
+    load_adapter,
+    save_adapter,
+)
 from corrector.adapters.layout import Layout, PackedAdapter
 from corrector.adapters.upload import upload
 
 __all__ = [
+    "FORMATS",
+    "PEFT_WEIGHTS_NAME",
     "SD3_TARGETS",
     "WEIGHTS_NAME",
     "Adapter",
     "AdapterBank",
     "AdapterError",
+    "AdapterFormat",
     "Layout",
     "PackedAdapter",
     "adapter_bytes",
+    "convert_adapter",
+    "export_adapter",
     "file_sha256",
     "load_adapter",
     "save_adapter",

@@ -178,7 +178,7 @@ def test_wrong_weights_are_refused_by_name(
     ("config", "names"),
     [
         ({"transformer.r": 8, "transformer.lora_alpha": 8}, "says rank 8, its weights say 4"),
-        ({"transformer.lora_alpha": "much"}, "lora_alpha 'much'"),
+        ({"transformer.lora_alpha": "much"}, "lora_alpha much; expected a number"),
         ({"transformer.lora_alpha": -3}, "alpha is -3"),
         ({"transformer.use_dora": True}, "use_dora=True"),
         ({"transformer.use_rslora": True}, "use_rslora=True"),

@@ -394,6 +394,16 @@ def test_wrong_weights_are_refused_by_file_and_key(
         load_adapter(tmp_path / "wrong.safetensors")
 
 
+def test_a_hostile_name_reaches_no_terminal(tmp_path: Path) -> None:
+    save_file(
+        {f"\x1b[2J{'long' * 10_000}.lora_A.weight": torch.zeros(1, 1)}, tmp_path / "hostile.safetensors"
+    )
+    with pytest.raises(AdapterError, match=r"unexpected weight \\x1b\[2Jlong") as caught:
+        load_adapter(tmp_path / "hostile.safetensors")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
 def test_metadata_that_contradict_the_alphas_are_refused(tmp_path: Path) -> None:
     file = export_adapter(
         adapter_of(small_transformer(), ("attn.to_q",)), tmp_path / "lora.safetensors", "comfyui"

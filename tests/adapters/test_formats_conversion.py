@@ -244,7 +244,7 @@ def test_what_diffusers_saved_with_several_ranks_and_no_alpha_is_read_with_its_e
             r"alpha is -2.0; it must be a positive number \(layer .*attn.to_q\)",
         ),
         ({"lora_alpha": 10**400}, "lora_alpha inf"),
-        ({"r": "4"}, "r '4'; expected a rank"),
+        ({"r": "4"}, "r 4; expected a rank of at least 1"),
     ],
 )
 def test_a_configuration_that_cannot_be_honoured_is_refused(
@@ -275,9 +275,10 @@ def test_every_format_has_its_own_kind_of_destination(tmp_path: Path) -> None:
         AdapterError, match="'kohya' is no format of adapters; expected one of diffusers, peft, comfyui"
     ):
         export_adapter(SMALL, tmp_path / "d", cast(AdapterFormat, "kohya"))
-    for to in ("diffusers", "peft"):
+    folders: tuple[AdapterFormat, ...] = ("diffusers", "peft")
+    for to in folders:
         with pytest.raises(AdapterError, match=rf"d\.safetensors: the format {to} is a folder"):
-            export_adapter(SMALL, tmp_path / "d.safetensors", cast(AdapterFormat, to))
+            export_adapter(SMALL, tmp_path / "d.safetensors", to)
     with pytest.raises(AdapterError, match="the format comfyui is one file"):
         export_adapter(SMALL, tmp_path / "d", "comfyui")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "new folder"]
@@ -296,7 +297,7 @@ def test_two_formats_do_not_share_a_folder(tmp_path: Path) -> None:
     assert_identical(load_adapter(tmp_path / "a" / PEFT_WEIGHTS_NAME), SMALL)
 
 
-def test_headers_of_any_claimed_size_are_refused(tmp_path: Path) -> None:
+def test_headers_of_any_size_are_refused_and_not_written(tmp_path: Path) -> None:
     file = tmp_path / "lora.safetensors"
     for length, names in (
         (9 * 1024**2, "its header of 9,437,184 bytes is more"),
@@ -305,6 +306,8 @@ def test_headers_of_any_claimed_size_are_refused(tmp_path: Path) -> None:
         file.write_bytes(length.to_bytes(8, "little") + b" " * (10 * 1024**2))
         with pytest.raises(AdapterError, match=rf"lora\.safetensors: {names}"):
             load_adapter(file)
+    with pytest.raises(AdapterError, match=r"header would take .* shorten its metadata"):
+        adapter_bytes(Adapter(2, 3.0, SMALL.weights, metadata={"notes": "n" * 9 * 1024**2}))
     file.write_bytes(b"")
     with pytest.raises(AdapterError, match="not readable as safetensors"):
         load_adapter(file)

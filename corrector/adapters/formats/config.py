@@ -1,0 +1,176 @@
+"""PEFT's ``LoraConfig``: what a file's configuration says of rank and alpha, and the one written beside an adapter."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from corrector.adapters.adapter import Adapter, AdapterError
+from corrector.adapters.formats.container import shown
+
+CONFIG_NAME = "adapter_config.json"
+MAX_CONFIG_BYTES = 4 * 1024**2
+
+_DIFFUSERS_KEY = "lora_adapter_metadata"
+_LINEAGE_KEY = "lineage"
+_UNSUPPORTED = (
+    "use_dora",
+    "use_rslora",
+    "use_qalora",
+    "lora_bias",
+    "layer_replication",
+    "modules_to_save",
+)
+_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq")
+_PLAIN_PATTERN = re.compile(r"[\w.]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class StatedConfig:
+    """What a configuration says; what it leaves out is None or empty."""
+
+    rank: int | None = None
+    alpha: float | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Ends of layers' paths -> their own rank; the first that fits counts."""
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    targets: frozenset[str] = frozenset()
+    """Layers, or ends of their paths, that the adapter changes."""
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> "StatedConfig":
+        """Raises :class:`AdapterError` if the configuration is malformed, or is of more than plain LoRA."""
+        for option in _UNSUPPORTED:
+            if config.get(option):
+                raise AdapterError(f"was made with {option}={shown(config[option])}; only plain LoRA is read")
+        if (kind := config.get("peft_type", "LORA")) != "LORA":
+            raise AdapterError(f"is a {shown(kind)} adapter; only plain LoRA is read")
+        start = config.get("init_lora_weights")
+        if isinstance(start, str) and start.lower().startswith(_CHANGES_THE_BASE):
+            raise AdapterError(
+                f"was made with init_lora_weights={shown(start)}, which changes the base too; convert it to plain LoRA "
+                "with save_pretrained(path_initial_model_for_weight_conversion=...)"
+            )
+        targets = config.get("target_modules")
+        listed = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
+        return cls(
+            rank=_rank("r", config["r"]) if "r" in config else None,
+            alpha=_number("lora_alpha", config["lora_alpha"]) if "lora_alpha" in config else None,
+            ranks={key: _rank(key, value) for key, value in _pattern(config, "rank_pattern").items()},
+            alphas={key: _number(key, value) for key, value in _pattern(config, "alpha_pattern").items()},
+            targets=frozenset(targets if listed and targets else ()),
+        )
+
+    def rank_of(self, path: str) -> int | None:
+        """The rank that it states for the layer at ``path``."""
+        return next((rank for end, rank in self.ranks.items() if _ends(path, end)), self.rank)
+
+    def alpha_of(self, path: str) -> float | None:
+        """The alpha that it states for the layer at ``path``."""
+        return next((alpha for end, alpha in self.alphas.items() if _ends(path, end)), self.alpha)
+
+    def leaves_out(self, path: str) -> bool:
+        """Whether it lists the layers that the adapter changes, and not the one at ``path``."""
+        return bool(self.targets) and not any(_ends(path, target) for target in self.targets)
+
+
+def stored_config(path: Path, metadata: Mapping[str, str], *, beside: bool) -> dict[str, Any]:
+    """PEFT's configuration as stored in the file, or else, where ``beside``, next to it; empty if there is none."""
+    if _DIFFUSERS_KEY in metadata:
+        stored = _json_object(metadata[_DIFFUSERS_KEY], f"metadata {_DIFFUSERS_KEY}")
+        return {key.removeprefix("transformer."): value for key, value in stored.items()}
+    config = path.with_name(CONFIG_NAME)
+    if not (beside and config.is_file()):
+        return {}
+    if config.stat().st_size > MAX_CONFIG_BYTES:
+        raise AdapterError(f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES:,} bytes")
+    return _json_object(config.read_text(encoding="utf-8", errors="replace"), CONFIG_NAME)
+
+
+def lineage(metadata: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
+    """Revision of the base, and the adapter's own metadata, as stored by :func:`header_metadata`."""
+    if _LINEAGE_KEY not in metadata:
+        return None, {}
+    stored = _json_object(metadata[_LINEAGE_KEY], f"metadata {_LINEAGE_KEY}")
+    revision, texts = stored.get("base_revision"), stored.get("metadata", {})
+    malformed = not isinstance(texts, dict) or any(not isinstance(value, str) for value in texts.values())
+    if malformed or not (revision is None or isinstance(revision, str)):
+        raise AdapterError(
+            f"metadata {_LINEAGE_KEY} is malformed; expected a base_revision and a metadata object of texts"
+        )
+    return revision, texts
+
+
+def peft_config(adapter: Adapter) -> dict[str, Any]:
+    """The fields of ``peft.LoraConfig`` that say how the weights are applied."""
+    return {
+        "peft_type": "LORA",
+        "r": adapter.rank,
+        "lora_alpha": int(adapter.alpha) if adapter.alpha == int(adapter.alpha) else adapter.alpha,
+        "target_modules": sorted(adapter.weights),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+
+
+def header_metadata(adapter: Adapter) -> dict[str, str]:
+    """What the header of a weights file says beside its tensors, in every format."""
+    config = {f"transformer.{key}": value for key, value in peft_config(adapter).items()}
+    origin = {"base_revision": adapter.base_revision, "metadata": dict(adapter.metadata)}
+    return {
+        "format": "pt",
+        _DIFFUSERS_KEY: json.dumps(config, sort_keys=True),
+        _LINEAGE_KEY: json.dumps(origin, sort_keys=True),
+    }
+
+
+def _rank(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise AdapterError(
+            f"its configuration says {shown(name)} {shown(value)}; expected a rank of at least 1"
+        )
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AdapterError(f"its configuration says {shown(name)} {shown(value)}; expected a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if not isfinite(number):
+        raise AdapterError(f"its configuration says {shown(name)} {number}; expected a finite number")
+    return number
+
+
+def _pattern(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    pattern = config.get(name) or {}
+    if not isinstance(pattern, dict):
+        raise AdapterError(f"its configuration says {name} {shown(pattern)}; expected an object")
+    for key in pattern:
+        if not _PLAIN_PATTERN.fullmatch(key):
+            raise AdapterError(
+                f"its configuration has the {name} {shown(key)}; expected the end of a layer's path, such as attn.to_q, "
+                "not a regular expression"
+            )
+    return pattern
+
+
+def _ends(path: str, end: str) -> bool:
+    return path == end or path.endswith(f".{end}")
+
+
+def _json_object(text: str, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{place} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise AdapterError(f"{place} is not a JSON object")
+    return value

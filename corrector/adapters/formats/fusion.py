@@ -1,0 +1,115 @@
+"""One layer's LoRA between diffusers' layout and the original one, in which q, k and v are one Linear.
+
+Three LoRAs of rank ``r`` are one of rank ``3r`` on the fused layer: their A stacked, their B along a block diagonal.
+That and its inverse move numbers without changing them. A fused LoRA whose B is no such block diagonal, as trainers of
+the fused layer make it, is three that share their A, each with a third of B's rows.
+
+kohya's ``split_qkv`` trains three LoRAs of rank ``r`` and saves them so, but with the alpha of one: its own inference and
+ComfyUI then apply a third of what was trained to q, k and v. A file means here what they make of it.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from corrector.adapters.adapter import AdapterError
+from corrector.adapters.formats import names
+
+
+class LoraFactors(NamedTuple):
+    """LoRA of one Linear: it adds ``(alpha / r) * up @ down @ x``."""
+
+    down: Tensor
+    """``A [r, in]``."""
+    up: Tensor
+    """``B [out, r]``."""
+    alpha: float | None
+    """None where the file does not say."""
+
+
+def split(layer: str, factors: LoraFactors, rank: int | None) -> dict[str, LoraFactors]:
+    """The LoRAs, by diffusers' path, that together do what ``factors`` do on ``layer`` of the original layout.
+
+    ``rank`` is what the file says of its rank, which decides where a fused LoRA of that very rank could be read as three
+    of a third of it. Raises :class:`AdapterError` if the outputs do not divide into q, k and v.
+    """
+    paths = names.diffusers_layers(layer)
+    down, up, alpha = factors
+    if len(paths) == 1:
+        return {paths[0]: LoraFactors(down, _reorder(layer, down, up), alpha)}
+    if up.shape[0] % len(paths):
+        raise AdapterError(
+            f"{names.kohya_layer(layer)} has {up.shape[0]} outputs; q, k and v need a multiple of {len(paths)}: "
+            "the adapter was made for another model"
+        )
+    ups = up.chunk(len(paths))
+    blocks = _diagonal(ups) if down.shape[0] != rank else None
+    if blocks is None:
+        return {path: LoraFactors(down, third, alpha) for path, third in zip(paths, ups, strict=True)}
+    each = None if alpha is None else alpha / len(paths)
+    downs = down.chunk(len(paths))
+    return {
+        path: LoraFactors(down, block, each) for path, down, block in zip(paths, downs, blocks, strict=True)
+    }
+
+
+def fuse(
+    weights: Mapping[str, tuple[Tensor, Tensor]], alpha: float
+) -> dict[str, tuple[Tensor, Tensor, float]]:
+    """LoRAs by diffusers' path -> A, B and alpha by the path in the original layout: the inverse of :func:`split`.
+
+    Where only some of q, k and v have one, the others get zeros; where their dtypes differ, they share the widest.
+    Raises :class:`AdapterError` for a layer that the original layout does not have, and for q, k and v of different
+    sizes.
+    """
+    groups: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+    for path, pair in weights.items():
+        groups.setdefault(names.original_layer(path), {})[path] = pair
+    return {layer: _fuse_one(layer, group, alpha) for layer, group in groups.items()}
+
+
+def _fuse_one(
+    layer: str, group: Mapping[str, tuple[Tensor, Tensor]], alpha: float
+) -> tuple[Tensor, Tensor, float]:
+    paths = names.diffusers_layers(layer)
+    if len(paths) == 1:
+        down, up = group[paths[0]]
+        return down, _reorder(layer, down, up), alpha
+    given = list(group.values())
+    if len({(down.shape, up.shape) for down, up in given}) > 1:
+        raise AdapterError(f"{', '.join(group)} have different sizes; in Stable Diffusion 3 they are equal")
+    first_down, first_up = given[0]
+    absent = (torch.zeros_like(first_down), torch.zeros_like(first_up))
+    downs, ups = zip(*(group.get(path, absent) for path in paths), strict=True)
+    if all(_same_bits(down, first_down) for down, _ in given):
+        return first_down, torch.cat(ups), alpha
+    return torch.cat(downs), torch.block_diag(*ups), alpha * len(paths)
+
+
+def _reorder(layer: str, down: Tensor, up: Tensor) -> Tensor:
+    """``up`` in the other layout's order of outputs: shift and scale change places where they are all there is."""
+    if names.is_shift_and_scale(layer) and up.shape[0] == 2 * down.shape[1]:
+        return torch.cat(up.chunk(2)[::-1])
+    return up
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether they are one tensor stored twice: 0 and -0, though equal, are not."""
+    return one.dtype == other.dtype and torch.equal(
+        one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)
+    )
+
+
+def _diagonal(ups: tuple[Tensor, ...]) -> list[Tensor] | None:
+    """The blocks ``[out, r / 3]`` of stacked rows ``[out, r]`` if all is zero outside a block diagonal, else None."""
+    if ups[0].shape[1] % len(ups):
+        return None
+    blocks = []
+    for number, rows in enumerate(ups):
+        columns = rows.chunk(len(ups), dim=1)
+        if any(bool(block.any()) for other, block in enumerate(columns) if other != number):
+            return None
+        blocks.append(columns[number])
+    return blocks

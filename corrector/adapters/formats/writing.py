@@ -1,0 +1,122 @@
+"""Writing adapters as files for diffusers, PEFT, and ComfyUI with kohya's scripts."""
+
+import hashlib
+import json
+from math import isclose
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from corrector.adapters.adapter import Adapter, AdapterError
+from corrector.adapters.formats import fusion, names
+from corrector.adapters.formats.config import CONFIG_NAME, header_metadata, peft_config
+from corrector.adapters.formats.container import encode, replace_file
+from corrector.adapters.formats.reading import (
+    ALPHA_TOLERANCE,
+    PEFT_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+    load_adapter,
+)
+
+AdapterFormat = Literal["diffusers", "peft", "comfyui"]
+FORMATS: tuple[AdapterFormat, ...] = get_args(AdapterFormat)
+"""What adapters can be written as. The file for ComfyUI is kohya's, which kohya's sd-scripts load as well."""
+
+DIGEST_NAME = WEIGHTS_NAME + ".sha256"
+
+
+def save_adapter(adapter: Adapter, folder: Path) -> Path:
+    """Writes the weights, their configuration and their digest into ``folder``, as diffusers reads them; returns the path
+    of the weights.
+
+    The bytes of the weights file depend on ``adapter`` alone: the same adapter has the same SHA-256
+    everywhere. Every file is replaced in one step, so a reader sees the old adapter or the new one.
+    Raises :class:`AdapterError` if ``folder`` holds an adapter in PEFT's format.
+    """
+    payload = adapter_bytes(adapter)
+    digest = f"{hashlib.sha256(payload).hexdigest()}  {WEIGHTS_NAME}\n"
+    _prepare(folder, other=PEFT_WEIGHTS_NAME)
+    # A digest never stands beside weights that are not its own.
+    (folder / DIGEST_NAME).unlink(missing_ok=True)
+    replace_file(folder / CONFIG_NAME, _config_bytes(adapter))
+    replace_file(folder / WEIGHTS_NAME, payload)
+    replace_file(folder / DIGEST_NAME, digest.encode())
+    return folder / WEIGHTS_NAME
+
+
+def export_adapter(adapter: Adapter, destination: Path, to: AdapterFormat) -> Path:
+    """Writes ``adapter`` in the format ``to``; returns the path of the weights.
+
+    "diffusers"
+        a folder, for ``load_lora_weights``: what :func:`save_adapter` writes.
+    "peft"
+        a folder, for ``PeftModel.from_pretrained`` and ``load_adapter`` on the transformer.
+    "comfyui"
+        one ``.safetensors`` file, for ComfyUI's ``models/loras`` and for kohya's sd-scripts, in kohya's names. diffusers'
+        own file is not enough for them: they would load it without its alpha, or not at all.
+
+    All are replaced in one step, and :func:`load_adapter` reads each back bit for bit. Raises :class:`AdapterError` for
+    an unknown format, a destination of the wrong kind, and, in "comfyui", a layer that has no name there.
+    """
+    if to not in FORMATS:
+        raise AdapterError(f"{to!r} is no format of adapters; expected one of {', '.join(FORMATS)}")
+    if to != "comfyui" and destination.suffix == ".safetensors":
+        raise AdapterError(f"{destination}: the format {to} is a folder; leave out .safetensors")
+    if to == "diffusers":
+        return save_adapter(adapter, destination)
+    payload = adapter_bytes(adapter, to)
+    if to == "peft":
+        _prepare(destination, other=WEIGHTS_NAME)
+        replace_file(destination / CONFIG_NAME, _config_bytes(adapter))
+        replace_file(destination / PEFT_WEIGHTS_NAME, payload)
+        return destination / PEFT_WEIGHTS_NAME
+    if destination.suffix != ".safetensors" or destination.is_dir():
+        raise AdapterError(
+            f"{destination}: the format comfyui is one file; expected a name that ends in .safetensors"
+        )
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(destination, payload)
+    return destination
+
+
+def convert_adapter(source: Path, destination: Path, to: AdapterFormat) -> Path:
+    """Reads an adapter of any format (:func:`load_adapter`) and writes it in another (:func:`export_adapter`)."""
+    return export_adapter(load_adapter(source), destination, to)
+
+
+def adapter_bytes(adapter: Adapter, to: AdapterFormat = "diffusers") -> bytes:
+    """The contents of the weights file in a format, the same bytes for the same adapter."""
+    if to == "comfyui":
+        return encode(_kohya_tensors(adapter), header_metadata(adapter))
+    prefix = "transformer." if to == "diffusers" else "base_model.model."
+    tensors: dict[str, Tensor] = {}
+    for path, (down, up) in adapter.weights.items():
+        tensors[f"{prefix}{path}.lora_A.weight"] = down
+        tensors[f"{prefix}{path}.lora_B.weight"] = up
+    return encode(tensors, header_metadata(adapter))
+
+
+def _kohya_tensors(adapter: Adapter) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for layer, (down, up, alpha) in fusion.fuse(adapter.weights, adapter.alpha).items():
+        name = names.kohya_layer(layer)
+        stored = torch.tensor(alpha, dtype=torch.float32)
+        if not isclose(stored.item(), alpha, rel_tol=ALPHA_TOLERANCE):
+            raise AdapterError(
+                f"alpha {adapter.alpha} is beyond float32, in which the file for ComfyUI holds it"
+            )
+        tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": stored}
+    return tensors
+
+
+def _config_bytes(adapter: Adapter) -> bytes:
+    return (json.dumps(peft_config(adapter), indent=2, sort_keys=True) + "\n").encode()
+
+
+def _prepare(folder: Path, *, other: str) -> None:
+    """Makes ``folder``, unless it is the home of an adapter whose configuration would be overwritten."""
+    if (folder / other).is_file():
+        raise AdapterError(f"{folder}: holds an adapter in another format, {other}; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
