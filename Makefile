@@ -10,13 +10,19 @@ PYTHON3 ?=
 CANDIDATES := $(or $(PYTHON3),python3.11 python3.12 python3.13 python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup correct test lint format type benchmark clean
+.PHONY: help setup correct up down test lint format type benchmark clean
 
 help:  ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 correct: $(READY)  ## correct the example batch (or BATCH=file) on a Ray head of this machine
 	@$(PYTHON) -m cluster.local run -- python -m jobs.correct $(BATCH)
+
+up: $(READY)  ## start object store, MLflow and Ray on this machine; what was in them is there again
+	@$(PYTHON) -m cluster.services up
+
+down: $(READY)  ## stop them; data stays in .servers/
+	@$(PYTHON) -m cluster.services down
 
 # One thread a process: the tests' processes share the cores, and results do not depend on how many there are.
 test: export OMP_NUM_THREADS ?= 1
@@ -38,8 +44,8 @@ type: $(READY)  ## mypy
 benchmark: $(READY)  ## speed of packed training: eight fine-tunes at once against one after another
 	@$(PYTHON) -m tests.benchmarks.training --slots 8 --batch 1 4 --preservation none guard --sequential
 
-clean:  ## remove environment, caches and the local head's state; corrections in runs/ stay
-	@if [ -x $(PYTHON) ]; then $(PYTHON) -m cluster.local stop || true; fi
+clean:  ## remove environment, caches and the local head's state; corrections in runs/ and servers' data in .servers/ stay
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m cluster.services down || true; fi
 	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,8 +24,12 @@ SILENCE_S = 30.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_job(head: Head, command: list[str], *, output: TextIO = sys.stdout) -> int:
+def run_job(
+    head: Head, command: list[str], environment: Mapping[str, str], *, output: TextIO = sys.stdout
+) -> int:
     """Run `command` in the present folder as a job of `head` and return its exit status.
+
+    `environment` is added to the head's for the job and its workers.
 
     The log goes to `output` as it grows. The first interruption (SIGINT, SIGTERM or SIGHUP) stops the job
     through Ray's API, which gives it time to save its state, and is waited for; a second one returns at once.
@@ -34,7 +39,10 @@ def run_job(head: Head, command: list[str], *, output: TextIO = sys.stdout) -> i
     from ray.job_submission import JobSubmissionClient  # reads the environment when it is imported
 
     client = JobSubmissionClient(head.dashboard_url)
-    job = client.submit_job(entrypoint=_entrypoint(command, output))
+    job = client.submit_job(
+        entrypoint=_entrypoint(command, output),
+        runtime_env={"env_vars": dict(environment)} if environment else None,
+    )
     return asyncio.run(_Following(client, job, output).run())
 
 

@@ -17,7 +17,6 @@ CPUs, so lanes share the cores without crowding them; the driver of a job holds 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -26,19 +25,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from cluster import ports, processes
+from cluster.launch import answers, launch
+from cluster.shell import exports
+from cluster.state import PROJECT, locked, tail, write_private
 from corrector.errors import UserError
 
-PROJECT = Path(__file__).resolve().parent.parent
 STATE = PROJECT / ".local"
 OBJECT_STORE_BYTES = 512 * 1024**2
 START_LIMIT_S = 180.0
@@ -114,7 +111,7 @@ def start(options: HeadOptions, *, state: Path = STATE, owned: bool = False) -> 
     state folder runs already, where a port is taken, and where it is not ready in time: then nothing of it is
     left, and the message holds the end of its log.
     """
-    with _locked(state):
+    with locked(state):
         running = _current(state)
         if running is not None and not running.abandoned():
             whose = "" if running.owner is None else f" for the command with pid {running.owner[0]}"
@@ -147,14 +144,26 @@ def start(options: HeadOptions, *, state: Path = STATE, owned: bool = False) -> 
 
 def current(state: Path = STATE) -> Head | None:
     """The head that the state folder tells of, or None; what is left of one that died is cleared away."""
-    with _locked(state):
+    with locked(state):
         return _current(state)
 
 
 def stop(head: Head, *, state: Path = STATE) -> int:
     """End the head and all that runs for it; return how many processes. Its logs go to `state/logs`."""
-    with _locked(state):
+    with locked(state):
         return _clear(head, state)
+
+
+def describe(head: Head) -> str:
+    """Where the head is, what it takes, and how to reach it, for people."""
+    return "\n".join(
+        [
+            f"Ray head at {head.gcs_address}: {processes.summary([head.signs])}",
+            f"dashboard and jobs: {head.dashboard_url} (token in {head.token_file})",
+            "to reach it with `ray` commands and `ray.init()`:",
+            *(f"  {line}" for line in exports(head.environment, unset=())),
+        ]
+    )
 
 
 def _current(state: Path) -> Head | None:
@@ -185,16 +194,12 @@ def _launch(head: Head, options: HeadOptions, taken: set[int], state: Path) -> s
         "num-gpus": options.num_gpus,
     }
     given = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
-    with (state / "head.log").open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--no-monitor", *given],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=PROJECT,
-            env=_environment(head, metrics_port=ports.choose("metrics port", None, taken=taken)),
-            start_new_session=True,  # a Ctrl-C in the terminal is for the caller, who then ends it in order
-        )
+    return launch(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--no-monitor", *given],
+        folder=PROJECT,
+        log=state / "head.log",
+        environment=_environment(head, metrics_port=ports.choose("metrics port", None, taken=taken)),
+    )
 
 
 def _await(head: Head, launcher: subprocess.Popen[bytes], limit_s: float, *, log: Path) -> None:
@@ -205,12 +210,12 @@ def _await(head: Head, launcher: subprocess.Popen[bytes], limit_s: float, *, log
         status = launcher.wait(limit_s)
         if status != 0:
             reason = f"did not start: exit status {status}"
-        elif _answers(head, deadline):
+        elif answers(f"{head.dashboard_url}/api/jobs/", deadline, headers=_authorisation(head)):
             return
     except subprocess.TimeoutExpired:
         launcher.kill()
         launcher.wait()
-    raise UserError(f"the local Ray head {reason}; the end of its log ({log}):\n{_tail(log)}")
+    raise UserError(f"the local Ray head {reason}; the end of its log ({log}):\n{tail(log)}")
 
 
 def _environment(head: Head, *, metrics_port: int) -> dict[str, str]:
@@ -233,19 +238,8 @@ def _environment(head: Head, *, metrics_port: int) -> dict[str, str]:
     }
 
 
-def _answers(head: Head, deadline: float) -> bool:
-    request = urllib.request.Request(  # noqa: S310 - a fixed scheme and host
-        f"{head.dashboard_url}/api/jobs/",
-        headers={"Authorization": f"Bearer {Path(head.token_file).read_text()}"},
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while time.monotonic() < deadline:
-        try:
-            with direct.open(request, timeout=5):
-                return True
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    return False
+def _authorisation(head: Head) -> dict[str, str]:
+    return {"Authorization": f"Bearer {Path(head.token_file).read_text()}"}
 
 
 def _clear(head: Head, state: Path) -> int:
@@ -261,20 +255,14 @@ def _clear(head: Head, state: Path) -> int:
 
 
 def _write(head: Head, state: Path) -> None:
-    partial = state / "head.json.partial"
-    partial.write_text(json.dumps(asdict(head)))
-    partial.replace(state / "head.json")
+    write_private(state / "head.json", json.dumps(asdict(head)))
 
 
 def _token(state: Path) -> Path:
     """The file with the token, made once, that only its owner can read."""
     path = state / "auth_token"
     if not path.exists():
-        partial = state / f"auth_token.{os.getpid()}"
-        partial.touch(mode=0o600, exist_ok=False)
-        partial.write_text(secrets.token_hex(32))
-        partial.replace(path)
-    path.chmod(0o600)
+        write_private(path, secrets.token_hex(32))
     return path
 
 
@@ -282,17 +270,3 @@ def _short_temporary_folder() -> str:
     """The system's temporary folder, or /tmp where its name leaves no room for the names of Ray's sockets."""
     folder = tempfile.gettempdir()
     return folder if len(folder) <= 25 else "/tmp"  # noqa: S108 - a private folder is made inside
-
-
-def _tail(log: Path, lines: int = 25) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-
-
-@contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    """One command at a time starts or stops the head of a state folder."""
-    state.mkdir(parents=True, exist_ok=True)
-    state.chmod(0o700)
-    with (state / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

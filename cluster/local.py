@@ -4,20 +4,22 @@
     python -m cluster.local start | status | stop
 
 `run` submits a command as a Ray job, follows it and exits with its status. It uses the head that `start` left
-running, or starts one for the duration of the job.
+running, or starts one for the duration of the job. Where `python -m cluster.services up` has left an object store
+and MLflow, the job uses these, unless the environment names others.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import os
 import signal
 import sys
 from pathlib import Path
 
 from cluster import head as heads
-from cluster import processes
-from cluster.head import Head, HeadOptions
+from cluster import services
+from cluster.head import HeadOptions
+from cluster.state import SERVERS_FOLDER
 from corrector.errors import UserError
 
 
@@ -37,7 +39,7 @@ def _start(options: argparse.Namespace) -> int:
     running = heads.current(options.state)
     if running is None or running.abandoned():
         running = heads.start(_head_options(options), state=options.state)
-    _describe(running)
+    print(heads.describe(running))
     return 0
 
 
@@ -56,7 +58,7 @@ def _status(options: argparse.Namespace) -> int:
     if running is None:
         print("no local head is running")
         return 3
-    _describe(running)
+    print(heads.describe(running))
     return 0
 
 
@@ -66,17 +68,28 @@ def _run(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise UserError("run: no command; write it after `--`, as in `run -- python -m jobs.correct BATCH`")
+    environment = _environment_of_services(options)
     running = heads.current(options.state)
     if running is not None and running.owner is None:
-        return run_job(running, command)
+        return run_job(running, command, environment)
     _interrupt_on_termination()
     print("cluster: starting a local Ray head", file=sys.stderr, flush=True)
     own = heads.start(_head_options(options), state=options.state, owned=True)
     try:
         print(f"cluster: ready; dashboard at {own.dashboard_url}", file=sys.stderr, flush=True)
-        return run_job(own, command)
+        return run_job(own, command, environment)
     finally:
         heads.stop(own, state=options.state)
+
+
+def _environment_of_services(options: argparse.Namespace) -> dict[str, str]:
+    """What the job is told of the running services, which are named to the user."""
+    running = services.current(states=services.States(options.services, options.state))
+    environment = running.environment_beside(os.environ)
+    for name, value in running.environment.items():
+        if name.endswith(("_URI", "_URL")) and environment[name] == value:
+            print(f"cluster: {name}={value}", file=sys.stderr, flush=True)
+    return environment
 
 
 def _interrupt_on_termination() -> None:
@@ -87,16 +100,6 @@ def _interrupt_on_termination() -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
-
-
-def _describe(head: Head) -> None:
-    running = processes.find(head.signs)
-    mebibytes = processes.memory(running) >> 20
-    print(f"local Ray head at {head.gcs_address}: {len(running)} processes, {mebibytes} MiB")
-    print(f"dashboard and jobs: {head.dashboard_url} (token in {head.token_file})")
-    print("to reach it with `ray` commands and `ray.init()`:")
-    for name, value in head.environment.items():
-        print(f"  export {name}={shlex.quote(value)}")
 
 
 def _head_options(options: argparse.Namespace) -> HeadOptions:
@@ -151,6 +154,12 @@ def _parser() -> argparse.ArgumentParser:
         run=_stop
     )
     run = commands.add_parser("run", parents=[state, head], help="run a command as a job and follow it")
+    run.add_argument(
+        "--services",
+        type=Path,
+        default=SERVERS_FOLDER,
+        help="state folder of the object store and MLflow that the job may use (default: %(default)s)",
+    )
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
     run.set_defaults(run=_run)
     return parser

@@ -12,37 +12,34 @@ It has no versioning, tagging or encryption of its own, and no daemons that repl
 from __future__ import annotations
 
 import argparse
-import fcntl
 import importlib.util
 import json
 import os
 import secrets
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from cluster import ports, processes
-from cluster.head import PROJECT
-from cluster.object_store_configuration import (
-    ACCOUNT,
-    DEVICE,
-    REGION,
-    SERVERS,
-    write_configuration,
-    write_private,
-)
+from cluster.launch import await_listening, launch
+from cluster.object_store_configuration import ACCOUNT, DEVICE, REGION, SERVERS, write_configuration
+from cluster.shell import exports
+from cluster.state import SERVERS_FOLDER, locked, secrets_of, tail, write_private
 from corrector.errors import UserError
 
-STATE = PROJECT / "registry" / "objects"
+STATE = SERVERS_FOLDER / "objects"
 START_LIMIT_S = 60.0
+# What somebody's environment may hold and what would lead S3 programs elsewhere.
+ELSEWHERE = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "MLFLOW_S3_ENDPOINT_URL",
+)
 
 _MODULES = {
     "account": "swift.account.server",
@@ -106,7 +103,7 @@ def start(
     """
     _require_swift()
     state = state.resolve()
-    with _locked(state):
+    with locked(state):
         running = _current(state)
         if running is not None:
             if port not in (None, running.port):
@@ -125,7 +122,17 @@ def start(
         write_configuration(state / "conf", state / "data", chosen, access_key, secret_key)
         write_private(state / "store.json", json.dumps({"mark": store.mark, "port": store.port}))
         try:
-            _await({name: _launch(store, name, state) for name in SERVERS}, chosen, state, start_limit_s)
+            deadline = time.monotonic() + start_limit_s
+            launched = {name: _launch(store, name, state) for name in SERVERS}
+            for name, server_process in launched.items():
+                await_listening(
+                    f"the object store's {name} server",
+                    server_process,
+                    chosen[name],
+                    log=_log(state, name),
+                    limit_s=start_limit_s,
+                    deadline=deadline,
+                )
             _enter_pending(state)
         except BaseException:
             _clear(store, state)
@@ -137,13 +144,13 @@ def current(state: Path = STATE) -> ObjectStore | None:
     """The object store that runs on the state folder, or None; what is left of one that died is cleared away."""
     if not (state / "store.json").exists():
         return None
-    with _locked(state):
+    with locked(state):
         return _current(state)
 
 
 def stop(store: ObjectStore, *, state: Path = STATE) -> int:
     """End the object store; return how many processes there were. Data and keys stay."""
-    with _locked(state):
+    with locked(state):
         return _clear(store, state)
 
 
@@ -167,66 +174,24 @@ def _clear(store: ObjectStore, state: Path) -> int:
 
 
 def _launch(store: ObjectStore, server: str, state: Path) -> subprocess.Popen[bytes]:
-    logs = state / "logs"
-    logs.mkdir(exist_ok=True)
-    with (logs / f"{server}.log").open("wb") as output:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                _MODULES[server],
-                str(state / "conf" / f"{server}.conf"),
-                "--verbose",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=state,
-            env={**os.environ, processes.MARK: store.signs(server).mark},
-            start_new_session=True,  # a Ctrl-C in the terminal is not for the store
-        )
-
-
-def _await(
-    servers: Mapping[str, subprocess.Popen[bytes]],
-    listening: Mapping[str, int],
-    state: Path,
-    limit_s: float,
-) -> None:
-    """Return once every server listens at its port; raise UserError if that takes longer than `limit_s` seconds."""
-    deadline = time.monotonic() + limit_s
-    for name, server in servers.items():
-        while not _listens(server.pid, listening[name]):
-            if server.poll() is not None:
-                reason = f"did not start: exit status {server.returncode}"
-            elif time.monotonic() > deadline:
-                reason = f"was not ready within {limit_s:g} s"
-            else:
-                time.sleep(0.02)
-                continue
-            log = state / "logs" / f"{name}.log"
-            raise UserError(
-                f"the object store's {name} server {reason}; the end of its log ({log}):\n{_tail(log)}"
-            )
-
-
-def _listens(pid: int, port: int) -> bool:
-    try:
-        connections = psutil.Process(pid).net_connections(kind="tcp")
-    except psutil.Error:
-        return False
-    return any(
-        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-        for connection in connections
+    configuration = state / "conf" / f"{server}.conf"
+    return launch(
+        [sys.executable, "-P", "-m", _MODULES[server], str(configuration), "--verbose"],
+        folder=state,
+        log=_log(state, server),
+        environment={**os.environ, processes.MARK: store.signs(server).mark},
     )
+
+
+def _log(state: Path, server: str) -> Path:
+    return state / "logs" / f"{server}.log"
 
 
 def _enter_pending(state: Path) -> None:
     """Enter into their buckets' listings the objects of which a server, when it was killed, still owed the entry."""
     if not any((state / "data" / DEVICE).glob("async_pending*/*/*")):
         return
-    log = state / "logs" / "updater.log"
+    log = _log(state, "updater")
     with log.open("wb") as output:
         ended = subprocess.run(
             [sys.executable, "-P", "-c", _UPDATER, str(state / "conf" / "object.conf")],
@@ -238,22 +203,18 @@ def _enter_pending(state: Path) -> None:
         )
     if ended.returncode != 0:
         raise UserError(
-            f"the object store cannot complete its listings; the end of its log ({log}):\n{_tail(log)}"
+            f"the object store cannot complete its listings; the end of its log ({log}):\n{tail(log)}"
         )
 
 
 def _keys(state: Path) -> tuple[str, str]:
     """Access key and secret key of the state folder, made once, in a file that only its owner can read."""
-    path = state / "keys.json"
-    if not path.exists():
-        keys = {"access_key": f"{ACCOUNT}:{secrets.token_hex(8)}", "secret_key": secrets.token_hex(20)}
-        write_private(path, json.dumps(keys))
-    keys = json.loads(path.read_text())
+    keys = secrets_of(
+        state,
+        "keys.json",
+        lambda: {"access_key": f"{ACCOUNT}:{secrets.token_hex(8)}", "secret_key": secrets.token_hex(20)},
+    )
     return keys["access_key"], keys["secret_key"]
-
-
-def _tail(log: Path, lines: int = 25) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _require_swift() -> None:
@@ -264,22 +225,12 @@ def _require_swift() -> None:
         )
 
 
-@contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    """One command at a time starts or stops the object store of a state folder."""
-    state.mkdir(parents=True, exist_ok=True)
-    state.chmod(0o700)
-    with (state / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit status (2: the user can put it right, 3: no object store is running)."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "start":
-            _describe(start(state=options.state, port=options.port), options.state)
+            print(describe(start(state=options.state, port=options.port), options.state))
             return 0
         running = current(options.state)
         if running is None:
@@ -289,11 +240,9 @@ def main(arguments: list[str] | None = None) -> int:
             ended = stop(running, state=options.state)
             print(f"stopped the object store: {ended} processes ended, data kept in {options.state / 'data'}")
         elif options.command == "status":
-            _describe(running, options.state)
+            print(describe(running, options.state))
         else:
-            print("unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL_S3 AWS_REGION")
-            for name, value in running.environment.items():
-                print(f"export {name}={shlex.quote(value)}")
+            print("\n".join(exports(running.environment, unset=ELSEWHERE)))
         return 0
     except UserError as error:
         print(f"object store: {error}", file=sys.stderr)
@@ -302,13 +251,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _describe(store: ObjectStore, state: Path) -> None:
-    running = [process for server in SERVERS for process in processes.find(store.signs(server))]
-    print(
-        f"object store at {store.endpoint}: {len(running)} processes, {processes.memory(running) >> 20} MiB, "
-        f"data in {state / 'data'}"
-    )
-    print('to use it: eval "$(python -m cluster.object_store env)"')
+def describe(store: ObjectStore, state: Path) -> str:
+    """Where the store is, what it takes, and where its data lies, for people."""
+    taken = processes.summary(map(store.signs, SERVERS))
+    return f"object store at {store.endpoint}: {taken}, data in {state / 'data'}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.ports import LOOPBACK
+from cluster.state import write_private
 from corrector.errors import UserError
 
 ACCOUNT = "corrector"
@@ -153,14 +154,6 @@ def write_configuration(
     write_private(
         folder / "proxy.conf", _COMMON.format(loopback=LOOPBACK, port=ports["proxy"], folder=folder) + proxy
     )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write `text` to a file that is whole or not there, and that only its owner reads."""
-    partial = path.with_suffix(".partial")
-    partial.touch(mode=0o600)
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _write_ring(folder: Path, server: str, port: int) -> None:

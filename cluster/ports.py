@@ -36,8 +36,7 @@ def choose(purpose: str, wanted: int | None, *, taken: set[int]) -> int:
         raise UserError(f"{purpose} {wanted}: not a port from 1024 to 65535")
     elif wanted in taken or not is_free(wanted):
         raise UserError(
-            f"{purpose} {wanted} is taken on {LOOPBACK}{_holder(wanted)}: "
-            "choose another, or leave the option out"
+            f"{purpose} {wanted} is taken on {LOOPBACK}{_holder(wanted)}: choose another by its option"
         )
     else:
         port = wanted

@@ -1,4 +1,4 @@
-"""The processes of one local head: told from everyone else's by what they carry, ended by their pids.
+"""The processes of one server: told from everyone else's by what they carry, ended by their pids.
 
 Parentage and process groups do not tell them: `ray start` leaves orphans, and every job's driver is a session
 of its own. No single sign is on all of them either: Ray's workers write their title over their environment.
@@ -15,25 +15,25 @@ from pathlib import Path
 
 import psutil
 
-MARK = "PROMPT_CORRECTOR_LOCAL_HEAD"
-GRACE_S = 8.0
-RAY_GRACE_S = 0.5
+MARK = "PROMPT_CORRECTOR_SERVER"
+DRIVER_GRACE_S = 8.0
+SERVER_GRACE_S = 0.5
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What tells the processes of one head.
+    """What tells the processes of one server.
 
     `mark` is inherited in the environment, by servers, drivers and whatever these start. `session` is the
-    session (as of setsid) in which Ray's workers and agents stay, whose titles begin with "ray::"; None while
-    it is not known yet.
+    session (as of setsid) in which Ray's workers and agents stay, whose titles begin with "ray::"; None where
+    there are none, or while it is not known yet.
     """
 
     mark: str
     session: int | None
 
     def on(self, process: psutil.Process) -> bool:
-        """Whether the process lives and belongs to the head."""
+        """Whether the process lives and belongs to the server."""
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 return False
@@ -57,19 +57,20 @@ def find(signs: Signs) -> list[psutil.Process]:
     return [process for process in found.values() if _is_running(process)]
 
 
-def end(signs: Signs) -> int:
+def end(signs: Signs, *, grace_s: float = SERVER_GRACE_S) -> int:
     """End every process that bears the signs; return how many there were.
 
-    Drivers and what they started come first and have GRACE_S to end in order. Then Ray, which has nothing to
-    save, and whose raylet, asked to end together with its GCS, waits for that for more than 8 s. Looks again
-    until nothing is left, since a dying raylet may still have been starting a worker.
+    Drivers of Ray's jobs and what they started come first and have DRIVER_GRACE_S to end in order. Then the
+    servers, which have `grace_s` seconds: Ray has nothing to save, and its raylet, asked to end together with its
+    GCS, waits for that for more than 8 s. Looks again until nothing is left, since a dying raylet may still have
+    been starting a worker.
     """
     found = find(signs)
     ended = {process.pid for process in found}
-    _end([process for process in found if _is_of_a_driver(process)], GRACE_S)
+    _end([process for process in found if _is_of_a_driver(process)], DRIVER_GRACE_S)
     while found := find(signs):
         ended |= {process.pid for process in found}
-        _end(found, RAY_GRACE_S)
+        _end(found, grace_s)
     return len(ended)
 
 
@@ -90,6 +91,12 @@ def memory(processes: Iterable[psutil.Process]) -> int:
             usage = process.memory_full_info()
             total += getattr(usage, "pss", usage.rss)
     return total
+
+
+def summary(signs: Iterable[Signs]) -> str:
+    """How many processes bear one of the signs and how much memory they hold, for people."""
+    found = [process for each in signs for process in find(each)]
+    return f"{len(found)} process{'' if len(found) == 1 else 'es'}, {memory(found) >> 20} MiB"
 
 
 def _environment(process: psutil.Process) -> bytes:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.mlflow_server import mlflow_server
 from tests.object_store import object_store, s3
 
-__all__ = ["object_store", "s3"]
+__all__ = ["mlflow_server", "object_store", "s3"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -127,7 +127,7 @@ def test_everything_is_there_again_after_down_and_up(states: States, tmp_path: P
     assert status.returncode == 3 and "MLflow is not running" in status.stdout
     assert run("env", states=states).returncode == 3
 
-    assert run("up", f"--mlflow-port={before.mlflow.port}", states=states).returncode == 0
+    assert run("up", states=states).returncode == 0
     exports = run("env", states=states).stdout
     read = subprocess.run(
         ["sh", "-c", f'{exports}\n"$0" -c "$1"', sys.executable, READ],
@@ -146,10 +146,11 @@ def test_mlflow_follows_an_object_store_that_was_started_anew(states: States, tm
     object_store.stop(before.store, state=states.objects)
     moved = object_store.start(state=states.objects)
     assert moved.port != before.store.port
-    up = run("up", f"--mlflow-port={before.mlflow.port}", states=states)
+    up = run("up", states=states)
     assert up.returncode == 0, up.stderr
     after = services.current(states=states)
     assert after.mlflow and after.mlflow.s3_endpoint == moved.endpoint
+    assert after.mlflow.port == before.mlflow.port
     environment = without_registries(tmp_path) | after.mlflow.environment
     assert python("-c", READ, environment=environment).stdout == "weights\n"
 
