@@ -21,6 +21,8 @@ from corrector.evaluation import GuardImages, default_extractors, score
 from corrector.exemplars import to_tensor
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
 from corrector.registry.record import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord, GuardSamples
+from corrector.registry.runs import REVIEW_PAGE
+from corrector.report import write_report
 from jobs.arms import DECODED_FILE, SAMPLED_FILE, Arms, read_decoded, read_sampled
 from jobs.preparation import bound_threads
 from jobs.run_folder import PromptFolder, remove_folder
@@ -80,8 +82,12 @@ def score_prompt(task: ScoringTask) -> None:
         curve=sampled["curve"],
         seconds=seconds | {"scoring": round(time.monotonic() - started, 2)},
     )
-    remove_folder(folder.record)
     record.save(folder.sampled)
+    job = {"base": record.base_name, "base revision": record.base_revision, "work": record.work_id}
+    write_report(
+        [(folder.sampled, record)], folder.sampled / REVIEW_PAGE, title=f"Review: {record.name}", job=job
+    )
+    remove_folder(folder.record)
     folder.sampled.rename(folder.record)
     for name in (SAMPLED_FILE, DECODED_FILE):
         (folder.record / name).unlink()

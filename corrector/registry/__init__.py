@@ -1,25 +1,36 @@
-"""Where finished prompts are kept: records on disk (`record`) and their versions in MLflow (`versions`).
+"""Where finished prompts are kept: records on disk (`record`), their versions in MLflow (`versions`), their `review`.
 
-An adapter in the registry is immutable, addressed by name, version and SHA-256, and carries its lineage.
+An adapter in the registry is immutable, addressed by name, version and SHA-256, and carries its lineage. Aliases are the
+review: `candidate` is set when it is registered, `champion` by a reviewer, here, with `python -m corrector.registry`, or in
+MLflow's own pages; `history` tells who did what, and `events` what changes. `verify` and `collect` look after what is kept.
 MLflow is imported only when the registry is opened.
 """
 
 from corrector.registry.record import CorrectionRecord, CurvePoint, GuardSamples, RecordError, RecordImages
+from corrector.registry.references import CANDIDATE, CHAMPION, Reference, Version, model_name
+from corrector.registry.review import promote, reject, rollback
 from corrector.registry.store import RegistryError, local_uri, prepare
-from corrector.registry.versions import CANDIDATE, RegisteredVersion, fetch, model_name, register
+from corrector.registry.versions import RegisteredVersion, export, fetch, register
 
 __all__ = [
     "CANDIDATE",
+    "CHAMPION",
     "CorrectionRecord",
     "CurvePoint",
     "GuardSamples",
     "RecordError",
     "RecordImages",
+    "Reference",
     "RegisteredVersion",
     "RegistryError",
+    "Version",
+    "export",
     "fetch",
     "local_uri",
     "model_name",
     "prepare",
+    "promote",
     "register",
+    "reject",
+    "rollback",
 ]

@@ -1,89 +1,105 @@
-"""What MLflow keeps of one record: a run with parameters, metrics and tags, and the folder as artifacts."""
+"""What MLflow keeps of one record: a run with parameters, metrics and tags, and its files as artifacts.
+
+record.json  scorecard.json  entry.json  before_after.png  review.html  images/  model/ (see `model_folder`)
+"""
 
 from __future__ import annotations
 
 import json
-import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
 from corrector.evaluation.scorecard import Scorecard
-from corrector.registry.record import ADAPTER_FOLDER, IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
-from corrector.registry.store import Store
+from corrector.registry.model_folder import MODEL_FOLDER, write_model
+from corrector.registry.record import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
+from corrector.registry.store import RegistryError, Store
+from corrector.registry.tags import SHA256, STATUS, WORK_ID, cut, describe, record_tags, safe_key
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 EXPERIMENT = "corrections"
+BEGAN = "registration_began"
+"""When a run was made; its start and end times are those of the work."""
+REVIEW_PAGE = "review.html"
+"""The gallery for reviewers, where a record's folder has one."""
+SHEET_FILE = "before_after.png"
+SCORECARD_FILE = "scorecard.json"
+ENTRY_FILE = "entry.json"
+
 _METRICS_PER_BATCH = 1000
 _PARAMETERS_PER_BATCH = 100
-_TAG_LENGTH = 5000
 _NAME_LENGTH = 250
 _SHEET_COLUMNS = 8
 _SHEET_CELL = 256
 
 
-def log_run(store: Store, record: CorrectionRecord, folder: Path) -> Run:
-    """The finished run of `record`, made, or completed where an earlier attempt stopped half-way.
+def log_run(store: Store, record: CorrectionRecord, folder: Path) -> tuple[str, bool]:
+    """The identity of a finished run of `record`, and whether this process wrote it.
 
-    A failed prompt's run ends as FAILED, any other as FINISHED; a run that has ended is not written again.
+    A run has one writer at a time: one that has ended is used as it is, and one that an interrupted attempt left is completed
+    only where nobody else can be at work on it, in the local form; with a server, it is left to `collect`. A failed prompt's
+    run ends as FAILED, any other as FINISHED.
     """
     experiment = _experiment(store)
     run = _find_run(store, experiment, record)
-    if run is None:
+    if run is not None and run.info.status != "RUNNING":
+        return str(run.info.run_id), False
+    if run is None or not store.is_exclusive:
         run = store.client.create_run(
             experiment,
             start_time=_milliseconds(record) - round(1000 * sum(record.seconds.values())),
-            tags=run_tags(record),
+            tags=record_tags(record)
+            | {"mlflow.note.content": describe(record), BEGAN: datetime.now(UTC).isoformat()},
             run_name=record.name[:_NAME_LENGTH],
         )
-    if run.info.status == "RUNNING":
-        run_id = run.info.run_id
-        parameters = _parameters(record)
-        for chunk in _chunks(parameters, _PARAMETERS_PER_BATCH):
-            store.client.log_batch(run_id, params=chunk)
-        for chunk in _chunks(_metrics(record), _METRICS_PER_BATCH):
-            store.client.log_batch(run_id, metrics=chunk)
-        _log_files(store, run_id, record, folder)
-        status = "FAILED" if record.status == "failed" else "FINISHED"
-        store.client.set_terminated(run_id, status=status, end_time=_milliseconds(record))
-    return run
+    run_id = str(run.info.run_id)
+    for chunk in _chunks(_parameters(record), _PARAMETERS_PER_BATCH):
+        store.client.log_batch(run_id, params=chunk)
+    for chunk in _chunks(_metrics(record), _METRICS_PER_BATCH):
+        store.client.log_batch(run_id, metrics=chunk)
+    _log_files(store, run_id, record, folder)
+    status = "FAILED" if record.status == "failed" else "FINISHED"
+    store.client.set_terminated(run_id, status=status, end_time=_milliseconds(record))
+    return run_id, True
 
 
-def run_tags(record: CorrectionRecord) -> dict[str, str]:
-    """What people and programs filter on, the same on a run and its version; record.json holds it uncut."""
-    tags = {
-        "work_id": record.work_id,
-        "recorded": record.created.isoformat(),
-        "status": record.status,
-        "prompt": record.prompt,
-        "base": record.base_reference,
-        "base_name": record.base_name,
-        "base_revision": record.base_revision,
-        "adapter_sha256": record.adapter_sha256 or "",
-        "error": record.error or "",
-        "mlflow.note.content": describe(record),
-    }
-    for name, value in record.lineage.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        tags[f"lineage.{_key(name)}"] = text
-    return {name: value[:_TAG_LENGTH] for name, value in tags.items() if value}
+def delete_run(store: Store, run_id: str) -> None:
+    """Delete a run: first its artifacts, so that one that is interrupted is found again."""
+    delete_artifacts(store, run_id)
+    store.client.delete_run(run_id)
 
 
-def describe(record: CorrectionRecord) -> str:
-    """The verdict in Markdown, as MLflow's pages show it; whatever came from users is escaped."""
-    lines = [f"**{record.status}**: {_escape(record.prompt)}", ""]
-    if record.error:
-        lines += [_escape(record.error), ""]
-    checks = record.scorecard.verdict.reasons if record.scorecard else ()
-    for check in sorted(checks, key=lambda check: check.passed):
-        verdict = "passed" if check.passed else "**not passed**"
-        lines.append(f"- {verdict}: {_escape(check.name)}: {_escape(check.detail)}")
-    return "\n".join(lines).strip()[:_TAG_LENGTH]
+def delete_artifacts(store: Store, run_id: str) -> None:
+    """Delete all artifacts of a run."""
+    if store.artifacts is not None:
+        # MLflow decodes the folder's name twice here, and finds none where it holds a percent sign.
+        address = store.client.get_run(run_id).info.artifact_uri
+        folder = Path(unquote(urlsplit(address).path))
+        if folder.parent.name != run_id:
+            raise RegistryError(f"run {run_id}: its artifacts are said to lie in {folder}; not deleted")
+        shutil.rmtree(folder, ignore_errors=True)
+    elif has_artifacts(store, run_id):
+        _repository(store, run_id).delete_artifacts()
+
+
+def has_artifacts(store: Store, run_id: str) -> bool:
+    """Whether a run, which may have been deleted, has any artifacts."""
+    return bool(_repository(store, run_id).list_artifacts())
+
+
+def _repository(store: Store, run_id: str) -> Any:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    address = store.client.get_run(run_id).info.artifact_uri
+    return get_artifact_repository(address, tracking_uri=store.uri, registry_uri=store.uri)
 
 
 def _experiment(store: Store) -> str:
@@ -103,16 +119,14 @@ def _experiment(store: Store) -> str:
 
 
 def _find_run(store: Store, experiment: str, record: CorrectionRecord) -> Run | None:
-    same = {"work_id": record.work_id, "status": record.status}
+    same = {WORK_ID: record.work_id, STATUS: record.status}
     if record.status == "failed":
         same["recorded"] = record.created.isoformat()
     else:
-        same["adapter_sha256"] = record.adapter_sha256 or ""
+        same[SHA256] = record.adapter_sha256 or ""
     condition = " and ".join(f"tags.{key} = '{value}'" for key, value in same.items())
-    found = store.client.search_runs(
-        [experiment], condition, order_by=["attributes.start_time"], max_results=1
-    )
-    return found[0] if found else None
+    found = store.client.search_runs([experiment], condition, order_by=["attributes.start_time"])
+    return min(found, key=lambda run: run.info.status == "RUNNING", default=None)
 
 
 def _parameters(record: CorrectionRecord) -> list[Any]:
@@ -120,7 +134,7 @@ def _parameters(record: CorrectionRecord) -> list[Any]:
 
     chosen = {"prompt": record.prompt, "base": record.base_reference}
     chosen |= record.entry.get("hyperparameters") or {}
-    return [Param(_key(name), str(value)) for name, value in chosen.items()]
+    return [Param(safe_key(name), cut(str(value))) for name, value in chosen.items()]
 
 
 def _metrics(record: CorrectionRecord) -> list[Metric]:
@@ -133,8 +147,8 @@ def _metrics(record: CorrectionRecord) -> list[Metric]:
         for name, value in point.model_dump(exclude={"step"}).items()
         if value is not None
     ]
-    found += [Metric(f"seconds.{_key(stage)}", value, at, 0) for stage, value in record.seconds.items()]
-    found += [Metric(_key(name), value, at, 0) for name, value in _scores(record.scorecard).items()]
+    found += [Metric(f"seconds.{safe_key(stage)}", value, at, 0) for stage, value in record.seconds.items()]
+    found += [Metric(safe_key(name), value, at, 0) for name, value in _scores(record.scorecard).items()]
     return found
 
 
@@ -171,19 +185,23 @@ def _scores(card: Scorecard | None) -> dict[str, float]:
 
 
 def _log_files(store: Store, run_id: str, record: CorrectionRecord, folder: Path) -> None:
-    for part in (ADAPTER_FOLDER, IMAGES_FOLDER):
-        if (folder / part).is_dir():
-            store.client.log_artifacts(run_id, str(folder / part), part)
-    store.client.log_artifact(run_id, str(folder / RECORD_FILE))
+    if (folder / IMAGES_FOLDER).is_dir():
+        store.client.log_artifacts(run_id, str(folder / IMAGES_FOLDER), IMAGES_FOLDER)
+    for file in (RECORD_FILE, REVIEW_PAGE):
+        if (folder / file).is_file():
+            store.client.log_artifact(run_id, str(folder / file))
     with tempfile.TemporaryDirectory() as temporary:
         extra = Path(temporary)
+        entry = json.dumps(record.entry, indent=2, ensure_ascii=False) + "\n"
+        (extra / ENTRY_FILE).write_text(entry, encoding="utf-8")
         if record.scorecard is not None:
-            (extra / "scorecard.json").write_text(
-                record.scorecard.model_dump_json(indent=2) + "\n", encoding="utf-8"
-            )
+            card = record.scorecard.model_dump_json(indent=2) + "\n"
+            (extra / SCORECARD_FILE).write_text(card, encoding="utf-8")
         sheet = _before_after_sheet(record, folder)
         if sheet is not None:
-            sheet.save(extra / "before_after.png")
+            sheet.save(extra / SHEET_FILE)
+        if record.adapter_sha256 is not None:
+            write_model(record, folder, extra / MODEL_FOLDER)
         store.client.log_artifacts(run_id, str(extra))
 
 
@@ -220,13 +238,3 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def _milliseconds(record: CorrectionRecord) -> int:
     return round(record.created.timestamp() * 1000)
-
-
-def _key(name: Any) -> str:
-    """A name that MLflow takes as the key of a parameter, metric or tag."""
-    return re.sub(r"[^\w\- ]", "_", str(name), flags=re.ASCII).strip() or "_"
-
-
-def _escape(text: str) -> str:
-    """Text of users inside Markdown, on one line."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|&~])", r"\\\1", " ".join(text.split()))

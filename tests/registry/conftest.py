@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from corrector.base.embedded.world import Scene
 from corrector.registry import RegisteredVersion, local_uri, prepare, register
-from tests.registry.records import Status, write_record
+from tests.registry.records import Status, small_adapter, write_record
 
 PERSON = Scene("person", "lying", "grass")
 NAME = "a-person-lying-on-the-grass"
@@ -41,12 +41,17 @@ def client(root: Path) -> MlflowClient:
 @pytest.fixture
 def registered(root: Path, tmp_path: Path) -> Registering:
     """`registered(seed, status)`: another version of NAME in `root`, from work of its own."""
-    from tests.registry.records import small_adapter
 
     def make(seed: int, status: Status = "corrected", **changes: Any) -> RegisteredVersion:
         folder = tmp_path / f"record-{seed}"
         adapter = small_adapter(f"{PERSON}{seed}")
-        options = {"pairs": 2, "guard_images": 1, "steps": 10, "work_id": f"work-{seed}", "adapter": adapter}
+        options: dict[str, Any] = {
+            "pairs": 2,
+            "guard_images": 1,
+            "steps": 10,
+            "work_id": f"work-{seed}",
+            "adapter": adapter,
+        }
         write_record(folder, PERSON, status, **(options | changes))
         return register(folder, tracking_uri=None, root=root)
 

@@ -84,7 +84,7 @@ def test_a_poll_that_fails_loses_nothing(registered: Registering, root: Path, cl
     ],
 )
 def test_a_signed_webhook_is_an_event(
-    entity: str, action: str, data: dict[str, str], expected: tuple[str, str | None, str | None]
+    entity: str, action: str, data: dict[str, Any], expected: tuple[str, str | None, str | None]
 ) -> None:
     event = verify_webhook(*request(entity, action, name="x", **data), SECRET)
     assert event is not None

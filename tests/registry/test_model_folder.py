@@ -102,7 +102,13 @@ def test_the_environment_is_that_of_the_training(tmp_path: Path) -> None:
 def test_the_card_tells_what_why_and_how_well(tmp_path: Path) -> None:
     record = write_record(tmp_path, PERSON, pairs=2, guard_images=1)
     card = model_card(record)
-    for fact in ("image quality", "The gate passed it", record.adapter_sha256 or "", "## Licence"):
+    for fact in (
+        "image quality",
+        "The gate passed it",
+        record.adapter_sha256 or "",
+        f"models:/{NAME}@",
+        "## Licence",
+    ):
         assert fact in card
     assert r"| fid\_opennsfw | 133.8 | 53.8 | -80 \[-111.4, -51.8\] | 2 against 8 |" in card
 

@@ -1,0 +1,27 @@
+"""`python -m corrector.registry COMMAND`: review registered adapters, and look after them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from corrector.errors import UserError
+from corrector.registry.commands import run
+from corrector.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0: done, 1: `verify` found wrong bytes, 2: the user must act."""
+    try:
+        settings = Settings.from_environment()
+        place = {"tracking_uri": settings.tracking_uri, "root": settings.runs / "registry"}
+        return run(arguments, place, Console(soft_wrap=not sys.stdout.isatty()))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

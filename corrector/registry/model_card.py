@@ -1,0 +1,126 @@
+"""The card of an adapter: what it fixes and for whom, what it costs, where it comes from, and how to load it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from corrector.evaluation.scorecard import Scorecard
+from corrector.registry.record import CorrectionRecord
+from corrector.registry.references import model_name
+from corrector.registry.tags import escape, verdict_lines
+
+_LOADING = """\
+## Loading
+
+From the registry, with MLflow:
+
+    import mlflow
+    pipeline = mlflow.diffusers.load_model("models:/{name}@champion").load_pipeline()
+
+Where the base lies elsewhere on your machine, `load_pipeline(base_model=FOLDER)`. From a folder, with diffusers alone:
+
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(BASE)
+    pipeline.load_lora_weights(FOLDER)  # holds pytorch_lora_weights.safetensors
+
+Check the weights against the SHA-256 above before you use them; `python -m corrector.registry export` does.
+"""
+
+_LICENCE = """\
+An adapter is of no use without its base, and the licence of the base ({base}) holds for both and for the images that they
+make. The exemplars belong to whoever gave them."""
+
+
+def model_card(record: CorrectionRecord) -> str:
+    """The card as Markdown with the front matter that model hubs read; whatever came from users is escaped."""
+    front = {
+        "base_model": record.base_reference,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "instance_prompt": record.prompt,
+        "tags": ["lora", "stable-diffusion-3", "text-to-image", "diffusers"],
+    }
+    sections = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {escape(record.name)}",
+        f"A LoRA adapter that corrects one prompt at which {escape(record.base_name)} fails.",
+        _purpose(record),
+        _verdict(record),
+        _figures(record.scorecard) if record.scorecard else "",
+        _origin(record),
+        _LOADING.strip().format(name=model_name(record.name)),
+        f"## Licence\n\n{_LICENCE.format(base=escape(record.base_reference))}",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _purpose(record: CorrectionRecord) -> str:
+    lines = ["## What it fixes", "", f"- prompt: {escape(record.prompt)}"]
+    lines += [f"- paraphrase: {escape(str(text))}" for text in record.entry.get("paraphrases") or ()]
+    owner = record.entry.get("owner")
+    if owner:
+        lines.append(f"- for: {escape(str(owner))}")
+    guards = record.entry.get("guard_prompts") or ()
+    if guards:
+        lines.append(f"- must not change: {', '.join(escape(str(text)) for text in guards)}")
+    return "\n".join(lines)
+
+
+def _verdict(record: CorrectionRecord) -> str:
+    passed = bool(record.scorecard and record.scorecard.verdict.passed)
+    title = "The gate passed it." if passed else "The gate did **not** pass it."
+    return "\n".join(["## Verdict", "", title, "", *verdict_lines(record)])
+
+
+def _figures(card: Scorecard) -> str:
+    rows = [["figure", "base", "corrected", "difference [95 % interval]", "n"]]
+    for score in card.distances:
+        n = f"{score.n} against {score.n_reference}"
+        rows += [
+            [score.metric, f"{score.fid_base:.4g}", f"{score.fid_corrected:.4g}", str(score.fid_difference), n],
+            [f"kid_{score.extractor}", f"{score.kid_base:.4g}", f"{score.kid_corrected:.4g}",
+             f"relative MMD p = {score.relative_mmd_p:.4g}", n],
+        ]  # fmt: skip
+    rows += [
+        [f"SSIM, {score.against}, {score.pairing}", f"{score.ssim_base:.3f}", f"{score.ssim_corrected:.3f}",
+         "", f"{score.n} against {score.n_reference}"]
+        for score in card.similarity
+    ]  # fmt: skip
+    rows += [
+        [f"diversity, {score.measure}", f"{score.base:.4g}", f"{score.corrected:.4g}",
+         f"ratio {score.ratio:.3g}", str(score.n)]
+        for score in card.diversity
+    ]  # fmt: skip
+    rows += [
+        [
+            f"guard kept: {guard.prompt}",
+            f"{guard.kept_base:.0%}",
+            f"{guard.kept_corrected:.0%}",
+            "",
+            str(guard.n),
+        ]
+        for guard in card.guards
+    ]
+    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
+    table = "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    return (
+        "## Figures\n\nBase and corrected with the same prompts and seeds, against held-out exemplars.\n\n"
+        + table
+    )
+
+
+def _origin(record: CorrectionRecord) -> str:
+    facts: dict[str, Any] = {
+        "base": record.base_reference,
+        "base revision": record.base_revision,
+        "weights' SHA-256": record.adapter_sha256,
+        "work": record.work_id,
+        "made": record.created.isoformat(),
+        "code": record.lineage.get("code_version"),
+        **(record.entry.get("hyperparameters") or {}),
+    }
+    lines = [
+        f"- {escape(str(name))}: {escape(str(value))}" for name, value in facts.items() if value is not None
+    ]
+    return "\n".join(["## Origin", "", *lines, "", "Exemplars, seeds and packages: record.json."])

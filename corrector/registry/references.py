@@ -1,0 +1,218 @@
+"""Naming what is registered: NAME, NAME/3 and NAME@champion, and what a version's tags say about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from corrector.registry.store import RegistryError, Store
+from corrector.registry.tags import COMPLETE, SCORES, SHA256, STATUS, WORK_ID
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+CANDIDATE = "candidate"
+CHAMPION = "champion"
+PREVIOUS = "previous"
+
+_REFERENCE = re.compile(
+    r"(?P<name>[\w][\w. -]{0,249})(/(?P<version>\d{1,9})|@(?P<alias>[\w][\w.-]{0,249}))?", re.ASCII
+)
+_EXPECTED = "expected NAME, NAME/VERSION or NAME@ALIAS, as in a-person-lying/3 or a-person-lying@champion"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed reference; at most one of `version` and `alias` is given."""
+
+    name: str
+    version: str | None = None
+    alias: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `text`.
+
+        Raises:
+            RegistryError: It is none; so is a name with a slash, a colon, or that begins with a dot.
+        """
+        found = _REFERENCE.fullmatch(text)
+        if found is None:
+            raise RegistryError(f"{text!r}: no name of a registered adapter; {_EXPECTED}")
+        return cls(found["name"], found["version"], found["alias"])
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.name}/{self.version}"
+        return f"{self.name}@{self.alias}" if self.alias is not None else self.name
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version as its tags and aliases describe it.
+
+    Attributes:
+        status: "corrected" (the gate passed) or "rejected"; empty where something else than a job made the version.
+        decision: The last review's: "promoted", "rejected", "rolled back", or empty.
+        scores: Metric -> base, corrected, change, low, high, n.
+        complete: Whether its registration ended; other versions are not to be used.
+        tags: All of them, as MLflow has them.
+    """
+
+    name: str
+    number: str
+    aliases: tuple[str, ...]
+    status: str
+    decision: str
+    prompt: str
+    base: str
+    base_revision: str
+    sha256: str
+    work_id: str
+    run_id: str
+    source: str
+    created: datetime
+    scores: dict[str, dict[str, float]]
+    complete: bool
+    tags: dict[str, str]
+
+    @classmethod
+    def of(cls, version: ModelVersion, aliases: dict[str, str] | None = None) -> Self:
+        """What `version` says; `aliases` (alias -> number) is of its registered model, where a search found it."""
+        tags = dict(version.tags)
+        number = str(version.version)
+        own = (
+            version.aliases
+            if aliases is None
+            else [name for name, target in aliases.items() if str(target) == number]
+        )
+        return cls(
+            name=version.name,
+            number=number,
+            aliases=tuple(sorted(own)),
+            status=tags.get(STATUS, ""),
+            decision=tags.get("review.decision", ""),
+            prompt=tags.get("prompt", ""),
+            base=tags.get("base", ""),
+            base_revision=tags.get("base_revision", ""),
+            sha256=tags.get(SHA256, ""),
+            work_id=tags.get(WORK_ID, ""),
+            run_id=version.run_id or "",
+            source=version.source or "",
+            created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+            scores=_scores(tags.get(SCORES, "")),
+            complete=COMPLETE in tags,
+            tags=tags,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.number}"
+
+
+def model_name(name: str) -> str:
+    """The registered model's name for a prompt's slug: itself where MLflow and URLs take it, else made safe.
+
+    A name that had to change ends in a part of its hash, so that two names never meet.
+    """
+    safe = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:150]
+    return (
+        safe
+        if safe and safe == name
+        else f"{safe or 'prompt'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
+
+
+def check_name(name: str) -> str:
+    """`name`, if it is one of a registered adapter and nothing more; RegistryError otherwise."""
+    if Reference.parse(name) != Reference(name):
+        raise RegistryError(f"{name!r}: no name of a registered adapter; leave the version and the alias out")
+    return name
+
+
+def model(store: Store, name: str) -> RegisteredModel:
+    """The registered model `name` with its aliases and tags.
+
+    Raises:
+        RegistryError: There is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RegistryError(
+            f"{name}: not found; `python -m corrector.registry list` shows what there is"
+        ) from error
+
+
+def aliases(store: Store, name: str) -> dict[str, str]:
+    """Alias -> number of the version, of a registered model."""
+    return {alias: str(number) for alias, number in model(store, name).aliases.items()}
+
+
+def resolve(store: Store, reference: Reference) -> Version:
+    """The version that `reference` names; a bare name means its champion.
+
+    Raises:
+        RegistryError: No such name, version or alias, or an alias of a version that was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    alias = reference.alias or (CHAMPION if reference.version is None else None)
+    try:
+        if alias is not None:
+            return Version.of(store.client.get_model_version_by_alias(reference.name, alias))
+        return Version.of(store.client.get_model_version(reference.name, reference.version))
+    except MlflowException as error:
+        # An alias that does not exist is an invalid parameter to some of MLflow's stores.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise RegistryError(_missing(store, reference, alias)) from error
+
+
+def versions(store: Store, name: str) -> list[Version]:
+    """All versions of a registered model, newest first.
+
+    Raises:
+        RegistryError: No such name.
+    """
+    known = aliases(store, name)
+    found = [Version.of(version, known) for version in store.all_versions(f"name = '{name}'")]
+    return sorted(found, key=lambda version: -int(version.number))
+
+
+def _missing(store: Store, reference: Reference, alias: str | None) -> str:
+    known = aliases(store, reference.name)
+    numbers = sorted(int(version.version) for version in store.all_versions(f"name = '{reference.name}'"))
+    there = f"it has {_listed('version', map(str, numbers))} and {_listed('alias', known)}"
+    if alias is None:
+        return f"{reference}: version {reference.version} not found; {there}"
+    if alias in known:
+        return (
+            f"{reference.name}@{alias}: points at version {known[alias]}, which was deleted; {there}; "
+            "promote one of them"
+        )
+    return f"{reference.name}@{alias}: alias {alias} not found; {there}"
+
+
+def _listed(what: str, items: Any) -> str:
+    found = [str(item) for item in items]
+    return f"{what} {', '.join(found)}" if found else f"no {what}"
+
+
+def _scores(text: str) -> dict[str, dict[str, float]]:
+    """The scores in a tag; somebody may have edited it."""
+    try:
+        found = json.loads(text)
+        return {
+            str(metric): {str(name): float(value) for name, value in figures.items()}
+            for metric, figures in found.items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,101 @@
+"""What the registry says about a record where people filter and browse: tags and a description, both cut to MLflow's limits.
+
+`record.json` among the artifacts holds everything uncut; where the two differ, the artifact is right.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from corrector.evaluation.scorecard import Scorecard
+from corrector.registry.record import CorrectionRecord
+
+TAG_LENGTH = 5000
+"""Characters: what MLflow's tables keep of the value of a registered model's tag."""
+
+COMPLETE = "registration"
+"""Set last on a version; before that it is not to be used."""
+WORK_ID = "work_id"
+STATUS = "status"
+SHA256 = "adapter_sha256"
+SCORES = "scores"
+
+_FILTERED = ("rank", "learning_rate", "steps", "preservation")
+_ENDING = " […]"
+
+
+def record_tags(record: CorrectionRecord) -> dict[str, str]:
+    """Tags of a run and of its version: identity, verdict, headline scores, hyper-parameters, lineage."""
+    tags: dict[str, Any] = {
+        WORK_ID: record.work_id,
+        STATUS: record.status,
+        SHA256: record.adapter_sha256,
+        "recorded": record.created.isoformat(),
+        "prompt": record.prompt,
+        "owner": record.entry.get("owner"),
+        "base": record.base_reference,
+        "base_name": record.base_name,
+        "base_revision": record.base_revision,
+        "error": record.error,
+    }
+    if record.scorecard is not None:
+        tags["gate"] = "passed" if record.scorecard.verdict.passed else "not passed"
+        tags[SCORES] = headline(record.scorecard)
+    chosen = record.entry.get("hyperparameters") or {}
+    tags |= {name: chosen[name] for name in _FILTERED if name in chosen}
+    tags |= {f"lineage.{safe_key(name)}": value for name, value in record.lineage.items()}
+    return {name: cut(_text(value)) for name, value in tags.items() if value not in (None, "")}
+
+
+def headline(card: Scorecard) -> dict[str, dict[str, float]]:
+    """Metric -> base, corrected, change with its interval, and n: the figures by which people choose."""
+    return {
+        distance.metric: {
+            "n": distance.n,
+            "base": round(distance.fid_base, 3),
+            "corrected": round(distance.fid_corrected, 3),
+            "change": round(distance.fid_difference.value, 3),
+            "low": round(distance.fid_difference.low, 3),
+            "high": round(distance.fid_difference.high, 3),
+        }
+        for distance in card.distances
+    }
+
+
+def describe(record: CorrectionRecord) -> str:
+    """The verdict in Markdown, as MLflow's pages show it; whatever came from users is escaped."""
+    lines = [f"**{record.status}**: {escape(record.prompt)}", ""]
+    if record.error:
+        lines += [escape(record.error), ""]
+    lines += verdict_lines(record)
+    return cut("\n".join(lines).strip())
+
+
+def verdict_lines(record: CorrectionRecord) -> list[str]:
+    """One Markdown item for each of the gate's checks, those that failed first."""
+    checks = record.scorecard.verdict.reasons if record.scorecard else ()
+    return [
+        f"- {'passed' if check.passed else '**not passed**'}: {escape(check.name)}: {escape(check.detail)}"
+        for check in sorted(checks, key=lambda check: check.passed)
+    ]
+
+
+def safe_key(name: Any) -> str:
+    """A name that MLflow takes as the key of a parameter, metric or tag."""
+    return re.sub(r"[^\w\- ]", "_", str(name), flags=re.ASCII).strip() or "_"
+
+
+def escape(text: str) -> str:
+    """Text of users inside Markdown, on one line."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|&~])", r"\\\1", " ".join(text.split()))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def cut(text: str, length: int = TAG_LENGTH) -> str:
+    """`text`, or as much of it as `length` characters hold together with a mark that more was there."""
+    return text if len(text) <= length else text[: length - len(_ENDING)] + _ENDING
