@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from corrector.registry import RegisteredVersion, prepare, register
+from corrector.registry import OtherBytes, RegisteredVersion, prepare, register
 from jobs.batch import BatchWork, PromptWork
 from jobs.run_folder import write_json
 from jobs.scoring import ScoringTask, score_prompt, write_failure
@@ -97,11 +97,16 @@ class Finisher:
 
     def _take_in(self, work: PromptWork, future: Future[RegisteredVersion]) -> None:
         error = future.exception()
-        if error is not None:
+        if isinstance(error, OtherBytes):
+            # Trained in another run of the same storage or server, where rounding may go another way.
+            logger.warning("%s: %s", work.entry.name, error)
+            registered = error.registered
+        elif error is not None:
             logger.error("%s: registration failed", work.entry.name, exc_info=error)
             self._settled(work, f"registration failed: {_reason(error)}")
             return
-        registered = future.result()
+        else:
+            registered = future.result()
         if registered.version is not None:
             write_json(work.folder.registration, asdict(registered))
         self._settled(work, None)

@@ -10,7 +10,7 @@ from corrector.registry.record import CorrectionRecord, CurvePoint, GuardSamples
 from corrector.registry.references import CANDIDATE, CHAMPION, Reference, Version, model_name
 from corrector.registry.review import promote, reject, rollback
 from corrector.registry.store import RegistryError, local_uri, prepare
-from corrector.registry.versions import RegisteredVersion, export, fetch, register
+from corrector.registry.versions import OtherBytes, RegisteredVersion, export, fetch, register
 
 __all__ = [
     "CANDIDATE",
@@ -18,6 +18,7 @@ __all__ = [
     "CorrectionRecord",
     "CurvePoint",
     "GuardSamples",
+    "OtherBytes",
     "RecordError",
     "RecordImages",
     "Reference",

@@ -70,6 +70,14 @@ class RegisteredVersion:
     source: str | None
 
 
+class OtherBytes(RegistryError):
+    """A piece of work is registered already, with other bytes than those at hand; `registered` is what stays."""
+
+    def __init__(self, message: str, registered: RegisteredVersion) -> None:
+        super().__init__(message)
+        self.registered = registered
+
+
 def register(folder: Path, *, tracking_uri: str | None, root: Path) -> RegisteredVersion:
     """Register the record in `folder`: a run, and for an adapter a version, `candidate` if the gate passed.
 
@@ -83,8 +91,8 @@ def register(folder: Path, *, tracking_uri: str | None, root: Path) -> Registere
 
     Raises:
         RecordError: The folder is no record, or its adapter's bytes are not those that the record names.
-        RegistryError: MLflow failed; the adapter cannot be used or is of another base than the record's; or this work is
-            registered with other bytes.
+        RegistryError: MLflow failed, or the adapter cannot be used or is of another base than the record's.
+        OtherBytes: This work is registered with other bytes; nothing was changed.
     """
     record = CorrectionRecord.load(folder)
     record.verify(folder)
@@ -225,15 +233,16 @@ def expected_digest(version: Version) -> str:
 
 
 def _the_version(store: Store, name: str, record: CorrectionRecord) -> ModelVersion | None:
-    """The one version of the record's work, finished or not; RegistryError where its bytes are others."""
+    """The one version of the record's work, finished or not; OtherBytes where its bytes are others."""
     found = list(store.all_versions(f"name = '{name}' and tags.{WORK_ID} = '{record.work_id}'"))
     if not found:
         return None
     first = min(found, key=lambda version: int(version.version))
     if first.tags.get(SHA256) != record.adapter_sha256:
-        raise RegistryError(
+        raise OtherBytes(
             f"{name}/{first.version}: holds this work with SHA-256 {first.tags.get(SHA256)}, and these bytes are "
-            f"{record.adapter_sha256}; a version never changes: use that one, delete it first, or train with another seed"
+            f"{record.adapter_sha256}; a version never changes: use that one, delete it first, or train with another seed",
+            _described(store.client.get_model_version(name, first.version)),
         )
     return first
 
@@ -246,7 +255,7 @@ def _make_version(store: Store, name: str, record: CorrectionRecord, folder: Pat
         own = _create_version(store, name, run_id, record)
         try:
             first = _the_version(store, name, record) or own
-        except RegistryError:
+        except OtherBytes:
             store.client.delete_model_version(name, own.version)
             raise
         if first.version != own.version:

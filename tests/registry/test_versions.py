@@ -17,6 +17,7 @@ from corrector.base.embedded.world import Scene
 from corrector.evaluation import Scorecard
 from corrector.registry import (
     CorrectionRecord,
+    OtherBytes,
     RecordError,
     RegistryError,
     fetch,
@@ -179,8 +180,9 @@ def test_other_bytes_for_the_same_work_are_refused_and_change_nothing(
 ) -> None:
     first = register(corrected, tracking_uri=None, root=root)
     other = write_record(tmp_path / "other", PERSON, "rejected", pairs=2, guard_images=1)
-    with pytest.raises(RegistryError, match=f"{NAME}/1: holds this work.*{other.adapter_sha256}"):
+    with pytest.raises(OtherBytes, match=f"{NAME}/1: holds this work.*{other.adapter_sha256}") as refused:
         register(tmp_path / "other", tracking_uri=None, root=root)
+    assert refused.value.registered == first
     assert register(corrected, tracking_uri=None, root=root) == first
     assert len(client.search_model_versions()) == 1
     client.delete_model_version(NAME, "1")
