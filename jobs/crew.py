@@ -60,9 +60,9 @@ class Together:
 
     def gather(self, value: Value) -> list[Value]:
         """Every worker's value, pickled and gathered."""
-        values: list[Value | None] = [None] * self.size
+        values = [value] * self.size
         torch.distributed.all_gather_object(values, value, group=self._group)
-        return values  # type: ignore[return-value]  # all were filled
+        return values
 
 
 def crew_of_this_process() -> Crew:

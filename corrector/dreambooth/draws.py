@@ -57,8 +57,8 @@ class Rows:
 class Draws:
     """Draws the rows of every step of ``task``, always in the same order: alone or in a pack, they are the same.
 
-    At 1024² a row takes one CPU core 2 to 7 ms, for 524,288 normal numbers and the latents made of them: a twentieth and
-    more of what its 22 TFLOP take a fast GPU. :meth:`ahead` spends them while the device is busy.
+    At 1024² a row is 524,288 normal numbers and the latents made of them, which a fast GPU would have to wait for:
+    :meth:`ahead` makes them while the device is busy.
     """
 
     def __init__(self, task: FineTune, table: NoiseTable) -> None:

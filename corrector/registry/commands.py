@@ -37,12 +37,7 @@ def parser() -> argparse.ArgumentParser:
         description="Look at registered adapters, review them, and look after them. "
         "An adapter is NAME, NAME/VERSION or NAME@ALIAS.",
     )
-    top.add_argument(
-        "--tracking-uri", help="an MLflow server (default: MLFLOW_TRACKING_URI, else the local form)"
-    )
-    top.add_argument(
-        "--root", type=Path, help="folder of the local form (default: registry in CORRECTOR_RUNS)"
-    )
+    _place(top, default=None)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     listing = _command(commands, "list", _list, "what is registered, changed last first")
@@ -93,14 +88,25 @@ def parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, run: Any, what: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
-    command.add_argument(
-        "--tracking-uri", help="an MLflow server (default: MLFLOW_TRACKING_URI, else the local form)"
-    )
-    command.add_argument(
-        "--root", type=Path, help="folder of the local form (default: registry in CORRECTOR_RUNS)"
-    )
+    # A default here would replace what was said before the command.
+    _place(command, default=argparse.SUPPRESS)
     command.set_defaults(run=run)
     return command
+
+
+def _place(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    """Where the registry is; may be said before the command and after it."""
+    parser.add_argument(
+        "--tracking-uri",
+        default=default,
+        help="an MLflow server (default: MLFLOW_TRACKING_URI, else the local form)",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=default,
+        help="folder of the local form (default: registry in CORRECTOR_RUNS)",
+    )
 
 
 def _adapter(command: argparse.ArgumentParser) -> argparse.ArgumentParser:

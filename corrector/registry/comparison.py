@@ -54,7 +54,8 @@ def compare(one: Reference, other: Reference, *, tracking_uri: str | None, root:
         pair = resolve(store, one), resolve(store, other)
         records = [read_record(store, version) for version in pair]
         facts = [
-            _facts(version, record) | figures(record) for version, record in zip(pair, records, strict=True)
+            _review(version, record) | figures(record) | _origin(version, record)
+            for version, record in zip(pair, records, strict=True)
         ]
         rows = tuple(
             Row(what, facts[0].get(what, ""), facts[1].get(what, ""))
@@ -118,12 +119,17 @@ def figures(record: CorrectionRecord) -> dict[str, str]:
     return found
 
 
-def _facts(version: Version, record: CorrectionRecord) -> dict[str, str]:
-    chosen: Mapping[str, Any] = record.entry.get("hyperparameters") or {}
+def _review(version: Version, record: CorrectionRecord) -> dict[str, str]:
     return {
         "prompt": record.prompt,
         "aliases": ", ".join(version.aliases) or "none",
         "decision": version.decision or "none",
+    }
+
+
+def _origin(version: Version, record: CorrectionRecord) -> dict[str, str]:
+    chosen: Mapping[str, Any] = record.entry.get("hyperparameters") or {}
+    return {
         "registered": f"{version.created:%Y-%m-%d %H:%M} UTC",
         "base": f"{record.base_reference} at {record.base_revision[:12]}",
         **{str(name): str(value) for name, value in chosen.items()},

@@ -21,26 +21,14 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor
 
 from corrector.adapters import SD3_TARGETS, AdapterBank
+from tests.benchmarks.subject import Subject
 from tests.sd3_family import configuration
 
 RANK = 16
 HIGH_RANK = 128
 ADAPTERS = 8
 REPEATS = 7
-EMBEDDED: dict[str, Any] = {
-    "sample_size": 16,
-    "patch_size": 2,
-    "in_channels": 16,
-    "out_channels": 16,
-    "num_layers": 6,
-    "attention_head_dim": 32,
-    "num_attention_heads": 5,
-    "joint_attention_dim": 128,
-    "caption_projection_dim": 160,
-    "pooled_projection_dim": 128,
-    "pos_embed_max_size": 8,
-    "qk_norm": "rms_norm",
-}
+EMBEDDED = Subject("embedded", None, torch.device("cpu"), torch.float32).config
 LAYOUTS = {
     "1 adapter": [1] * 8,
     "2 adapters": [1, 1, 1, 1, 2, 2, 2, 2],

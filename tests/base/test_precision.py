@@ -10,7 +10,14 @@ from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file
 
 from corrector.adapters import AdapterBank
-from corrector.base import BaseSpec, describe_precision, load_transformer, resolve_base, transformer_bytes
+from corrector.base import (
+    BaseSpec,
+    Precision,
+    describe_precision,
+    load_transformer,
+    resolve_base,
+    transformer_bytes,
+)
 from corrector.base.precision import is_quantised_weight
 from corrector.errors import UserError
 from tests.base.original_layout import changed, write_single_file
@@ -161,9 +168,9 @@ def test_unquantised_precisions_state_what_rounding_costs(small_sd35: Path) -> N
     ],
 )
 def test_the_device_decides_where_the_precision_does_not(
-    precision: str, cpu: torch.dtype, cuda: torch.dtype, small_sd3: Path
+    precision: Precision, cpu: torch.dtype, cuda: torch.dtype, small_sd3: Path
 ) -> None:
-    spec = resolve_base(str(small_sd3), precision=precision)  # type: ignore[arg-type]
+    spec = resolve_base(str(small_sd3), precision=precision)
     assert (spec.compute_dtype("cpu"), spec.compute_dtype("cuda:1")) == (cpu, cuda)
     assert load_transformer(spec).pos_embed.proj.weight.dtype == cpu
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from corrector.base import load_scheduler, load_text_encoders, load_transformer, load_vae, resolve_base
 from corrector.errors import UserError
 from tests.base.original_layout import changed, write, write_single_file
-from tests.sd3_family import MODELS, configuration
+from tests.sd3_family import MODELS, Model, configuration
 from tests.small_sd3 import Variant, transformer_inputs, write_small_sd3
 
 
@@ -81,11 +81,11 @@ def test_the_revision_follows_the_file_and_the_pipeline(small_sd3: Path, tmp_pat
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_published_size_needs_no_pipeline_named(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    config = configuration(model)  # type: ignore[arg-type]
+    config = configuration(model)
     width, joint = config["num_attention_heads"] * 64, "model.diffusion_model.joint_blocks"
     weights = {
         "model.diffusion_model.pos_embed": torch.zeros(1, 4, width),

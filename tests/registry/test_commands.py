@@ -52,6 +52,16 @@ def test_a_review_from_the_list_to_the_roll_back(
     assert f"{NAME}/1 rejected by Bob" in say(0, "reject", f"{NAME}/1", "--why", "ugly", "--who", "Bob")
 
 
+def test_the_registry_may_be_named_before_the_command_and_after_it(
+    registered: Registering, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registered(1)
+    for words in (["--root", str(root), "list"], ["list", "--root", str(root)]):
+        assert main(words) == 0
+        assert NAME in capsys.readouterr().out
+    assert main(["--root", str(tmp_path / "elsewhere"), "list"]) == 2
+
+
 def test_mistakes_end_with_status_2_and_say_what_to_do(registered: Registering, say: Any) -> None:
     registered(1, "rejected")
     assert "--why" in say(2, "promote", f"{NAME}/1", "--who", "Ada")
