@@ -53,8 +53,13 @@ def test_a_review_from_the_list_to_the_roll_back(
 
 
 def test_the_registry_may_be_named_before_the_command_and_after_it(
-    registered: Registering, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    registered: Registering,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     registered(1)
     for words in (["--root", str(root), "list"], ["list", "--root", str(root)]):
         assert main(words) == 0
