@@ -53,6 +53,7 @@ ON_GPU = (
         "training-512-guard", f"training --model sd3-medium --slots 8 --preservation guard {_TURNS}", 2
     ),
     Benchmark("training-512-batch-4", f"training --model sd3-medium --slots 1 8 --batch 4 {_TURNS}", 2),
+    Benchmark("profiling-512", "profiling --model sd3-medium --batch 1", 2),
     Benchmark("training-large-512", f"training --model sd3.5-large --slots 1 4 {_TURNS}", 3),
 )
 """In the order of what matters most, should the time run out."""
@@ -66,6 +67,7 @@ ON_CPU = (
     ),
     Benchmark("training-embedded-ranks", "training --model embedded --slots 8 --rank 4 128 --sequential", 5),
     Benchmark("training-embedded-reference", "training --model embedded --slots 1 8", 5, True),
+    Benchmark("profiling-embedded", "profiling --model embedded", 3),
     Benchmark("sampling-embedded", "sampling --model embedded", 5),
     Benchmark("end-to-end-embedded", "end_to_end --model embedded --prompts 8 --steps 30 --alone 2", 5, True),
     Benchmark("memory-embedded", "memory --model embedded --slots 1 2 4 8 16", 5),

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from corrector.adapters import AdapterBank
 from corrector.dreambooth import Engine
 from tests.benchmarks import all as every
-from tests.benchmarks import end_to_end, memory, sampling, training
+from tests.benchmarks import end_to_end, memory, profiling, sampling, training
 from tests.benchmarks.subject import Subject, twin
 from tests.benchmarks.timing import Timing, interleaved
 from tests.benchmarks.training import Setting
@@ -91,6 +91,15 @@ def test_operations_of_a_step_are_nearly_what_pytorch_counts(preservation: str) 
         engine.step()
     counted = sum(subject.step_flops(each, setting.resolution) for each in settings)
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_a_profile_accounts_for_both_ways(run: Run) -> None:
+    results = run(profiling.main, "--slots", "2", "--batch", "1", "--rank", "4", "--preservation", "none")
+    assert [row["way"] for row in results] == ["packed", "alone"]
+    packed, alone = results
+    assert packed["products_ms"] > 0 and packed["attention_ms"] > 0
+    # Two fine-tunes alone take two steps, with nearly twice the operations of the one that they share.
+    assert 1.5 < alone["operations"] / packed["operations"] < 2.1
 
 
 def test_memory_grows_with_the_slots_about_as_planned(run: Run) -> None:

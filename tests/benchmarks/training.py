@@ -75,15 +75,23 @@ def measure(
     subject: Subject, transformer: SD3Transformer2DModel, setting: Setting, speed: Speed
 ) -> dict[str, Timing]:
     """Seconds of a round of the pack, and, if asked for, of as many steps of each of its fine-tunes alone."""
+    timed = works(subject, transformer, setting, speed)
+    return interleaved(timed, device=subject.device, rounds=speed.rounds, warmup=speed.warmup)
+
+
+def works(
+    subject: Subject, transformer: SD3Transformer2DModel, setting: Setting, speed: Speed
+) -> dict[str, Callable[[], None]]:
+    """A round of the pack, "packed", and, if asked for, as many steps of each of its fine-tunes, "alone"."""
     release_memory(subject.device)
     tasks = subject.fine_tunes(setting.hyperparameters(), setting.resolution)
     packed = _engine(transformer, setting.slots, tasks, setting.rank, speed)
     steps = speed.steps_of(setting.slots)
-    works = {"packed": _steps(packed, steps)}
+    found = {"packed": _steps(packed, steps)}
     if speed.sequential and setting.slots > 1:
         alone = _engine(transformer, 1, tasks[:1], setting.rank, speed)
-        works["alone"] = _steps(alone, steps * setting.slots)
-    return interleaved(works, device=subject.device, rounds=speed.rounds, warmup=speed.warmup)
+        found["alone"] = _steps(alone, steps * setting.slots)
+    return found
 
 
 def outcome(
