@@ -36,6 +36,9 @@ class AdapterBank:
     assignment of slots to rows, and no adapter loaded, changes a graph. Rows of the base then add products of zeros, and
     every row pays for rank ``R``. One plan has room for 64 rows; more are another shape, once for every further 64.
 
+    A *row-wise* bank multiplies every row alone, at rank ``R``: what a row's update is then depends, to the bit, on nothing
+    that shares its batch (a static bank does so, too). Otherwise rows of one slot go through one product.
+
     With gradient checkpointing call ``backward()`` inside the ``with`` too: the recomputed forward needs the rows.
     """
 
@@ -50,6 +53,7 @@ class AdapterBank:
         trainable: bool = False,
         base_revision: str | None = None,
         static: bool = False,
+        row_wise: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         """``targets`` are suffixes of module paths; ``rank`` is the highest that a slot can hold.
@@ -69,6 +73,7 @@ class AdapterBank:
         self.rank = rank
         self.base_revision = base_revision
         self.static = static
+        self.row_wise = row_wise
         self.targets: tuple[str, ...] = tuple(linears)
         self.layout = Layout(
             rank,
@@ -226,9 +231,9 @@ class AdapterBank:
     def _make_plan(self, index: tuple[int, ...]) -> RunPlan | StaticPlan:
         if self.static:
             return StaticPlan.of(index, self._scales)
-        ranks = [0 if held is None else held.rank for held in self._held]
+        ranks = [0 if held is None else self.rank if self.row_wise else held.rank for held in self._held]
         scales = [1.0 if held is None else held.scale for held in self._held]
-        return RunPlan.of(index, ranks, scales, self.storage.device)
+        return RunPlan.of(index, ranks, scales, self.storage.device, row_wise=self.row_wise)
 
     def _hold(self, slot: int, held: "_Held | None") -> None:
         self._held[slot] = held

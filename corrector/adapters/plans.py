@@ -35,15 +35,23 @@ class RunPlan:
 
     @staticmethod
     def of(
-        index: Sequence[int], ranks: Sequence[int], scales: Sequence[float], device: torch.device
+        index: Sequence[int],
+        ranks: Sequence[int],
+        scales: Sequence[float],
+        device: torch.device,
+        *,
+        row_wise: bool = False,
     ) -> "RunPlan":
-        """The plan for slots ``index``; ``ranks`` and ``scales`` are by slot, and 0 and 1 at slot 0."""
+        """The plan for slots ``index``; ``ranks`` and ``scales`` are by slot, and 0 and 1 at slot 0.
+
+        ``row_wise`` makes every row a run of its own, whichever slots its neighbours have.
+        """
         adapted = [row for row, slot in enumerate(index) if slot]
         if not adapted:
             return RunPlan(len(index), 0, 0, 0, 0, 0, None, None)
         start, stop = adapted[0], adapted[-1] + 1
         runs = [(slot, len(list(run))) for slot, run in groupby(index[start:stop])]
-        size = gcd(*(length for _, length in runs))
+        size = 1 if row_wise else gcd(*(length for _, length in runs))
         slots = list(index[start:stop:size])
         consecutive = slots == list(range(slots[0], slots[0] + len(slots)))
         factors = [scales[slot] for slot in slots]

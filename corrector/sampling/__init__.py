@@ -2,7 +2,16 @@
 guidance."""
 
 from corrector.sampling.sample import sample_images, sample_latents
-from corrector.sampling.sampler import Sampler, SampleRow
+from corrector.sampling.sampler import Sampler, SampleRow, forward_rows, latent_shape
 from corrector.sampling.schedule import FlowSchedule, flow_schedule
 
-__all__ = ["FlowSchedule", "SampleRow", "Sampler", "flow_schedule", "sample_images", "sample_latents"]
+__all__ = [
+    "FlowSchedule",
+    "SampleRow",
+    "Sampler",
+    "flow_schedule",
+    "forward_rows",
+    "latent_shape",
+    "sample_images",
+    "sample_latents",
+]

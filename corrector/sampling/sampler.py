@@ -1,9 +1,10 @@
 """Sampler: one denoising batch that rows enter and leave at any step."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
@@ -39,6 +40,10 @@ class Sampler:
     noise comes from its seed, drawn on the CPU in float32 as ``StableDiffusion3Pipeline`` draws it for a
     CPU generator. Latents are float32 throughout, whatever the transformer's dtype. No step waits for the
     device where the embeddings lie there. The transformer's blocks may be compiled, with a static bank.
+
+    With ``row_buckets`` the transformer sees one of these numbers of rows in every forward, the smallest that has room;
+    what is missing is filled with rows of the base. Few shapes are compiled then, and with a static or row-wise bank
+    equal buckets give equal rows to the bit, whatever else is under way.
     """
 
     def __init__(
@@ -50,13 +55,15 @@ class Sampler:
         height: int,
         width: int,
         vae_scale_factor: int,
+        row_buckets: Sequence[int] = (),
     ) -> None:
         """``height`` and ``width`` are in pixels; raises :class:`UserError` for a size that the base cannot
-        draw."""
+        draw. More rows than the largest of ``row_buckets`` are not padded."""
         self._transformer = transformer
         self._bank = bank
         self._scheduler = scheduler
-        self._shape = _latent_shape(transformer, height, width, vae_scale_factor)
+        self._shape = latent_shape(transformer.config, height, width, vae_scale_factor)
+        self._buckets = sorted(row_buckets)
         self._schedules: dict[int, FlowSchedule] = {}
         self._active: list[_Active] = []
         self._latents = torch.empty(0, *self._shape, device=transformer.device)
@@ -66,6 +73,11 @@ class Sampler:
     def __len__(self) -> int:
         """Rows under way."""
         return len(self._active)
+
+    @property
+    def forward_rows(self) -> int:
+        """Rows of the transformer that those under way take, without padding: a guided row takes two."""
+        return sum(forward_rows(active.row) for active in self._active)
 
     def admit(self, rows: Sequence[SampleRow]) -> list[int]:
         """Starts ``rows``, which take part from the next step on; returns a ticket for each.
@@ -94,6 +106,27 @@ class Sampler:
         self._admitted += len(rows)
         return tickets
 
+    def cancel(self, tickets: Collection[int]) -> None:
+        """Takes rows out before they are done; tickets of rows that are not under way count for nothing."""
+        if any(active.ticket in tickets for active in self._active):
+            self._end_layout()
+            self._keep([active.ticket not in tickets for active in self._active])
+
+    def denoised(self, tickets: Collection[int]) -> dict[int, Tensor]:
+        """Latents ``[C, h, w]`` of the image that each row is heading for, by its last prediction: ``x - sigma v``.
+
+        Rows that are not under way, or have taken no step since rows came or went, are left out.
+        """
+        layout = self._layout
+        if layout is None or layout.velocity is None:
+            return {}
+        found = {}
+        for place, active in enumerate(self._active):
+            if active.ticket in tickets:
+                ahead = float(active.schedule.deltas[active.done + layout.taken :].sum())
+                found[active.ticket] = self._latents[place] + ahead * layout.velocity[place]
+        return found
+
     @torch.no_grad()
     def step(self) -> dict[int, Tensor]:
         """One step of every row; returns the latents ``[C, h, w]`` of those that are done, which leave, by
@@ -103,7 +136,8 @@ class Sampler:
         layout = self._layout
         if layout is None:
             layout = self._layout = self._arrange()
-        self._latents = self._latents + layout.deltas[layout.taken] * self._velocity(layout)
+        layout.velocity = self._velocity(layout)
+        self._latents = self._latents + layout.deltas[layout.taken] * layout.velocity
         layout.taken += 1
         return self._release() if layout.taken == len(layout.deltas) else {}
 
@@ -137,7 +171,8 @@ class Sampler:
         conditional = [number[row, False] for row in range(len(rows))]
         unconditional = [number.get((row, True), conditional[row]) for row in range(len(rows))]
         guidance = torch.tensor([row.guidance_scale if _guided(row) else 1.0 for row in rows])
-        source = torch.tensor([row for row, _ in places])
+        padding = self._padding(len(places))
+        source = torch.tensor([row for row, _ in places] + [0] * padding)
         steps = min(active.remaining for active in self._active)
         timesteps = torch.stack(
             [active.schedule.timesteps[active.done :][:steps] for active in self._active], dim=1
@@ -147,14 +182,14 @@ class Sampler:
         )
         device = self._latents.device
         return _Layout(
-            slots=[rows[row].slot for row, _ in places],
+            slots=[rows[row].slot for row, _ in places] + [0] * padding,
             source=upload(source, device),
             conditional=self._indices(conditional),
             unconditional=self._indices(unconditional),
             guidance=upload(guidance.view(-1, 1, 1, 1), device) if any(map(_guided, rows)) else None,
-            embeddings=TextEmbeddings.cat([_embeddings(rows[row], negative) for row, negative in places]).to(
-                device, self._transformer.dtype
-            ),
+            embeddings=TextEmbeddings.cat(
+                [_embeddings(rows[row], negative) for row, negative in places] + [rows[0].prompt] * padding
+            ).to(device, self._transformer.dtype),
             timesteps=upload(timesteps[:, source], device),
             deltas=upload(deltas[:, :, None, None, None], device),
         )
@@ -170,10 +205,16 @@ class Sampler:
             for active, latents in zip(self._active, self._latents, strict=True)
             if active.remaining == 0
         }
-        staying = [place for place, active in enumerate(self._active) if active.remaining]
+        self._keep([active.remaining > 0 for active in self._active])
+        return finished
+
+    def _keep(self, stays: Sequence[bool]) -> None:
+        staying = [place for place, stay in enumerate(stays) if stay]
         self._latents = self._latents.index_select(0, self._indices(staying))
         self._active = [self._active[place] for place in staying]
-        return finished
+
+    def _padding(self, rows: int) -> int:
+        return next((bucket - rows for bucket in self._buckets if bucket >= rows), 0)
 
     def _end_layout(self) -> None:
         if self._layout is not None:
@@ -208,7 +249,7 @@ class _Active:
 class _Layout:
     """What stays the same from forward to forward while the same ``b`` rows are under way.
 
-    The transformer sees ``b'`` rows: each row's prompt, and its negative prompt where it is guided.
+    The transformer sees ``b'`` rows: each row's prompt, its negative prompt where it is guided, and padding.
     """
 
     slots: list[int]
@@ -229,6 +270,13 @@ class _Layout:
     """``[steps, b, 1, 1, 1]``."""
     taken: int = 0
     """Steps taken."""
+    velocity: Tensor | None = None
+    """``[b, C, h, w]``: the last step's prediction."""
+
+
+def forward_rows(row: SampleRow) -> int:
+    """Rows of the transformer that ``row`` takes in every step."""
+    return 2 if _guided(row) else 1
 
 
 def _guided(row: SampleRow) -> bool:
@@ -251,11 +299,12 @@ def _embeddings(row: SampleRow, negative: bool) -> TextEmbeddings:
     return chosen
 
 
-def _latent_shape(
-    transformer: SD3Transformer2DModel, height: int, width: int, factor: int
-) -> tuple[int, int, int]:
-    config = transformer.config
-    unit = factor * config.patch_size
+def latent_shape(config: Any, height: int, width: int, vae_scale_factor: int) -> tuple[int, int, int]:
+    """``(C, h, w)`` of an image of ``height`` x ``width`` pixels, for a transformer's ``config``.
+
+    Raises :class:`UserError` for a size that the base cannot draw.
+    """
+    unit = vae_scale_factor * config.patch_size
     largest = unit * config.pos_embed_max_size
     for side in (height, width):
         if side % unit or not unit <= side <= largest:
@@ -263,4 +312,4 @@ def _latent_shape(
                 f"images of {width} x {height} pixels: this base draws sides that are multiples of {unit} "
                 f"up to {largest}"
             )
-    return config.in_channels, height // factor, width // factor
+    return config.in_channels, height // vae_scale_factor, width // vae_scale_factor

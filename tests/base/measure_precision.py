@@ -1,9 +1,11 @@
 """What four bits do to a prediction: the figures in ``corrector/base/precision.py``.
 
-``python -m tests.base.measure_precision`` prints the error of the velocity, relative to its norm in fp32, with attention and
-feed-forward quantised as they are, and with modulation quantised too: on the embedded base, and on two random layers of
+``python -m tests.base.measure_precision`` prints the error of the velocity, relative to its norm in fp32, with attention
+and feed-forward quantised as they are, and with modulation quantised too: on the embedded base, and on two random layers of
 SD3.5-medium at its true width.
 """
+
+from collections.abc import Callable
 
 import torch
 from diffusers import SD3Transformer2DModel
@@ -34,7 +36,7 @@ def error(transformer: SD3Transformer2DModel, *, modulation: bool) -> float:
 
 def main() -> None:
     """Prints the table."""
-    bases = {
+    bases: dict[str, Callable[[], SD3Transformer2DModel]] = {
         "embedded": lambda: load_transformer(resolve_base("embedded")),
         "SD3.5-medium, two layers": lambda: random_transformer("sd3.5-medium", layers=2),
     }

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.profiling [--slots 8] [--batch 4] [--preservation none guard] [--out FILE.json]
 
-Counts the operations' own processor time, or the device's where there is one, by kind; the two ways make the same images. The
-profiler slows what it watches, and "other" most: shares say what bounds a step, ``tests.benchmarks.training`` how long it takes.
+Counts the operations' own processor time, or the device's where there is one, by kind; the two ways make the same images.
+The profiler slows what it watches, and "other" most: shares say what bounds a step, ``tests.benchmarks.training`` how long
+it takes.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,0 +1,390 @@
+"""The engine draws what it is asked to, the same in any company, and lets go of what nobody waits for."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from corrector.base import resolve_base
+from corrector.errors import UserError
+from serving.engine.engine import Engine
+from serving.engine.request import (
+    AdapterUnavailable,
+    DeadlineMissed,
+    Drawn,
+    EngineFailure,
+    ImageRequest,
+    Overloaded,
+)
+from serving.engine.settings import EngineSettings
+from serving.identity import AdapterIdentity
+from tests.serving.adapters import FolderSource, write_adapter
+
+SPEC = resolve_base("embedded")
+PROMPTS = ("a person lying on the grass", "a dog sitting on the beach", "a robot jumping on the street")
+_numbers = count()
+
+
+def request(prompt: str = PROMPTS[0], **changed: Any) -> ImageRequest:
+    plain = ImageRequest(
+        id=f"r{next(_numbers)}",
+        prompt=prompt,
+        seed=0,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        height=64,
+        width=64,
+    )
+    return replace(plain, **changed)
+
+
+def settings(folder: Path, **changed: Any) -> EngineSettings:
+    chosen = {"cache": folder, "row_buckets": (8,), "slots": 8, "rank": 8, "device": "cpu", **changed}
+    return EngineSettings.model_validate(chosen)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
+    root = tmp_path_factory.mktemp("registry")
+    return FolderSource(
+        (
+            write_adapter(root / f"fix-{seed}", f"fix-{seed}", seed=seed, rank=(4, 8, 2)[seed % 3]),
+            root / f"fix-{seed}",
+        )
+        for seed in range(12)
+    )
+
+
+@pytest.fixture(scope="module")
+def adapters(source: FolderSource) -> list[AdapterIdentity]:
+    return list(source.folders)
+
+
+@pytest.fixture(scope="module")
+def engine(source: FolderSource, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(SPEC, source, settings(tmp_path_factory.mktemp("cache")))
+    yield engine
+    engine.close()
+
+
+def draw(engine: Engine, *requests: ImageRequest) -> list[Drawn]:
+    futures = [engine.submit(one) for one in requests]
+    return [future.result(60) for future in futures]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.01)
+
+
+def test_the_base_draws_what_the_pipeline_draws(engine: Engine) -> None:
+    (drawn,) = draw(
+        engine,
+        request(PROMPTS[1], seed=7, guidance_scale=4.0, negative_prompt="a cat", num_inference_steps=6),
+    )
+    pipeline = StableDiffusion3Pipeline.from_pretrained(
+        SPEC.folder, local_files_only=True, torch_dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        PROMPTS[1],
+        negative_prompt="a cat",
+        guidance_scale=4.0,
+        num_inference_steps=6,
+        height=64,
+        width=64,
+        max_sequence_length=SPEC.max_sequence_length,
+        generator=torch.Generator("cpu").manual_seed(7),
+        output_type="np",
+    ).images[0]
+    assert drawn.adapter is None and drawn.pixels.shape == (64, 64, 3)
+    assert np.abs(drawn.pixels.astype(float) - expected * 255).max() <= 1
+
+
+def test_sixty_four_in_any_company_are_the_same_to_the_byte(
+    engine: Engine, adapters: list[AdapterIdentity]
+) -> None:
+    """Other prompts, adapters, seeds, steps, guidance, users; at first one after the other, then all at once, twice."""
+    wanted = [
+        request(
+            PROMPTS[number % 3],
+            seed=number,
+            num_inference_steps=2 + number % 4,
+            guidance_scale=(1.0, 3.0)[number % 2],
+            adapter=None if number % 5 == 0 else adapters[number % len(adapters)],
+            user=f"user {number % 7}",
+            height=32,
+            width=32,
+        )
+        for number in range(64)
+    ]
+    alone = [draw(engine, one)[0].pixels for one in wanted]
+    assert len({pixels.tobytes() for pixels in alone}) == 64
+    for order in (wanted, wanted[::-1]):
+        together = {one.id: drawn for one, drawn in zip(order, draw(engine, *order), strict=True)}
+        different = [
+            one.id
+            for one, pixels in zip(wanted, alone, strict=True)
+            if not np.array_equal(together[one.id].pixels, pixels)
+        ]
+        assert different == []
+        assert [together[one.id].adapter for one in wanted] == [one.adapter for one in wanted]
+
+
+def test_across_buckets_images_differ_by_rounding(
+    engine: Engine, source: FolderSource, adapters: list[AdapterIdentity], tmp_path: Path
+) -> None:
+    wanted = [request(seed=seed, adapter=adapters[seed], guidance_scale=2.0) for seed in range(3)]
+    small = Engine(SPEC, source, settings(tmp_path, row_buckets=(2, 6)))
+    try:
+        for one, other in zip(draw(engine, *wanted), draw(small, *wanted), strict=True):
+            assert np.abs(one.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
+    finally:
+        small.close()
+
+
+def test_each_adapter_is_fetched_once_however_many_ask(tmp_path: Path) -> None:
+    folder = tmp_path / "registry"
+    identity = write_adapter(folder, "popular", seed=1)
+    source = FolderSource([(identity, folder)])
+    source.available.clear()
+    engine = Engine(SPEC, source, settings(tmp_path / "cache"))
+    try:
+        futures = [engine.submit(request(seed=seed, adapter=identity)) for seed in range(10)]
+        base = engine.submit(request(seed=99))
+        assert base.result(30).adapter is None  # nobody waits for another's adapter
+        assert not any(future.done() for future in futures)
+        source.available.set()
+        assert all(future.result(30).adapter == identity for future in futures)
+        assert source.fetched == {identity: 1} and engine.stats().adapter_loads == 1
+    finally:
+        engine.close()
+
+
+def test_more_adapters_than_slots_take_each_other_s_places(
+    source: FolderSource, adapters: list[AdapterIdentity], tmp_path: Path
+) -> None:
+    engine = Engine(SPEC, source, settings(tmp_path, row_buckets=(2,), slots=2))
+    try:
+        first, again = (
+            [
+                drawn.pixels
+                for drawn in draw(engine, *(request(seed=1, adapter=adapter) for adapter in adapters))
+            ]
+            for _ in range(2)
+        )
+        assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+        assert len({pixels.tobytes() for pixels in first}) == len(adapters)
+        stats = engine.stats()
+        assert len(stats.resident) == 2 and stats.adapter_loads >= 2 * len(adapters) - 2
+    finally:
+        engine.close()
+
+
+def test_an_adapter_that_cannot_be_had_fails_its_own_requests_only(
+    engine: Engine, source: FolderSource, adapters: list[AdapterIdentity], tmp_path: Path
+) -> None:
+    other_base = write_adapter(tmp_path / "other", "other-base", seed=3, base_revision="another")
+    too_large = write_adapter(tmp_path / "large", "too-large", seed=4, rank=9)
+    source.folders |= {other_base: tmp_path / "other", too_large: tmp_path / "large"}
+    refused = {
+        AdapterIdentity("nobody", "1", "0" * 64): "nobody@1: not found",
+        other_base: "trained on base revision another",
+        too_large: "rank 9",
+    }
+    futures = {adapter: engine.submit(request(adapter=adapter)) for adapter in refused}
+    (fine,) = draw(engine, request(adapter=adapters[0]))
+    assert fine.adapter == adapters[0]
+    for adapter, why in refused.items():
+        with pytest.raises(AdapterUnavailable, match=why):
+            futures[adapter].result(20)
+
+
+def test_a_cancelled_request_frees_its_rows_at_the_next_step(
+    engine: Engine, adapters: list[AdapterIdentity]
+) -> None:
+    futures = [
+        engine.submit(request(seed=seed, num_inference_steps=100, adapter=adapters[seed]))
+        for seed in range(8)
+    ]
+    wait_until(lambda: engine.stats().drawing == 8)
+    waiting = engine.submit(request(num_inference_steps=1))
+    assert all(future.cancel() for future in futures[:3])
+    assert waiting.result(20).pixels.shape == (64, 64, 3)
+    for future in futures[3:]:
+        future.cancel()
+    wait_until(lambda: engine.stats().drawing == 0 and engine.stats().waiting == 0)
+    with pytest.raises(CancelledError):
+        futures[0].result(0)
+
+
+def test_a_missed_deadline_stops_the_drawing(engine: Engine) -> None:
+    with pytest.raises(DeadlineMissed, match=r"not done within 0\.2 s"):
+        engine.submit(request(num_inference_steps=100, timeout=0.2)).result(20)
+    wait_until(lambda: engine.stats().drawing == 0)
+
+
+def test_a_deadline_counts_while_an_adapter_is_fetched(tmp_path: Path) -> None:
+    identity = write_adapter(tmp_path / "registry", "slow", seed=1)
+    source = FolderSource([(identity, tmp_path / "registry")])
+    source.available.clear()
+    engine = Engine(SPEC, source, settings(tmp_path / "cache"))
+    try:
+        with pytest.raises(DeadlineMissed):
+            engine.submit(request(adapter=identity, timeout=0.2)).result(10)
+        source.available.set()
+        assert engine.submit(request(adapter=identity)).result(20).adapter == identity
+    finally:
+        source.available.set()
+        engine.close()
+
+
+def test_users_are_served_in_turns(engine: Engine) -> None:
+    order: list[str] = []
+    done = threading.Event()
+
+    def note(future: Future[Drawn], user: str) -> None:
+        order.append(user)
+        if len(order) == 41:
+            done.set()
+
+    greedy = [engine.submit(request(user="greedy", seed=seed, num_inference_steps=8)) for seed in range(40)]
+    modest = engine.submit(request(user="modest", num_inference_steps=8))
+    for future in greedy:
+        future.add_done_callback(lambda future: note(future, "greedy"))
+    modest.add_done_callback(lambda future: note(future, "modest"))
+    assert done.wait(60)
+    assert order.index("modest") < 20
+
+
+def test_previews_come_in_order_and_end_near_the_image(engine: Engine) -> None:
+    shown: list[tuple[int, np.ndarray]] = []
+    wanted = request(num_inference_steps=16, guidance_scale=4.0, previews=3)
+    drawn = engine.submit(wanted, lambda number, pixels: shown.append((number, pixels))).result(30)
+    assert [number for number, _ in shown] == [0, 1, 2]
+    distances = [float(np.abs(pixels.astype(float) - drawn.pixels).mean()) for _, pixels in shown]
+    assert distances[0] > distances[1] > distances[2] > 0
+
+
+def test_too_many_are_told_to_come_again(source: FolderSource, tmp_path: Path) -> None:
+    engine = Engine(SPEC, source, settings(tmp_path, max_waiting=4))
+    try:
+        accepted: list[Future[Drawn]] = []
+        refusal: Overloaded | None = None
+        while refusal is None and len(accepted) < 100:
+            try:
+                accepted += [engine.submit(request(seed=len(accepted), num_inference_steps=20))]
+            except Overloaded as error:
+                refusal = error
+        assert refusal is not None and refusal.retry_after >= 1
+        assert 4 <= len(accepted) <= 12 and all(future.result(60) for future in accepted)
+        draw(engine, request())
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps is 0; expected 1 to 100"),
+        ({"num_inference_steps": 101}, "num_inference_steps is 101"),
+        ({"height": 60}, "64 x 60 pixels"),
+        ({"width": 4096}, "4096 x 64 pixels"),
+        ({"seed": -1}, "seed is -1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+    ],
+)
+def test_what_the_base_cannot_draw_is_refused_at_once(
+    engine: Engine, changed: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(UserError, match=why):
+        engine.submit(request(**changed))
+
+
+def test_other_sizes_share_the_room(engine: Engine, adapters: list[AdapterIdentity]) -> None:
+    wanted = [
+        request(seed=seed, height=height, width=width, adapter=adapters[seed])
+        for seed, (height, width) in enumerate([(64, 64), (32, 64), (64, 48), (32, 64)])
+    ]
+    together = draw(engine, *wanted)
+    assert [drawn.pixels.shape[:2] for drawn in together] == [(one.height, one.width) for one in wanted]
+    assert all(
+        np.array_equal(draw(engine, one)[0].pixels, drawn.pixels)
+        for one, drawn in zip(wanted, together, strict=True)
+    )
+
+
+def test_preloaded_adapters_are_on_the_device_before_anybody_asks(
+    source: FolderSource, adapters: list[AdapterIdentity], tmp_path: Path
+) -> None:
+    engine = Engine(SPEC, source, settings(tmp_path))
+    try:
+        engine.preload(adapters)
+        wait_until(lambda: len(engine.stats().resident) == 8)
+        wait_until(lambda: engine.stats().host_adapters == 12)
+        draw(engine, request(adapter=engine.stats().resident[0]))
+        assert engine.stats().adapter_loads == 8
+    finally:
+        engine.close()
+
+
+def test_a_step_that_fails_ends_what_was_drawn_and_the_next_is_drawn(
+    source: FolderSource, adapters: list[AdapterIdentity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device runs out of memory once; then three times in a row, after which the engine gives up and says so."""
+    engine = Engine(SPEC, source, settings(tmp_path))
+    faults = [1]
+    step = engine._denoiser.step
+
+    def failing() -> object:
+        if faults[0]:
+            faults[0] -= 1
+            raise torch.OutOfMemoryError("out of memory")
+        return step()
+
+    monkeypatch.setattr(engine._denoiser, "step", failing)
+    try:
+        with pytest.raises(EngineFailure, match="OutOfMemoryError: out of memory"):
+            engine.submit(request(adapter=adapters[0])).result(20)
+        assert draw(engine, request(adapter=adapters[0]))[0].adapter == adapters[0] and engine.healthy
+        faults[0] = 3
+        for _ in range(3):
+            with pytest.raises(EngineFailure):
+                engine.submit(request()).result(20)
+        wait_until(lambda: not engine.healthy)
+        with pytest.raises(EngineFailure, match="stopped"):
+            engine.submit(request())
+    finally:
+        engine.close()
+
+
+def test_closing_ends_everything(source: FolderSource, tmp_path: Path) -> None:
+    engine = Engine(SPEC, source, settings(tmp_path))
+    futures = [engine.submit(request(seed=seed, num_inference_steps=100)) for seed in range(20)]
+    engine.close()
+    for future in futures:
+        with pytest.raises(EngineFailure, match="stopped"):
+            future.result(5)
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name == "denoising" and not thread.daemon
+    ] == []
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ValueError, match="slots is 4, and 8 rows may each have an adapter"):
+        EngineSettings(row_buckets=(8,), slots=4)
+    with pytest.raises(ValueError, match="ascending"):
+        EngineSettings(row_buckets=(8, 4), slots=8)
+    with pytest.raises(ValueError, match="two rows"):
+        EngineSettings(row_buckets=(1,), slots=8)
