@@ -97,7 +97,7 @@ class Report:
             self._arguments["reference"] = script_version(options.reference)
         self._machine = describe(subject.device)
         self._out: Path | None = options.out
-        self._rows: list[Row] = []
+        self.rows: list[Row] = []
         self.console.print(
             f"{self._machine['name']}, {self._machine['threads']} threads; measured limit "
             f"{self.limits.matrix_rate / 1e12:.3g} TFLOP/s, {self.limits.bandwidth / 1e9:.3g} GB/s"
@@ -105,7 +105,7 @@ class Report:
 
     def add(self, row: Row) -> None:
         """Takes up one result and writes the file anew, so that an interrupted run leaves what it has measured."""
-        self._rows.append(row)
+        self.rows.append(row)
         self._write()
 
     def mfu(self, flops: float, seconds: float) -> dict[str, float | None]:
@@ -118,7 +118,7 @@ class Report:
 
     def show(self, title: str, columns: Mapping[str, str]) -> None:
         """Prints the results that have the first of ``columns``, key to heading; columns that are empty are left out."""
-        rows = [row for row in self._rows if next(iter(columns)) in row]
+        rows = [row for row in self.rows if next(iter(columns)) in row]
         present = {
             key: heading for key, heading in columns.items() if any(row.get(key) is not None for row in rows)
         }
@@ -137,7 +137,7 @@ class Report:
             "machine": self._machine,
             "arguments": self._arguments,
             "limits": asdict(self.limits),
-            "results": self._rows,
+            "results": self.rows,
         }
         self._out.parent.mkdir(parents=True, exist_ok=True)
         self._out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from corrector.adapters import AdapterBank
 from corrector.dreambooth import Engine
 from tests.benchmarks import all as every
-from tests.benchmarks import end_to_end, memory, profiling, sampling, training
+from tests.benchmarks import end_to_end, memory, profiling, sampling, serving, training
 from tests.benchmarks.subject import Subject, twin
 from tests.benchmarks.timing import Timing, interleaved
 from tests.benchmarks.training import Setting
@@ -100,6 +100,24 @@ def test_a_profile_accounts_for_both_ways(run: Run) -> None:
     assert packed["products_ms"] > 0 and packed["attention_ms"] > 0
     # Two fine-tunes alone take two steps, with nearly twice the operations of the one that they share.
     assert 1.5 < alone["operations"] / packed["operations"] < 2.1
+
+
+def test_serving_is_measured_beside_the_usual_design(run: Run) -> None:
+    few = ("--images", "8", "--clients", "4", "--adapters", "3", "--registered", "5", "--rank", "2")
+    results = run(serving.main, *few, "--rounds", "1", "--arrivals", "8", "--requests", "40")
+    *designs, latency, held = results
+    assert [row["work"] for row in designs] == [
+        "usual design",
+        "3 adapters",
+        "base alone",
+        "5 adapters, Zipf",
+    ]
+    usual, engine, base, _ = designs
+    assert usual["over_usual"] == base["over_base"] == 1
+    assert engine["over_usual"] == pytest.approx(engine["images_per_second"] / usual["images_per_second"])
+    assert engine["adapter_loads"] == 3 and base["adapter_loads"] == 0
+    assert 0 < latency["p50_seconds"] <= latency["p99_seconds"]
+    assert held["requests"] == 40 and len(held["mib_after_each_tenth"]) == 10 and held["growth"] < 0.5
 
 
 def test_memory_grows_with_the_slots_about_as_planned(run: Run) -> None:
