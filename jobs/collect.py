@@ -1,0 +1,222 @@
+"""Make a batch file of what users flagged: `python -m jobs.collect VERDICTS [VERDICTS ...] --out flagged.yaml`.
+
+Reads the verdicts that the endpoint keeps (`verdicts.jsonl`, from `POST /v1/feedback`), gathers the bad ones by prompt, and
+writes an entry for each, most flagged first, with the seeds at which it went wrong and what people said. What nobody but a
+person can give is left to fill in: good images in the exemplar folders, paraphrases and guard prompts.
+
+Exit status: 0 a file was written; 1 nothing was flagged often enough; 2 the user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from corrector.errors import UserError
+from corrector.prompts.batch import normalised, slug
+
+_SHOWN = 12
+"""Seeds and notes that an entry lists at most."""
+_NOTE_LENGTH = 160
+
+
+class FlaggedRequest(BaseModel):
+    """What the endpoint drew, of a line of verdicts."""
+
+    prompt: str = Field(min_length=1)
+    seeds: tuple[int, ...]
+    adapter: str | None
+    base_revision: str
+
+
+class GivenVerdict(BaseModel):
+    """One line of verdicts; keys that are not named here are left alone."""
+
+    verdict: Literal["good", "bad"]
+    note: str = ""
+    given: float
+    """Seconds since 1970."""
+    key: str
+    request: FlaggedRequest
+
+
+@dataclass
+class Flagged:
+    """A prompt that was flagged, in the spelling of its first request."""
+
+    prompt: str
+    count: int = 0
+    good: int = 0
+    """Verdicts in its favour."""
+    keys: set[str] = field(default_factory=set)
+    adapters: set[str] = field(default_factory=set)
+    """What drew it: `NAME@VERSION`, or "the base"."""
+    seeds: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        if options.out.exists():
+            raise UserError(f"{options.out}: is there already; name a new file")
+        verdicts = [verdict for path in options.verdicts for verdict in read_verdicts(path)]
+        flagged = [one for one in gather(verdicts) if one.count >= options.at_least]
+        if not flagged:
+            console.print(f"{len(verdicts)} verdicts, and no prompt flagged {options.at_least} times")
+            return 1
+        options.out.write_text(batch_text(flagged, options.base, options.exemplars), encoding="utf-8")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    _show(flagged, console)
+    console.print(
+        f"{options.out}: {len(flagged)} prompts; `python -m corrector.prompts check` tells what they lack"
+    )
+    return 0
+
+
+def read_verdicts(path: Path) -> Iterator[GivenVerdict]:
+    """The verdicts in a file of JSON Lines.
+
+    Raises:
+        UserError: The file cannot be read, or a line is no verdict; with its number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; expected the endpoint's verdicts.jsonl") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield GivenVerdict.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the line"
+            raise UserError(
+                f"{path}:{number}: {where}: {first['msg']}; expected a verdict of the endpoint"
+            ) from error
+
+
+def gather(verdicts: Iterable[GivenVerdict]) -> list[Flagged]:
+    """The flagged prompts, those first that most keys flagged, and then those flagged most often."""
+    found: dict[str, Flagged] = {}
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.given):
+        request = verdict.request
+        one = found.setdefault(normalised(request.prompt), Flagged(" ".join(request.prompt.split())))
+        if verdict.verdict == "good":
+            one.good += 1
+            continue
+        one.count += 1
+        one.keys.add(verdict.key)
+        one.adapters.add(request.adapter or "the base")
+        one.seeds += [seed for seed in request.seeds if seed not in one.seeds]
+        if verdict.note.strip():
+            one.notes.append(verdict.note)
+    return sorted(
+        (one for one in found.values() if one.count), key=lambda one: (-len(one.keys), -one.count, one.prompt)
+    )
+
+
+def batch_text(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
+    """The batch file, as YAML with comments."""
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [
+        f"# What users flagged; written by `python -m jobs.collect` on {written}.",
+        "# Put good images into each folder of exemplars (best 10 to 30), name paraphrases to correct with the prompt and",
+        "# guard prompts that must stay as they are; then check the file with `python -m corrector.prompts check`.",
+        "",
+        _yaml({"base": base}),
+        "prompts:",
+    ]
+    taken: set[str] = set()
+    for one in flagged:
+        name = _free_name(slug(one.prompt), taken)
+        lines += [f"  # {comment}" for comment in _comments(one)]
+        entry: dict[str, str | int] = {
+            "name": name,
+            "prompt": one.prompt,
+            "exemplars": f"{exemplars}/{name}",
+            "priority": min(one.count, 1000),
+        }
+        first, *rest = _yaml(entry).splitlines()
+        lines += [
+            f"  - {first}",
+            *(f"    {line}" for line in rest),
+            "    paraphrases: []",
+            "    guard_prompts: []",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _comments(one: Flagged) -> Iterator[str]:
+    by = "1 key" if len(one.keys) == 1 else f"{len(one.keys)} keys"
+    favour = f", {one.good} in favour" if one.good else ""
+    yield f"flagged {one.count} times by {by}{favour}; drawn by {', '.join(sorted(one.adapters))}"
+    more = f" and {len(one.seeds) - _SHOWN} more" if len(one.seeds) > _SHOWN else ""
+    yield f"seeds {', '.join(map(str, one.seeds[:_SHOWN]))}{more}"
+    for note in one.notes[:_SHOWN]:
+        yield f"  {_one_line(note)!r}"
+
+
+def _one_line(note: str) -> str:
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in note).split())
+    return text if len(text) <= _NOTE_LENGTH else text[: _NOTE_LENGTH - 1] + "…"
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    chosen, number = name, 2
+    while chosen in taken:
+        chosen, number = f"{name[:60]}-{number}", number + 1
+    taken.add(chosen)
+    return chosen
+
+
+def _yaml(values: dict[str, str | int]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=10**6).rstrip("\n")
+
+
+def _show(flagged: Sequence[Flagged], console: Console) -> None:
+    table = Table("prompt", "flagged", "keys", "drawn by")
+    for one in flagged[:50]:
+        table.add_row(one.prompt, str(one.count), str(len(one.keys)), ", ".join(sorted(one.adapters)))
+    console.print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jobs.collect", description=__doc__.split("\n", 1)[0])
+    parser.add_argument(
+        "verdicts", nargs="+", type=Path, help="the endpoint's verdicts.jsonl, of every replica"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="batch file to write")
+    parser.add_argument(
+        "--at-least", type=int, default=1, metavar="N", help="bad verdicts that a prompt needs"
+    )
+    parser.add_argument("--base", default="embedded", help="base of the batch file")
+    parser.add_argument(
+        "--exemplars",
+        default="exemplars",
+        help="folder, beside the batch file, with a folder for each prompt",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
