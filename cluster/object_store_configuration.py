@@ -6,7 +6,10 @@ has no cache, so that one which happens to run on this machine is never filled w
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +33,17 @@ MIN_PART_HOURS = 1
 # S3's own bounds of a multipart upload; Swift's are a tenth of them.
 MAX_PARTS = 10_000
 MAX_MANIFEST_BYTES = 32 * 1024**2
+
+_RINGS = """
+import json, os, sys
+from swift.common.ring import RingBuilder
+folder, (shape, devices) = sys.argv[1], json.loads(sys.argv[2])
+for server, device in devices.items():
+    ring = RingBuilder(*shape)
+    ring.add_dev(device)
+    ring.rebalance(seed=0)
+    ring.get_ring().save(os.path.join(folder, server + ".ring.gz"))
+"""
 
 _COMMON = """\
 [DEFAULT]
@@ -75,8 +89,8 @@ account_autocreate = true
 allow_account_management = false
 conn_timeout = 10
 node_timeout = 60
-# One device cannot be replaced by another: it is never set aside for errors.
-error_suppression_limit = 1000000
+# One device cannot be replaced by another: it is never set aside for errors, nor after its disk was full.
+error_suppression_interval = 0
 
 [filter:catch_errors]
 use = egg:swift#catch_errors
@@ -143,7 +157,7 @@ def write_configuration(
         write_private(
             folder / f"{server}.conf", common + _STORAGE.format(server=server, data=data, folder=folder)
         )
-        _write_ring(folder, server, ports[server])
+    _write_rings(folder, {server: ports[server] for server in STORAGE})
     proxy = _PROXY.format(
         region=REGION,
         max_parts=MAX_PARTS,
@@ -156,15 +170,29 @@ def write_configuration(
     )
 
 
-def _write_ring(folder: Path, server: str, port: int) -> None:
-    from swift.common.ring import RingBuilder
-
-    ring = RingBuilder(PART_POWER, REPLICAS, MIN_PART_HOURS)
-    ring.add_dev(
-        {"id": 0, "region": 1, "zone": 1, "weight": 1.0, "ip": LOOPBACK, "port": port, "device": DEVICE}
+def _write_rings(folder: Path, ports: dict[str, int]) -> None:
+    """In a process of its own: Swift's modules bring eventlet, which puts its own http and urllib in place of Python's."""
+    devices = {
+        server: {
+            "id": 0,
+            "region": 1,
+            "zone": 1,
+            "weight": 1.0,
+            "ip": LOOPBACK,
+            "port": port,
+            "device": DEVICE,
+        }
+        for server, port in ports.items()
+    }
+    shape = (PART_POWER, REPLICAS, MIN_PART_HOURS)
+    made = subprocess.run(
+        [sys.executable, "-P", "-c", _RINGS, str(folder), json.dumps([shape, devices])],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    ring.rebalance(seed=0)
-    ring.get_ring().save(str(folder / f"{server}.ring.gz"))
+    if made.returncode != 0:
+        raise UserError(f"{folder}: the object store's rings cannot be made:\n{made.stderr[-2000:]}")
 
 
 def _require_attributes(folder: Path) -> None:

@@ -43,6 +43,10 @@ _REASONS = {
     "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID, or AWS_PROFILE",
     "AccessDenied": f"these credentials are denied it; they need {_LISTING_AND_READING}",
     "ExpiredToken": "the credentials have expired; sign in again, or renew AWS_SESSION_TOKEN",
+    "ServiceUnavailable": "the server takes no more now: it is overloaded, or its disk is full; look there, and try again",
+    "SlowDown": "the server is overloaded; try again later",
+    "QuotaExceeded": "the quota there is used up; make room, or have it raised",
+    "XMinioStorageFull": "the server's disk is full; make room there",
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
     "PermanentRedirect": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
@@ -130,6 +134,25 @@ def upload(path: Path, url: str) -> None:
         ]
         for transfer in running:
             transfer.result()
+
+
+def presigned(url: str, *, seconds: int) -> str:
+    """An HTTP URL from which anybody can fetch the object at `url` for so many seconds.
+
+    It carries this process's permission to read that object, and ends with the credentials where those end sooner. Whether
+    there is such an object is not asked.
+
+    Raises:
+        UserError: `url` names a folder, or there are no credentials.
+    """
+    place = _Place.parse(url)
+    if place.is_folder:
+        raise UserError(f"{url}: names a folder; a signed URL is of one object")
+    with _connected(place) as client:
+        signed: str = client.generate_presigned_url(
+            "get_object", Params={"Bucket": place.bucket, "Key": place.key}, ExpiresIn=seconds
+        )
+    return signed
 
 
 def local_path(folder: Path, name: str, url: str) -> Path:

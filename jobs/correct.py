@@ -2,7 +2,8 @@
 
 Checks the whole batch before anything starts, encodes what all lanes share, trains packs of fine-tunes in lanes on Ray Train,
 scores each against the base, registers it, and writes `result.json` and `report.html` into the run's folder. Submitting the
-same batch again finishes what is missing and repeats nothing.
+same batch again finishes what is missing and repeats nothing; work that another run has registered is taken from the
+registry, record and all, and not trained again.
 
 Exit status: 0 all prompts corrected; 1 some were not; 2 the user's mistake, nothing was started; 130 stopped before the end.
 """

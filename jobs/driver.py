@@ -108,6 +108,7 @@ class CorrectionJob:
                     finisher.score(work)
                 else:
                     untrained.append(work)
+            untrained = finisher.restore(untrained)
             if untrained:
                 self._train(untrained, finisher)
             while finisher.busy and not self._stopping:
@@ -175,7 +176,10 @@ class CorrectionJob:
     def _settled(self, work: PromptWork, error: str | None) -> None:
         self._worked.add(work.work_id)
         result = self._result(work, error)
-        self._log.line(work.work_id, result.status, result.error or "; ".join(result.reasons))
+        told = [result.error] if result.error else list(result.reasons)
+        if result.found:
+            told.insert(0, f"registered by another run as {result.found}, not trained again")
+        self._log.line(work.work_id, result.status, "; ".join(told))
         self._write_result()
 
     def _conclude(self) -> int:
@@ -223,6 +227,7 @@ class CorrectionJob:
             "work_id": work.work_id,
             "folder": str(work.folder.record),
             "worked": work.work_id in self._worked,
+            "found": work.folder.found,
         }
         if not work.folder.is_recorded:
             return PromptResult(status="unfinished", error=error, **common)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +14,9 @@ from typing import Any
 
 import ray
 
-from corrector.registry import OtherBytes, RegisteredVersion, prepare, register
+from corrector.errors import UserError
+from corrector.registry import OtherBytes, RegisteredVersion, RegistryError, prepare, register
+from corrector.registry.restore import find_works, restore_record
 from jobs.batch import BatchWork, PromptWork
 from jobs.run_folder import write_json
 from jobs.scoring import ScoringTask, score_prompt, write_failure
@@ -55,6 +57,31 @@ class Finisher:
     def busy(self) -> bool:
         """Whether anything is still under way."""
         return bool(self._waiting or self._scoring or self._registering)
+
+    def restore(self, works: Sequence[PromptWork]) -> list[PromptWork]:
+        """Take over the prompts whose work another run has registered, records and all; returns those that are left.
+
+        What cannot be read or is damaged is left, too: training needs no registry.
+        """
+        place: dict[str, Any] = {"tracking_uri": self._tracking_uri, "root": self._work.run.registry}
+        try:
+            known = find_works({work.work_id: work.entry.name for work in works}, **place)
+        except RegistryError as error:
+            logger.warning("not known what is registered already: %s", error)
+            return list(works)
+        left = []
+        for work in works:
+            if work.work_id not in known:
+                left.append(work)
+                continue
+            try:
+                restore_record(known[work.work_id], work.folder.record, **place)
+            except UserError as error:
+                logger.warning("%s: registered before, but trained again: %s", work.entry.name, error)
+                left.append(work)
+            else:
+                self.register(work)
+        return left
 
     def score(self, work: PromptWork) -> None:
         """Take over a prompt whose images lie in its folder."""
@@ -98,7 +125,7 @@ class Finisher:
     def _take_in(self, work: PromptWork, future: Future[RegisteredVersion]) -> None:
         error = future.exception()
         if isinstance(error, OtherBytes):
-            # Trained in another run of the same storage or server, where rounding may go another way.
+            # Trained at the same time in another run of the same storage or server, where rounding may go another way.
             logger.warning("%s: %s", work.entry.name, error)
             registered = error.registered
         elif error is not None:

@@ -36,6 +36,11 @@ class PromptResult(BaseModel):
     reasons: tuple[str, ...] = Field(default=(), description="Why the gate said no, in words.")
     work_id: str
     worked: bool = Field(description="Whether this submission finished it; false where an earlier one had.")
+    found: str | None = Field(
+        default=None,
+        description="The version that another run had registered of this very work, and that the record was taken from "
+        "instead of training; null: trained in this run.",
+    )
     adapter: AdapterReference | None = None
     scorecard: dict[str, Any] | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds per stage.")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from corrector.errors import UserError
+from corrector.registry.restore import RESTORED_FILE
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -45,6 +46,15 @@ class PromptFolder:
     def record(self) -> Path:
         """The finished record, as registered."""
         return self.path / "record"
+
+    @property
+    def found(self) -> str | None:
+        """The version, NAME/NUMBER, from which the record was taken instead of training; None: it was not."""
+        try:
+            origin = json.loads((self.record / RESTORED_FILE).read_text())
+        except FileNotFoundError:
+            return None
+        return f"{origin['name']}/{origin['version']}"
 
     @property
     def registration(self) -> Path:

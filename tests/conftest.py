@@ -1,5 +1,7 @@
 """Fixtures that several packages' tests share."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from tests.mlflow_server import mlflow_server
 from tests.object_store import object_store, s3
 
 __all__ = ["mlflow_server", "object_store", "s3"]
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,3 +42,13 @@ def small_sd35(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.small_sd3 import write_small_sd3  # diffusers takes seconds to import; most tests do without
 
     return write_small_sd3(tmp_path_factory.mktemp("small-sd35"), "sd35")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The Chromium of this machine; tests that need it are skipped without, and fail where REQUIRE_BROWSER is set."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        reason = f"no Chromium on the PATH ({', '.join(CHROMIUM)}): install the Debian package chromium"
+        pytest.fail(reason) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(reason)
+    return Path(found)

@@ -8,7 +8,7 @@ MLflow is imported only when the registry is opened.
 
 from corrector.registry.record import CorrectionRecord, CurvePoint, GuardSamples, RecordError, RecordImages
 from corrector.registry.references import CANDIDATE, CHAMPION, Reference, Version, model_name
-from corrector.registry.review import promote, reject, rollback
+from corrector.registry.review import promote, reject, retire, rollback
 from corrector.registry.store import RegistryError, local_uri, prepare
 from corrector.registry.versions import OtherBytes, RegisteredVersion, export, fetch, register
 
@@ -33,5 +33,6 @@ __all__ = [
     "promote",
     "register",
     "reject",
+    "retire",
     "rollback",
 ]

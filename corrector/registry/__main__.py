@@ -11,16 +11,23 @@ from corrector.errors import UserError
 from corrector.registry.commands import run
 from corrector.settings import Settings
 
+_WIDTH = 200
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0: done, 1: `verify` found wrong bytes, 2: the user must act."""
     try:
         settings = Settings.from_environment()
         place = {"tracking_uri": settings.tracking_uri, "root": settings.runs / "registry"}
-        return run(arguments, place, Console(soft_wrap=not sys.stdout.isatty()))
+        return run(arguments, place, _console())
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _console() -> Console:
+    """As wide as the terminal; in a file or a pipe, wide enough for a table, and no line of text is broken."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from corrector.registry.comparison import compare, write_comparison
 from corrector.registry.history import Entry, history
 from corrector.registry.listing import PAGE, find_version, list_models, show_model
 from corrector.registry.references import Reference, Version
-from corrector.registry.review import promote, reject, rollback
+from corrector.registry.review import promote, reject, retire, rollback
+from corrector.registry.sharing import LIFETIME, LONGEST, share
 from corrector.registry.store import RegistryError
 from corrector.registry.verify import Checked, verify
 from corrector.registry.versions import export
@@ -61,7 +62,12 @@ def parser() -> argparse.ArgumentParser:
     back = _command(commands, "rollback", _rollback, "make the previous champion the champion again")
     back.add_argument("name", metavar="NAME")
     back.add_argument("--why", required=True)
-    for command in (promotion, rejection, back):
+    retirement = _command(
+        commands, "retire", _retire, "take the champion down: its prompt is served by the base again"
+    )
+    retirement.add_argument("name", metavar="NAME")
+    retirement.add_argument("--why", required=True)
+    for command in (promotion, rejection, back, retirement):
         command.add_argument(
             "--who", default=None, help="the reviewer (default: the user of MLflow, or of this machine)"
         )
@@ -72,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
     exporting = _adapter(_command(commands, "export", _export, "write an adapter to use elsewhere"))
     exporting.add_argument("destination", type=Path, metavar="DEST")
     exporting.add_argument("--format", choices=FORMATS, default="diffusers")
+    sharing = _adapter(_command(commands, "share", _share, "a URL of the weights for people without access"))
+    sharing.add_argument(
+        "--minutes",
+        type=_minutes,
+        default=LIFETIME,
+        help=f"until it expires, up to {_in_minutes(LONGEST)} ({_in_minutes(LIFETIME)})",
+    )
     checking = _command(commands, "verify", _verify, "compare every version's bytes with its digest")
     checking.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     cleaning = _command(commands, "gc", _gc, "find what interrupted registrations left behind")
@@ -119,6 +132,16 @@ def _duration(text: str) -> timedelta:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number and m, h, d or w, as in 30d")
     return timedelta(**{_TIMES[found[2]]: int(found[1])})
+
+
+def _minutes(text: str) -> timedelta:
+    if not re.fullmatch(r"\d{1,6}", text) or not 1 <= int(text) <= _in_minutes(LONGEST):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to {_in_minutes(LONGEST)} minutes")
+    return timedelta(minutes=int(text))
+
+
+def _in_minutes(time: timedelta) -> int:
+    return time // timedelta(minutes=1)
 
 
 def _list(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
@@ -204,6 +227,16 @@ def _rollback(options: argparse.Namespace, place: dict[str, Any], console: Conso
     return 0
 
 
+def _retire(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
+    entry = retire(options.name, who=_who(options), why=options.why, **place)
+    console.print(
+        f"{options.name}/{entry.before} retired by {entry.who}: the base serves its prompt",
+        markup=False,
+        highlight=False,
+    )
+    return 0
+
+
 def _history(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
     table = _table("when (UTC)", "decision", "version", "champion before", "who", "why")
     for entry in history(options.name, **place):
@@ -217,6 +250,14 @@ def _history(options: argparse.Namespace, place: dict[str, Any], console: Consol
 def _export(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
     written = export(options.adapter, options.destination, options.format, **place)
     console.print(str(written), markup=False, highlight=False)
+    return 0
+
+
+def _share(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
+    shared = share(options.adapter, **place, lifetime=options.minutes)
+    console.print(shared.url, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{shared.version}, SHA-256 {shared.sha256}", markup=False, highlight=False)
+    console.print(f"expires {shared.expires:%Y-%m-%d %H:%M:%S} UTC; until then it serves whoever has it")
     return 0
 
 

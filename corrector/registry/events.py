@@ -1,8 +1,9 @@
 """What happens in the registry as one stream of events, whoever made it happen.
 
 Polling (`Poller`) works with every MLflow and misses nothing that lasts longer than its interval. Webhooks (`verify_webhook`)
-come within a second, from a server with an SQL backend that was told where to send them; they can be lost or come twice, so a
-follower that must not miss a change polls as well, seldom. Both tell of changes made in MLflow's own pages.
+come within a second, from a server with an SQL backend that was told where to send them; they can be lost, so a follower that
+must not miss a change polls as well, seldom; and they can come twice, which `Deliveries` notices. Both tell of changes made in
+MLflow's own pages.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import binascii
 import hashlib
 import hmac
 import json
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -127,7 +130,7 @@ def verify_webhook(
     """The event that an MLflow webhook brings, if it is signed with `secret` and fresh.
 
     MLflow (mlflow/webhooks/delivery.py) signs `DELIVERY_ID.TIMESTAMP.BODY` with HMAC-SHA256. A captured request can be sent
-    again inside the window: whoever acts on an event more than once remembers the deliveries of that time.
+    again inside the window, and MLflow itself repeats one that was not answered well: see `Deliveries`.
 
     Args:
         headers: Of the request; their case does not matter.
@@ -176,6 +179,57 @@ def verify_webhook(
         )
     except (ValueError, TypeError, KeyError) as error:
         raise RegistryError(f"webhook: not one of MLflow's: {error!r}") from error
+
+
+class Deliveries:
+    """The webhook deliveries of so short a time ago that `verify_webhook` would still take them; for any number of threads.
+
+    event = verify_webhook(headers, body, secret)
+    if event is not None and deliveries.add(event):
+        try: act(event)
+        except Exception: deliveries.discard(event); raise    # answered by a 5xx: MLflow sends it again
+    """
+
+    def __init__(self, *, window: float = REPLAY_WINDOW_S, capacity: int = 10_000) -> None:
+        """A memory without content.
+
+        Args:
+            window: That of `verify_webhook`, in seconds.
+            capacity: Deliveries that are remembered; beyond it the oldest is forgotten. Only what was signed gets here, so
+                that nobody but MLflow can fill it.
+        """
+        # A request may bear a time one window ahead, and is taken until one window after that time.
+        self._kept_for = 2 * window
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, event: Event, *, now: float | None = None) -> bool:
+        """Remember the delivery of `event`; whether it is new. An event without one, from polling, always is.
+
+        Args:
+            now: Seconds since the epoch; None: the clock's.
+        """
+        if event.delivery is None:
+            return True
+        at = time.time() if now is None else now
+        with self._lock:
+            while self._seen and next(iter(self._seen.values())) < at - self._kept_for:
+                self._seen.popitem(last=False)
+            if event.delivery in self._seen:
+                return False
+            self._seen[event.delivery] = at
+            if len(self._seen) > self._capacity:
+                self._seen.popitem(last=False)
+            return True
+
+    def discard(self, event: Event) -> None:
+        """Forget the delivery of `event`: it could not be acted on, and is to be taken when it comes again."""
+        with self._lock:
+            self._seen.pop(event.delivery or "", None)
 
 
 def _decoded(signature: str) -> bytes:

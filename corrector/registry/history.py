@@ -11,14 +11,14 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self, get_args
 
 from corrector.registry.references import CHAMPION, check_name, model
 from corrector.registry.store import RegistryError, Store, open_store
 
-Action = Literal["promoted", "rejected", "rolled back", "moved"]
+Action = Literal["promoted", "rejected", "rolled back", "retired", "moved"]
 MAX_REASON = 2000
 OUTSIDE = "unknown, outside of these commands"
 
@@ -30,8 +30,8 @@ class Entry:
     """One decision.
 
     Attributes:
-        version: That the decision is about; with "rolled back" and "moved", the champion that it made. None where the
-            alias was removed.
+        version: That the decision is about; with "rolled back" and "moved", the champion that it made. None where it
+            made none: "retired", or the alias was removed by hand.
         before: The champion before.
         overridden: Whether the gate, or an earlier rejection, said otherwise.
         recorded: False for a move that was found just now and is in no log yet.
@@ -98,19 +98,32 @@ def entries(tags: Mapping[str, str]) -> list[Entry]:
 
 
 def champions(log: Sequence[Entry]) -> list[str]:
-    """The champion and those it replaced, newest last; what was rolled back is no longer among them."""
+    """The champion and those it replaced, newest last; what was rolled back or retired is no longer among them."""
     stack: list[str] = []
     for entry in log:
         if entry.action == "rejected":
             continue
         if entry.version is None:
-            continue
-        if entry.action == "rolled back" and entry.version in stack:
+            if stack and stack[-1] == entry.before:
+                stack.pop()
+        elif entry.action == "rolled back" and entry.version in stack:
             while stack[-1] != entry.version:
                 stack.pop()
         elif not stack or stack[-1] != entry.version:
             stack.append(entry.version)
     return stack
+
+
+def predecessors(log: Sequence[Entry]) -> list[str]:
+    """Where a roll-back leads, newest last: the champions before this one, or before there was none."""
+    stack, last = champions(log), last_move(log)
+    return stack if last is None or last.version is None else stack[:-1]
+
+
+def time_after(log: Sequence[Entry]) -> datetime:
+    """The time of an entry that follows `log`: now, or just after its last where that machine's clock is ahead."""
+    now = datetime.now(UTC)
+    return max(now, log[-1].when + timedelta(microseconds=1)) if log else now
 
 
 def last_move(log: Sequence[Entry]) -> Entry | None:
@@ -125,7 +138,7 @@ def unrecorded_move(log: Sequence[Entry], champion: str | None) -> Entry | None:
     if champion == known:
         return None
     why = "the alias was found moved" if champion else "the alias was found removed"
-    return Entry("moved", champion, known, OUTSIDE, why, datetime.now(UTC), recorded=False)
+    return Entry("moved", champion, known, OUTSIDE, why, time_after(log), recorded=False)
 
 
 def append(store: Store, name: str, entry: Entry) -> Entry:

@@ -16,12 +16,13 @@ _LOADING = """\
 
 From the registry, with MLflow:
 
-    import mlflow
-    pipeline = mlflow.diffusers.load_model("models:/{name}@champion").load_pipeline()
+    import mlflow, torch
+    dtype = torch.float32  # torch.bfloat16 on a GPU
+    pipeline = mlflow.diffusers.load_model("models:/{name}@champion").load_pipeline(torch_dtype=dtype)
 
 Where the base lies elsewhere on your machine, `load_pipeline(base_model=FOLDER)`. From a folder, with diffusers alone:
 
-    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(BASE)
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(BASE, torch_dtype=dtype)
     pipeline.load_lora_weights(FOLDER)  # holds pytorch_lora_weights.safetensors
 
 Check the weights against the SHA-256 above before you use them; `python -m corrector.registry export` does.

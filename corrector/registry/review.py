@@ -1,8 +1,11 @@
-"""Review: promote a version to champion, reject it, or roll back; serving follows the alias `champion`.
+"""Review: promote a version to champion, reject it, roll back, or retire it; serving follows the alias `champion`.
 
-`champion` is one row of MLflow's database: a reader finds the old champion or the new one, never two and never none. It is
-moved before the decision is recorded, so the log never tells of a move that did not happen; a crash in between leaves a move
-that `history` shows as one from outside, and that the same command, given again, records.
+`champion` is one row of MLflow's database: a reader finds the old champion or the new one, never two, and none only where it
+was retired. It is moved before the decision is recorded, so the log never tells of a move that did not happen; a crash in
+between leaves a move that `history` shows as one from outside, and that the same command, given again, records.
+
+Of reviewers who decide at the same moment, the log has everybody's entry, and its last decides: each looks again after
+recording, and lets `champion` and `previous` follow the log, until it finds them so. The last to look has seen all entries.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from corrector.registry.history import (
@@ -19,10 +21,11 @@ from corrector.registry.history import (
     Action,
     Entry,
     append,
-    champions,
     check_length,
     entries,
     last_move,
+    predecessors,
+    time_after,
     unrecorded_move,
 )
 from corrector.registry.references import (
@@ -61,7 +64,7 @@ def promote(
 
     Raises:
         RegistryError: No such version; it is unfinished, damaged, or not to be promoted without a reason; or somebody else
-            promoted another at the same moment.
+            decided otherwise at the same moment.
     """
     reference = Reference(name, str(version)) if version is not None else Reference(name, alias=CANDIDATE)
     with _reviewing(name, tracking_uri, root) as review:
@@ -92,7 +95,7 @@ def rollback(name: str, *, who: str, why: str, tracking_uri: str | None, root: P
         raise RegistryError(f"{name}: a roll-back needs a reason; say --why")
     with _reviewing(name, tracking_uri, root) as review:
         there = {version.number: version for version in versions(review.store, name)}
-        for number in reversed(champions(review.log)[:-1]):
+        for number in reversed(predecessors(review.log)):
             earlier = there.get(number)
             if earlier is None or earlier.decision == "rejected":
                 continue
@@ -103,7 +106,31 @@ def rollback(name: str, *, who: str, why: str, tracking_uri: str | None, root: P
             if taken_down is not None and taken_down in there and taken_down != number:
                 _decide(review.store, there[taken_down], "rolled back", entry)
             return entry
-    raise RegistryError(f"{name}: no earlier champion is left to go back to; promote a version")
+        remedy = "promote another version"
+        if review.champion is not None:
+            remedy += f", or retire {name}/{review.champion}: its prompt is then served by the base"
+        raise RegistryError(f"{name}: no earlier champion is left to go back to; {remedy}")
+
+
+def retire(name: str, *, who: str, why: str, tracking_uri: str | None, root: Path) -> Entry:
+    """Take the champion down and put none in its place: its prompt is served by the base again.
+
+    Returns:
+        The recorded decision; its `before` is what was taken down.
+
+    Raises:
+        RegistryError: No reason, or there is no champion; or somebody else decided otherwise at the same moment.
+    """
+    if not _given(why):
+        raise RegistryError(f"{name}: to retire the champion needs a reason; say --why")
+    with _reviewing(name, tracking_uri, root) as review:
+        if review.champion is None:
+            raise RegistryError(f"{name}: has no champion; its prompt is served by the base already")
+        there = {version.number: version for version in versions(review.store, name)}
+        entry = review.move("retired", None, who, why)
+        if review.champion in there:
+            _decide(review.store, there[review.champion], "retired", entry)
+        return entry
 
 
 def reject(
@@ -120,12 +147,12 @@ def reject(
         chosen = resolve(review.store, Reference(name, str(version)))
         if review.champion == chosen.number:
             raise RegistryError(
-                f"{chosen}: is the champion; roll back, or promote another, and then reject it"
+                f"{chosen}: is the champion; roll back, promote another, or retire it, and then reject it"
             )
         entry = append(
             review.store,
             name,
-            Entry("rejected", chosen.number, review.champion, who, why, datetime.now(UTC)),
+            Entry("rejected", chosen.number, review.champion, who, why, time_after(review.log)),
         )
         _decide(review.store, chosen, "rejected", entry)
         _drop_candidate(review.store, chosen)
@@ -142,25 +169,67 @@ class _Review:
     champion: str | None
 
     def crown(self, action: Action, version: Version, who: str, why: str, *, overridden: bool) -> Entry:
-        """Move the aliases, then record it. `previous` first: until `champion` moves it names the champion, too."""
-        entry = Entry(action, version.number, self.champion, who, why, datetime.now(UTC), overridden)
-        check_length(self.name, entry)
-        predecessors = champions([*self.log, entry])[:-1]
-        if predecessors and predecessors[-1] in {item.number for item in versions(self.store, self.name)}:
-            self.store.set_alias(self.name, PREVIOUS, predecessors[-1])
-        else:
-            self.store.client.delete_registered_model_alias(self.name, PREVIOUS)
-        self.store.set_alias(self.name, CHAMPION, version.number)
-        found = str(model(self.store, self.name).aliases.get(CHAMPION))
-        if found != version.number:
-            raise RegistryError(
-                f"{self.name}: somebody made version {found} the champion at the same moment; look at "
-                "`history`, and promote again what you want"
-            )
-        recorded = append(self.store, self.name, entry)
+        """Make `version` the champion; returns the recorded decision. RegistryError as of `move`."""
+        recorded = self.move(action, version.number, who, why, overridden=overridden)
         _decide(self.store, version, "promoted", recorded)
         _drop_candidate(self.store, version)
         return recorded
+
+    def move(
+        self, action: Action, champion: str | None, who: str, why: str, *, overridden: bool = False
+    ) -> Entry:
+        """Move the aliases, record it, and look again; `previous` first: until `champion` moves it names that, too.
+
+        Raises:
+            RegistryError: Somebody decided otherwise at the same moment; the log has both.
+        """
+        entry = Entry(action, champion, self.champion, who, why, time_after(self.log), overridden)
+        check_length(self.name, entry)
+        if champion is not None:
+            self._point(PREVIOUS, self._previous([*self.log, entry]))
+        self._point(CHAMPION, champion)
+        recorded = append(self.store, self.name, entry)
+        last = self._settle()
+        if last.version != champion:
+            raise RegistryError(
+                f"{self.name}: at the same moment {last.who} decided otherwise ({last.action}), and that is what counts; "
+                "look at `history`, and decide again if need be"
+            )
+        return recorded
+
+    def _settle(self) -> Entry:
+        """Let the aliases follow the log; returns the entry that decides.
+
+        A champion that no entry since the beginning of this review tells of was moved by hand, or by somebody who is
+        about to record it and to look, too: it stays.
+        """
+        known = set(self.log)
+        while True:
+            registered = model(self.store, self.name)
+            log = entries(registered.tags)
+            pointed = {alias: str(number) for alias, number in registered.aliases.items()}
+            moves = [entry for entry in log if entry.action != "rejected"]
+            champion, last = pointed.get(CHAMPION), moves[-1]
+            if champion != last.version and champion in {e.version for e in moves if e not in known}:
+                self._point(CHAMPION, last.version)
+                continue
+            moved = unrecorded_move(log, champion)
+            previous = self._previous([*log, moved] if moved else log)
+            if pointed.get(PREVIOUS) == previous:
+                return moved or last
+            self._point(PREVIOUS, previous)
+
+    def _previous(self, log: list[Entry]) -> str | None:
+        """What `previous` names after `log`: where a roll-back leads, unless that was deleted."""
+        earlier = predecessors(log)
+        there = {version.number for version in versions(self.store, self.name)} if earlier else set()
+        return earlier[-1] if earlier and earlier[-1] in there else None
+
+    def _point(self, alias: str, version: str | None) -> None:
+        if version is None:
+            self.store.client.delete_registered_model_alias(self.name, alias)
+        else:
+            self.store.set_alias(self.name, alias, version)
 
 
 @contextmanager
@@ -189,7 +258,7 @@ def _doubts(store: Store, version: Version) -> list[str]:
             else []
         )
         found.append("the gate did not pass it" + (f": {', '.join(failed)}" if failed else ""))
-    if version.decision in ("rejected", "rolled back"):
+    if version.decision in ("rejected", "rolled back", "retired"):
         why = version.tags.get("review.why", "")
         found.append(f"it was {version.decision} by {version.tags.get('review.by', 'somebody')}: {why}")
     return found

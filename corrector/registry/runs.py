@@ -1,6 +1,6 @@
 """What MLflow keeps of one record: a run with parameters, metrics and tags, and its files as artifacts.
 
-record.json  scorecard.json  entry.json  before_after.png  review.html  images/  model/ (see `model_folder`)
+record.json  scorecard.json  entry.json  before_after.png  review.html  images.zip (see `archive`)  model/ (see `model_folder`)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 
 from corrector.evaluation.scorecard import Scorecard
+from corrector.registry.archive import ARCHIVE_FILE, pack_images
 from corrector.registry.model_folder import MODEL_FOLDER, write_model
 from corrector.registry.record import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
 from corrector.registry.store import RegistryError, Store
@@ -39,6 +41,7 @@ _PARAMETERS_PER_BATCH = 100
 _NAME_LENGTH = 250
 _SHEET_COLUMNS = 8
 _SHEET_CELL = 256
+_UPLOADS = 4
 
 
 def log_run(store: Store, record: CorrectionRecord, folder: Path) -> tuple[str, bool]:
@@ -87,19 +90,12 @@ def delete_artifacts(store: Store, run_id: str) -> None:
             raise RegistryError(f"run {run_id}: its artifacts are said to lie in {folder}; not deleted")
         shutil.rmtree(folder, ignore_errors=True)
     elif has_artifacts(store, run_id):
-        _repository(store, run_id).delete_artifacts()
+        store.repository(run_id).delete_artifacts()
 
 
 def has_artifacts(store: Store, run_id: str) -> bool:
     """Whether a run, which may have been deleted, has any artifacts."""
-    return bool(_repository(store, run_id).list_artifacts())
-
-
-def _repository(store: Store, run_id: str) -> Any:
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    address = store.client.get_run(run_id).info.artifact_uri
-    return get_artifact_repository(address, tracking_uri=store.uri, registry_uri=store.uri)
+    return bool(store.repository(run_id).list_artifacts())
 
 
 def _experiment(store: Store) -> str:
@@ -185,24 +181,44 @@ def _scores(card: Scorecard | None) -> dict[str, float]:
 
 
 def _log_files(store: Store, run_id: str, record: CorrectionRecord, folder: Path) -> None:
-    if (folder / IMAGES_FOLDER).is_dir():
-        store.client.log_artifacts(run_id, str(folder / IMAGES_FOLDER), IMAGES_FOLDER)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary)
+        _stage_files(record, folder, staged)
+        files = sorted(path.relative_to(staged) for path in staged.rglob("*") if path.is_file())
+
+        def log(file: Path) -> None:
+            parent = file.parent.as_posix()
+            store.client.log_artifact(run_id, str(staged / file), None if parent == "." else parent)
+
+        log(files[0])  # alone: MLflow then knows where the run's artifacts lie, and does not ask again
+        with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
+            running = [pool.submit(log, file) for file in files[1:]]
+            try:
+                for logged in running:
+                    logged.result()
+            except BaseException:
+                # The others would wait for the same fault in turn.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _stage_files(record: CorrectionRecord, folder: Path, staged: Path) -> None:
+    """Everything that a run keeps of the record in `folder`, as files below `staged`."""
     for file in (RECORD_FILE, REVIEW_PAGE):
         if (folder / file).is_file():
-            store.client.log_artifact(run_id, str(folder / file))
-    with tempfile.TemporaryDirectory() as temporary:
-        extra = Path(temporary)
-        entry = json.dumps(record.entry, indent=2, ensure_ascii=False) + "\n"
-        (extra / ENTRY_FILE).write_text(entry, encoding="utf-8")
-        if record.scorecard is not None:
-            card = record.scorecard.model_dump_json(indent=2) + "\n"
-            (extra / SCORECARD_FILE).write_text(card, encoding="utf-8")
-        sheet = _before_after_sheet(record, folder)
-        if sheet is not None:
-            sheet.save(extra / SHEET_FILE)
-        if record.adapter_sha256 is not None:
-            write_model(record, folder, extra / MODEL_FOLDER)
-        store.client.log_artifacts(run_id, str(extra))
+            shutil.copyfile(folder / file, staged / file)
+    if (folder / IMAGES_FOLDER).is_dir():
+        pack_images(folder, staged / ARCHIVE_FILE)
+    entry = json.dumps(record.entry, indent=2, ensure_ascii=False) + "\n"
+    (staged / ENTRY_FILE).write_text(entry, encoding="utf-8")
+    if record.scorecard is not None:
+        card = record.scorecard.model_dump_json(indent=2) + "\n"
+        (staged / SCORECARD_FILE).write_text(card, encoding="utf-8")
+    sheet = _before_after_sheet(record, folder)
+    if sheet is not None:
+        sheet.save(staged / SHEET_FILE)
+    if record.adapter_sha256 is not None:
+        write_model(record, folder, staged / MODEL_FOLDER)
 
 
 def _before_after_sheet(record: CorrectionRecord, folder: Path) -> Image.Image | None:

@@ -17,19 +17,27 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from corrector.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.tracking import MlflowClient
 
 # As many registered models as MLflow gives at once.
 _PAGE = 1000
 _MESSAGE_LENGTH = 600
 _UPSERTS = 3
+# MLflow's messages hold the address of an artifact that goes through its server, below that of its run.
+_ARTIFACT = re.compile(
+    r"/mlflow-artifacts/(artifacts|presigned)(/|\?path=)[^/\s]+/[^/\s]+/artifacts/(?P<path>[^\s?)]+)"
+)
+_NO_SERVER = ("Failed to establish a new connection", "NameResolutionError", "ConnectTimeoutError")
 
 
 class RegistryError(UserError):
@@ -62,7 +70,8 @@ class Store:
             RegistryError: There is no such artifact, it is larger than `limit`, or came shorter than it is listed.
         """
         where = f"run {run_id}: {path}"
-        listed = self.client.list_artifacts(run_id, path.rpartition("/")[0] or None)
+        repository = self.repository(run_id)
+        listed = repository.list_artifacts(path.rpartition("/")[0] or None)
         size = next((item.file_size for item in listed if item.path == path and not item.is_dir), None)
         if size is None:
             raise RegistryError(f"{where}: missing; the artifact was removed, or never written")
@@ -70,11 +79,27 @@ class Store:
             raise RegistryError(
                 f"{where}: {int(size):,} bytes is more than it can have ({limit:,}); not fetched"
             )
-        found = Path(self.client.download_artifacts(run_id, path, None if self.artifacts else str(folder)))
+        if self.artifacts is not None:
+            found = Path(repository.download_artifacts(path))
+        else:
+            found = folder / path
+            found.parent.mkdir(parents=True, exist_ok=True)
+            # MLflow's public method lists the folder again, and asks for the run again: 10 requests for one file.
+            repository._download_file(path, str(found))
         if found.stat().st_size != int(size):
             raise RegistryError(
                 f"{where}: {found.stat().st_size:,} of {int(size):,} bytes arrived; try again"
             )
+        return found
+
+    def repository(self, run_id: str) -> ArtifactRepository:
+        """Where the artifacts of a run, which may have been deleted, lie."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        address = self.client.get_run(run_id).info.artifact_uri
+        found: ArtifactRepository = get_artifact_repository(
+            address, tracking_uri=self.uri, registry_uri=self.uri
+        )
         return found
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
@@ -201,11 +226,14 @@ def describe_failure(error: Exception) -> str | None:
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
+    from requests.exceptions import HTTPError, RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, MlflowException):
-        return _first_line(error.message)
+        return _artifact_failure(error.message) or _first_line(error.message)
+    if isinstance(error, HTTPError):
+        failed = error.response is not None and error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return (_artifact_failure(str(error)) if failed else None) or f"refused ({_first_line(error)})"
     if isinstance(error, RequestException):
         return f"no answer ({_first_line(error)}); check that it is up"
     if isinstance(error, BotoCoreError | ClientError | Boto3Error):
@@ -216,6 +244,17 @@ def describe_failure(error: Exception) -> str | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}; make room, or allow it to be read and written"
     return None
+
+
+def _artifact_failure(message: str) -> str | None:
+    """What it means that a server could not pass an artifact on: it answers, and what lies behind it does not."""
+    found = _ARTIFACT.search(unquote(message))
+    if found is None or any(reason in message for reason in _NO_SERVER):
+        return None
+    return (
+        f"{found['path']}: the server could not read or write this artifact; the S3 behind it may be down, slow, "
+        "full, or deny access: the end of the server's log says which"
+    )
 
 
 def _first_line(message: object) -> str:

@@ -146,7 +146,7 @@ def fetch(
         if destination.exists():
             _check_digest(destination / WEIGHTS_FILE, expected, f"{destination}: already there, and")
             return destination
-        with _staging_beside(destination) as staging:
+        with staging_beside(destination) as staging:
             return download_adapter(store, version, staging).rename(destination)
 
 
@@ -164,7 +164,7 @@ def export(
     """
     if destination.exists():
         raise RegistryError(f"{destination}: is there already; name a new one")
-    with open_store(tracking_uri, root, writing=False) as store, _staging_beside(destination) as staging:
+    with open_store(tracking_uri, root, writing=False) as store, staging_beside(destination) as staging:
         adapter = download_adapter(store, resolve(store, reference), staging)
         if to == "diffusers":
             adapter.rename(destination)
@@ -321,7 +321,7 @@ def _described(version: ModelVersion) -> RegisteredVersion:
 
 
 @contextmanager
-def _staging_beside(destination: Path) -> Iterator[Path]:
+def staging_beside(destination: Path) -> Iterator[Path]:
     """A folder on the same disk as `destination`, from which it can be moved there in one step; removed at the end."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = destination.with_name(f".{destination.name}.{os.getpid()}")

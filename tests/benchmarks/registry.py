@@ -8,13 +8,18 @@ folder; with one, use a registry of its own, as what is registered stays there.
 from __future__ import annotations
 
 import argparse
+import gc
+import hashlib
 import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +31,14 @@ from corrector.adapters import SD3_TARGETS, Adapter
 from corrector.base.embedded.world import Scene
 from corrector.base.sources import EMBEDDED_FOLDER
 from corrector.registry import RegistryError, prepare, register
+from corrector.registry.events import Poller
 from corrector.registry.listing import find_version, list_models
+from corrector.registry.record import WEIGHTS_FILE
 from corrector.registry.references import CHAMPION, Reference
 from corrector.registry.review import promote
 from corrector.registry.store import open_store
-from corrector.registry.verify import verify
+from corrector.registry.verify import WORKERS, verify
+from tests.benchmarks.machine import describe
 from tests.registry.records import write_record
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -45,7 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tracking-uri", help="an MLflow server with nothing in it (default: the local form)"
     )
+    parser.add_argument(
+        "--bucket",
+        help="where that server keeps artifacts, for reading without MLflow; the AWS variables lead there",
+    )
     parser.add_argument("--adapters", type=int, default=500)
+    parser.add_argument(
+        "--rank", type=int, default=16, help="of the adapters; 256: as large as SD3-medium's of 16"
+    )
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--versions", type=int, default=5000, help="in all, when looking is timed")
     parser.add_argument("--rounds", type=int, default=20)
@@ -59,32 +74,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     Console().print(table)
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        content = {
+            "benchmark": "registry",
+            "machine": describe(torch.device("cpu")),
+            "arguments": {
+                "place": "local" if options.tracking_uri is None else "server",
+                **{
+                    name: getattr(options, name)
+                    for name in ("adapters", "rank", "processes", "versions", "rounds")
+                },
+            },
+            "results": figures,
+        }
+        options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 0 if figures["lost, doubled or damaged"] == 0 else 1
 
 
 def measure(folder: Path, place: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """All figures, in the order in which they are taken."""
-    folders = write_records(folder / "records", options.adapters)
+    folders = write_records(folder / "records", options.adapters, options.rank)
     prepare(**place)
     seconds = register_at_once(folders, place, options.processes)
     began = time.perf_counter()
     checked = verify(**place)
-    reading = time.perf_counter() - began
+    rate = sum(result.bytes for result in checked) / 1e6 / (time.perf_counter() - began)
+    bare = bare_rate(place["root"], options.bucket)
     works = [result.version.work_id for result in checked]
     wrong = sum(result.problem is not None for result in checked)
     wrong += len(works) - len(set(works)) + len(folders) - len(set(works))
     promote(folders[0].name, who="benchmark", **place)
     add_versions(place, options.versions - len(works))
     reference = Reference(folders[0].name, alias=CHAMPION)
+    poller = Poller(**place)
     return {
         "adapters": len(folders),
         "processes": options.processes,
         "seconds to register all": seconds,
         "adapters a second": len(folders) / seconds,
         "lost, doubled or damaged": wrong,
-        "verify, MB a second": sum(result.bytes for result in checked) / 1e6 / reading,
+        "MB of an adapter": checked[0].bytes / 1e6,
+        "verify, MB a second": rate,
+        "reading and hashing without MLflow, MB a second": bare,
+        "verify over that": None if bare is None else rate / bare,
         "versions when looking": options.versions,
+        "names when looking": len(poller.snapshot.newest),
         **timed("list, a page of 50", lambda: list_models(**place), options.rounds),
         **timed(
             "list, by a part of the name",
@@ -92,11 +125,47 @@ def measure(folder: Path, place: dict[str, Any], options: argparse.Namespace) ->
             options.rounds,
         ),
         **timed("champion", lambda: find_version(reference, **place), options.rounds),
+        **timed("poll of all names", poller.poll, options.rounds),
     }
 
 
-def write_records(folder: Path, count: int) -> list[Path]:
-    """Records of adapters of rank 16 for every target of the embedded base, with few images."""
+def bare_rate(root: Path, bucket: str | None) -> float | None:
+    """MB a second at which the registered weights are read and hashed, by as many threads as `verify` has, without MLflow.
+
+    They are those of the local form below `root`, or, where there is none, in `bucket`; None: neither is known.
+    """
+    reads: list[Callable[[], bytes]]
+    if root.is_dir():
+        reads = [path.read_bytes for path in (root / "artifacts").rglob(WEIGHTS_FILE)]
+    elif bucket is not None:
+        import boto3
+
+        s3 = boto3.client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        keys = [found["Key"] for page in pages for found in page["Contents"]]
+        weights = [key for key in keys if key.endswith(WEIGHTS_FILE)]
+        reads = [partial(_download, s3, bucket, key) for key in weights]
+    else:
+        return None
+
+    def hashed(read: Callable[[], bytes]) -> int:
+        content = read()
+        hashlib.sha256(content).digest()
+        return len(content)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        size = sum(pool.map(hashed, reads))
+    return size / 1e6 / (time.perf_counter() - began)
+
+
+def _download(s3: Any, bucket: str, key: str) -> bytes:
+    content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
+
+
+def write_records(folder: Path, count: int, rank: int) -> list[Path]:
+    """Records of adapters for every target of the embedded base, with few images."""
     config = json.loads((EMBEDDED_FOLDER / "transformer" / "config.json").read_text(encoding="utf-8"))
     width = config["num_attention_heads"] * config["attention_head_dim"]
     paths = [
@@ -109,12 +178,12 @@ def write_records(folder: Path, count: int) -> list[Path]:
     for number, path in enumerate(folders):
         draws = torch.Generator().manual_seed(number)
         weights = {
-            name: (torch.randn(16, width, generator=draws), torch.randn(width, 16, generator=draws))
+            name: (torch.randn(rank, width, generator=draws), torch.randn(width, rank, generator=draws))
             for name in paths
         }
         write_record(
             path, Scene("person", "lying", "grass"), pairs=2, guard_images=1, steps=100, name=path.name,
-            work_id=path.name, adapter=Adapter(16, 16.0, weights),
+            work_id=path.name, adapter=Adapter(rank, float(rank), weights),
         )  # fmt: skip
     return folders
 
@@ -154,14 +223,44 @@ def add_versions(place: dict[str, Any], count: int) -> None:
 
 
 def timed(what: str, look: Callable[[], object], rounds: int) -> dict[str, float]:
-    """Median and worst milliseconds of `look`, after one that does not count."""
+    """Median and worst milliseconds of `look`, after one that does not count, and the worst without garbage collection.
+
+    Python's collector now and then walks over all that MLflow and torch have made, for whoever asks just then.
+    """
     look()
-    milliseconds = []
+    milliseconds, collecting = [], []
     for _ in range(rounds):
-        began = time.perf_counter()
-        look()
-        milliseconds.append(1000 * (time.perf_counter() - began))
-    return {f"{what}, ms": statistics.median(milliseconds), f"{what}, worst ms": max(milliseconds)}
+        with _collections() as pauses:
+            began = time.perf_counter()
+            look()
+            milliseconds.append(1000 * (time.perf_counter() - began))
+        collecting.append(1000 * sum(pauses))
+    rest = [whole - pause for whole, pause in zip(milliseconds, collecting, strict=True)]
+    return {
+        f"{what}, ms": statistics.median(milliseconds),
+        f"{what}, worst ms": max(milliseconds),
+        f"{what}, worst ms without garbage collection": max(rest),
+    }
+
+
+@contextmanager
+def _collections() -> Iterator[list[float]]:
+    """The seconds of each garbage collection of this process inside the context."""
+    pauses: list[float] = []
+    began = 0.0
+
+    def watch(phase: str, _: dict[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.perf_counter()
+        else:
+            pauses.append(time.perf_counter() - began)
+
+    gc.callbacks.append(watch)
+    try:
+        yield pauses
+    finally:
+        gc.callbacks.remove(watch)
 
 
 def _register_all(folders: Sequence[Path], place: dict[str, Any], ready: Any, signal: Any) -> None:

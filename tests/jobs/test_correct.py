@@ -76,14 +76,14 @@ def write_batch(
     return path
 
 
-def correct(path: Path, storage: Path, *, workers: int = 1) -> tuple[int, dict[str, Any]]:
+def correct(path: Path, storage: Path, *, workers: int = 1, run: str = "batch") -> tuple[int, dict[str, Any]]:
     """Submit a batch in this process; returns the exit status and what `result.json` says."""
-    work = check_batch(path, storage=storage)
+    work = check_batch(path, storage=storage, run=run)
     job = CorrectionJob(
         work, Console(file=io.StringIO()), wishes=LaneWishes(workers=workers), checkpoint_seconds=0.3
     )
     status = job.run()
-    result: dict[str, Any] = json.loads((storage / "batch" / "result.json").read_text())
+    result: dict[str, Any] = json.loads((storage / run / "result.json").read_text())
     return status, result
 
 
@@ -122,6 +122,20 @@ def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_not
     assert [prompt["adapter"] for prompt in again["prompts"]] == [
         prompt["adapter"] for prompt in result["prompts"]
     ]
+
+    # Another run finds the same work in the registry, and has everything of it without training.
+    status, found = correct(path, tmp_path / "runs", run="another")
+    assert status == 1
+    for prompt, first in zip(found["prompts"], result["prompts"], strict=True):
+        assert prompt["worked"]
+        assert prompt["found"] == f"{first['adapter']['name']}/1"
+        assert first["found"] is None
+        assert [prompt[key] for key in ("status", "reasons", "adapter", "scorecard", "seconds")] == [
+            first[key] for key in ("status", "reasons", "adapter", "scorecard", "seconds")
+        ]
+    assert curves(tmp_path / "runs", found) == curves(tmp_path / "runs", result)
+    assert "a person lying on the grass" in Path(found["report"]).read_text()
+    assert list((tmp_path / "runs" / "another" / "lanes").iterdir()) == []
 
     changed = json.loads(path.read_text())
     changed["prompts"][0]["rank"] = 1

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from cluster import object_store as stores
 from cluster import ports
 from corrector import objects
 from corrector.errors import UserError
-from tests.objects.stalling_proxy import StallingProxy
+from tests import object_store as stores_of_tests
+from tests.objects.faulty_proxy import FaultyProxy
+from tests.objects.small_disk import SmallDisk
 
 MIB = 1024**2
 
@@ -192,7 +195,8 @@ def test_a_download_that_is_killed_leaves_no_half_file_and_can_be_repeated(
     content = {"a.json": b"{}", "weights.safetensors": os.urandom(12 * MIB)}
     objects.upload(write(tmp_path / "m", content), f"s3://{bucket}/m")
     into = tmp_path / "into"
-    with StallingProxy(s3.meta.endpoint_url, after=4 * MIB) as proxy:
+    with FaultyProxy(s3.meta.endpoint_url) as proxy:
+        proxy.stall(after=4 * MIB)
         downloading = subprocess.Popen(
             [sys.executable, "-c", DOWNLOAD, f"s3://{bucket}/m", str(into)],
             env={**os.environ, "AWS_ENDPOINT_URL": proxy.url},
@@ -209,14 +213,57 @@ def test_a_server_that_goes_away_in_the_middle_leaves_nothing(
     s3: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(s3, bucket, "weights.safetensors", content=os.urandom(12 * MIB))
-    with StallingProxy(s3.meta.endpoint_url, after=4 * MIB) as proxy, ThreadPoolExecutor(1) as pool:
+    with FaultyProxy(s3.meta.endpoint_url) as proxy, ThreadPoolExecutor(1) as pool:
+        proxy.stall(after=4 * MIB)
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         downloading = pool.submit(objects.download, f"s3://{bucket}/weights.safetensors", tmp_path)
         assert proxy.stalled.wait(60)
-        proxy.close()
+        proxy.refuse()
         with pytest.raises(UserError, match=f"at {proxy.url}: no answer after"):
             downloading.result(60)
     assert read(tmp_path) == {}
+
+
+def test_an_upload_to_a_server_that_falls_silent_ends_and_can_be_repeated(
+    s3: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "READ_TIMEOUT_S", 1)
+    content = {f"{number}.bin": os.urandom(MIB) for number in range(4)}
+    write(tmp_path / "m", content)
+    with FaultyProxy(s3.meta.endpoint_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.stall(after=600)  # one answer or two
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=f"at {proxy.url}: no answer after {objects.ATTEMPTS} attempts"):
+            objects.upload(tmp_path / "m", f"s3://{bucket}/m")
+        assert time.monotonic() - begun < 60
+        proxy.mend()
+        objects.upload(tmp_path / "m", f"s3://{bucket}/m")
+        assert read(objects.download(f"s3://{bucket}/m", tmp_path / "back")) == content
+
+
+def test_an_upload_to_a_server_whose_disk_is_full_is_told_and_can_be_repeated(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    content = {"large.bin": os.urandom(20 * MIB), "small.bin": b"small"}
+    write(tmp_path / "m", content)
+    with SmallDisk(tmp_path_factory.mktemp("disk"), 64 * MIB) as disk:
+        store = stores.start(state=disk.folder / "objects")
+        try:
+            stores_of_tests.use(store, monkeypatch, tmp_path)
+            s3 = boto3.session.Session().client("s3")
+            s3.create_bucket(Bucket="full")
+            disk.fill(leaving=12 * MIB)  # room for one part of the large file
+            with pytest.raises(UserError, match=f"s3://full/m at {store.endpoint}: .* its disk is full"):
+                objects.upload(tmp_path / "m", "s3://full/m")
+            disk.free()
+            assert not s3.list_multipart_uploads(Bucket="full").get("Uploads")
+            objects.upload(tmp_path / "m", "s3://full/m")
+            assert read(objects.download("s3://full/m", tmp_path / "back")) == content
+        finally:
+            stores.stop(store, state=disk.folder / "objects")
 
 
 def test_a_wrong_secret_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

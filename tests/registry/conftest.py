@@ -39,6 +39,13 @@ def client(root: Path) -> MlflowClient:
 
 
 @pytest.fixture
+def shared(root: Path, tmp_path: Path, client: MlflowClient) -> str:
+    """The address of a database that is used like a server's: without the lock of the local form."""
+    client.create_experiment("corrections", artifact_location=(tmp_path / "artifacts").as_uri())
+    return local_uri(root)
+
+
+@pytest.fixture
 def registered(root: Path, tmp_path: Path) -> Registering:
     """`registered(seed, status)`: another version of NAME in `root`, from work of its own."""
 

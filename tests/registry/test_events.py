@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from corrector.registry import RegistryError
-from corrector.registry.events import Poller, verify_webhook
+from corrector.registry.events import REPLAY_WINDOW_S, Deliveries, Event, Poller, verify_webhook
 from tests.registry.conftest import NAME, Registering
 
 SECRET = "correct horse battery staple"
@@ -22,6 +22,7 @@ def request(
     *,
     secret: str = SECRET,
     sent: float | None = None,
+    delivery: str = "delivery-1",
     **data: Any,
 ) -> tuple[dict[str, str], bytes]:
     """A request as MLflow 3.17 sends it, signed by its own function."""
@@ -29,9 +30,9 @@ def request(
         {"entity": entity, "action": action, "timestamp": "2026-11-24T03:00:00+00:00", "data": data}
     )
     stamp = str(int(time.time() if sent is None else sent))
-    signature = _generate_hmac_signature(secret, "delivery-1", stamp, body)
+    signature = _generate_hmac_signature(secret, delivery, stamp, body)
     headers = {
-        "X-MLflow-Delivery-Id": "delivery-1",
+        "X-MLflow-Delivery-Id": delivery,
         "X-MLflow-Timestamp": stamp,
         "X-MLflow-Signature": signature,
     }
@@ -127,3 +128,52 @@ def test_an_old_request_is_refused_though_it_is_signed() -> None:
 def test_a_signed_body_that_is_not_mlflows_is_refused() -> None:
     with pytest.raises(RegistryError, match="not one of MLflow's"):
         verify_webhook(*request(name="x"), SECRET)
+
+
+def delivered(delivery: str, sent: float, now: float) -> Event:
+    event = verify_webhook(
+        *request(sent=sent, delivery=delivery, name="x", alias="champion", version="3"), SECRET, now=now
+    )
+    assert event is not None
+    return event
+
+
+def test_a_request_that_comes_again_while_it_is_still_taken_is_recognised() -> None:
+    deliveries = Deliveries()
+    ahead = 1000 + REPLAY_WINDOW_S  # the sender's clock runs ahead by all that is allowed
+    assert deliveries.add(delivered("one", ahead, now=1000), now=1000)
+    assert deliveries.add(delivered("two", ahead, now=1000), now=1000)
+    for now in (1000, 1000 + REPLAY_WINDOW_S, ahead + REPLAY_WINDOW_S):
+        assert not deliveries.add(delivered("one", ahead, now), now=now)
+    with pytest.raises(RegistryError, match="clocks"):
+        delivered("one", ahead, now=ahead + REPLAY_WINDOW_S + 1)
+
+
+def test_an_event_that_could_not_be_acted_on_is_taken_when_it_comes_again() -> None:
+    deliveries = Deliveries()
+    event = delivered("one", 1000, now=1000)
+    assert deliveries.add(event)
+    deliveries.discard(event)
+    assert deliveries.add(event)
+    assert not deliveries.add(event)
+
+
+def test_the_memory_of_deliveries_is_bounded_in_time_and_number() -> None:
+    deliveries = Deliveries(window=10, capacity=3)
+    for number in range(5):
+        assert deliveries.add(delivered(str(number), 1000, now=1000), now=1000 + number)
+    assert len(deliveries) == 3
+    assert not deliveries.add(delivered("4", 1000, now=1000), now=1005)
+    assert deliveries.add(delivered("late", 1100, now=1100), now=1100)
+    assert len(deliveries) == 1
+
+
+def test_changes_seen_by_polling_are_always_new(
+    registered: Registering, root: Path, client: MlflowClient
+) -> None:
+    registered(1)
+    poller = Poller(tracking_uri=None, root=root)
+    client.set_registered_model_alias(NAME, "champion", "1")
+    (event,) = poller.poll()
+    deliveries = Deliveries()
+    assert deliveries.add(event) and deliveries.add(event)

@@ -9,24 +9,14 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from corrector.registry import RegisteredVersion, local_uri, register
+from corrector.registry import RegisteredVersion, register
 from corrector.registry.collect import collect
 from tests.registry.conftest import PERSON
 from tests.registry.racing import NOWHERE, check_one_version_each, kill_at_random, race, write_records
 from tests.registry.records import write_record
 
 
-@pytest.fixture
-def shared(root: Path, tmp_path: Path) -> str:
-    """The address of a database that is used like a server's: without the lock of the local form."""
-    uri = local_uri(root)
-    MlflowClient(uri, uri).create_experiment(
-        "corrections", artifact_location=(tmp_path / "artifacts").as_uri()
-    )
-    return uri
-
-
-@pytest.mark.parametrize("at", ["log_artifacts", "create_model_version", "set_registered_model_alias"])
+@pytest.mark.parametrize("at", ["log_artifact", "create_model_version", "set_registered_model_alias"])
 def test_whoever_comes_in_between_is_given_the_same_version(
     shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:

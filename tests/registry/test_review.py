@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from corrector.registry import RegistryError
 from corrector.registry.history import OUTSIDE, Entry, champions, history
 from corrector.registry.record import WEIGHTS_FILE
-from corrector.registry.review import promote, reject, rollback
+from corrector.registry.review import promote, reject, retire, rollback
 from tests.registry.conftest import NAME, Registering
 
 
@@ -148,6 +148,38 @@ def test_the_champion_is_not_rejected(registered: Registering, place: dict[str, 
     promote(NAME, **place)
     with pytest.raises(RegistryError, match="roll back"):
         reject(NAME, 1, why="ugly", **place)
+
+
+def test_the_only_champion_is_retired_and_none_follows(
+    registered: Registering, place: dict[str, Any], client: MlflowClient
+) -> None:
+    registered(1)
+    promote(NAME, **place)
+    with pytest.raises(RegistryError, match=f"or retire {NAME}/1: its prompt is then served by the base"):
+        rollback(NAME, why="third legs", **place)
+    with pytest.raises(RegistryError, match="needs a reason"):
+        retire(NAME, why=" ", **place)
+    entry = retire(NAME, why="third legs", **place)
+    assert (entry.action, entry.before, entry.version) == ("retired", "1", None)
+    assert aliases(client) == {}
+    assert told(place["root"]) == [("promoted", None, "1"), ("retired", "1", None)]
+    assert client.get_model_version(NAME, "1").tags["review.decision"] == "retired"
+    with pytest.raises(RegistryError, match="has no champion"):
+        retire(NAME, why="again", **place)
+    with pytest.raises(RegistryError, match="retired by Ada: third legs"):
+        promote(NAME, 1, **place)
+
+
+def test_a_roll_back_after_a_retirement_leads_to_the_champion_before(
+    registered: Registering, place: dict[str, Any], client: MlflowClient
+) -> None:
+    for seed in (1, 2):
+        registered(seed)
+        promote(NAME, **place)
+    retire(NAME, why="third legs", **place)
+    assert aliases(client) == {"previous": "1"}
+    assert rollback(NAME, why="that one was right", **place).version == "1"
+    assert aliases(client) == {"champion": "1"}
 
 
 def test_a_move_by_hand_is_as_valid_and_is_told(

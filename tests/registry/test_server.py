@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -19,11 +20,12 @@ from mlflow.store.artifact import s3_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from cluster import ports
+from cluster.mlflow_configuration import WEBHOOK_CACHE_S
 from cluster.mlflow_server import MlflowServer
 from cluster.object_store import ObjectStore
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
 from corrector.registry.collect import collect
-from corrector.registry.events import WEBHOOK_EVENTS, Event, verify_webhook
+from corrector.registry.events import WEBHOOK_EVENTS, Deliveries, Event, verify_webhook
 from corrector.registry.history import history
 from corrector.registry.listing import list_models
 from corrector.registry.record import WEIGHTS_FILE, file_sha256
@@ -81,14 +83,15 @@ def test_reviews_are_kept_by_the_server_and_moves_by_hand_are_seen(uri: str, tmp
 
 
 class _Receiver(BaseHTTPRequestHandler):
-    """Answers every request and keeps what it brought."""
+    """Answers every request, the first ones with the `refusals`, and keeps what it brought."""
 
     received: Queue[tuple[dict[str, str], bytes]]
+    refusals: list[int]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.received.put((dict(self.headers), body))
-        self.send_response(204)
+        self.send_response(self.refusals.pop() if self.refusals else 204)
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -98,7 +101,7 @@ class _Receiver(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[tuple[str, Queue[tuple[dict[str, str], bytes]]]]:
     """The address of a small web server, and what it receives."""
-    _Receiver.received = Queue()
+    _Receiver.received, _Receiver.refusals = Queue(), []
     server = HTTPServer(("127.0.0.1", 0), _Receiver)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -116,6 +119,7 @@ def test_a_move_by_hand_arrives_as_a_signed_webhook(
     hook = client.create_webhook(
         "test", address, [WebhookEvent.from_str(event) for event in WEBHOOK_EVENTS], secret=SECRET
     )
+    time.sleep(WEBHOOK_CACHE_S + 0.5)  # for so long the server goes on with the webhooks that it knew
     try:
         registered(record(tmp_path / "r", "told"), uri)
         client.set_registered_model_alias("told", "champion", "1")
@@ -131,6 +135,24 @@ def test_a_move_by_hand_arrives_as_a_signed_webhook(
         ("alias set", "told", "candidate", "1"),
         ("alias set", "told", "champion", "1"),
     }
+
+
+def test_a_delivery_that_mlflow_repeats_is_recognised(
+    uri: str, tmp_path: Path, receiver: tuple[str, Queue[tuple[dict[str, str], bytes]]]
+) -> None:
+    address, received = receiver
+    _Receiver.refusals = [503]
+    client = MlflowClient(uri, uri)
+    hook = client.create_webhook("test", address, [WebhookEvent.from_str(WEBHOOK_EVENTS[0])], secret=SECRET)
+    time.sleep(WEBHOOK_CACHE_S + 0.5)  # for so long the server goes on with the webhooks that it knew
+    deliveries = Deliveries()
+    try:
+        registered(record(tmp_path / "r", "told-twice"), uri)
+        events = [verify_webhook(*received.get(timeout=30), SECRET) for _ in range(2)]
+    finally:
+        client.delete_webhook(hook.webhook_id)
+    assert events[0] is not None and events[0] == events[1]
+    assert [deliveries.add(event) for event in events if event] == [True, False]
 
 
 def test_a_registry_that_is_down_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +223,7 @@ def test_a_full_disk_in_the_middle_leaves_no_version(
         raise OSError(errno.ENOSPC, "No space left on device", "artifacts")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_artifacts", full)
+        patch.setattr(MlflowClient, "log_artifact", full)
         with pytest.raises(RegistryError, match="No space left on device; make room"):
             register(folder, tracking_uri=None, root=root)
     assert list_models(tracking_uri=None, root=root).models == ()

@@ -1,0 +1,73 @@
+"""A registered piece of work back as a record folder: who needs it again need not train it again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from corrector.registry.archive import ARCHIVE_FILE, unpack_images
+from corrector.registry.record import ADAPTER_FOLDER
+from corrector.registry.references import Version, model_name
+from corrector.registry.runs import REVIEW_PAGE
+from corrector.registry.store import open_store
+from corrector.registry.tags import WORK_ID
+from corrector.registry.versions import download_adapter, read_record, staging_beside
+
+RESTORED_FILE = "restored.json"
+"""In a record folder that came from the registry: of which version."""
+
+_MAX_IMAGES_BYTES = 4 * 1024**3
+_MAX_PAGE_BYTES = 256 * 1024**2
+
+
+def find_works(names: Mapping[str, str], *, tracking_uri: str | None, root: Path) -> dict[str, Version]:
+    """The finished versions of pieces of work.
+
+    Args:
+        names: Work id -> the prompt's name.
+
+    Returns:
+        Work id -> version, of those that are registered.
+
+    Raises:
+        RegistryError: The registry fails.
+    """
+    if tracking_uri is None and not (root / "mlflow.db").exists():
+        return {}
+    known: dict[str, Version] = {}
+    with open_store(tracking_uri, root, writing=False) as store:
+        for work_id, name in names.items():
+            condition = f"name = '{model_name(name)}' and tags.{WORK_ID} = '{work_id}'"
+            found = [Version.of(version, {}) for version in store.all_versions(condition)]
+            first = min(found, key=lambda version: int(version.number), default=None)
+            if first is not None and first.complete:
+                known[work_id] = first
+    return known
+
+
+def restore_record(version: Version, destination: Path, *, tracking_uri: str | None, root: Path) -> Path:
+    """Write the record of `version` to the folder `destination`, whole or not at all; what was there before is replaced.
+
+    The adapter is checked against its digest. RESTORED_FILE tells where the record came from.
+
+    Raises:
+        RegistryError: Something is missing or damaged, or the registry fails.
+        RecordError: The record or its images cannot be read.
+    """
+    with open_store(tracking_uri, root, writing=False) as store, staging_beside(destination) as staging:
+        record = read_record(store, version)
+        folder = staging / "record"
+        folder.mkdir()
+        download_adapter(store, version, staging).rename(folder / ADAPTER_FOLDER)
+        unpack_images(store.file(version.run_id, ARCHIVE_FILE, staging, limit=_MAX_IMAGES_BYTES), folder)
+        listed = store.repository(version.run_id).list_artifacts()
+        if any(item.path == REVIEW_PAGE for item in listed):
+            page = store.file(version.run_id, REVIEW_PAGE, staging, limit=_MAX_PAGE_BYTES)
+            shutil.copyfile(page, folder / REVIEW_PAGE)
+        origin = json.dumps({"name": version.name, "version": version.number}) + "\n"
+        (folder / RESTORED_FILE).write_text(origin, encoding="utf-8")
+        record.save(folder)
+        shutil.rmtree(destination, ignore_errors=True)
+        return folder.rename(destination)

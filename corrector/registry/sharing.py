@@ -1,0 +1,111 @@
+"""Handing a registered adapter to somebody without access to the registry: a URL that works for a while.
+
+The URL is signed with the S3 credentials of whoever shares, for as long as they say. MLflow 3.17 signs URLs as well, but of
+artifacts that go through its server, as here by default, only for the time that the server was started with. Such a URL is
+asked for nevertheless, because nothing else of MLflow tells where in S3 an artifact lies; nobody is given it.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from corrector import objects
+from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER
+from corrector.registry.record import WEIGHTS_FILE, file_sha256
+from corrector.registry.references import Reference, resolve
+from corrector.registry.store import RegistryError, Store, open_store
+from corrector.registry.versions import expected_digest
+
+LIFETIME = timedelta(hours=1)
+LONGEST = timedelta(days=7)
+"""S3's own bound for a signed URL."""
+
+_WEIGHTS = f"{MODEL_FOLDER}/{WEIGHTS_FOLDER}/{WEIGHTS_FILE}"
+# Elsewhere than on AWS, clients name the bucket in the path unless they are told otherwise.
+_AWS_HOST = re.compile(r"(?P<bucket>.+)\.s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What to send: where the weights file is to be had, and how to tell that it arrived whole.
+
+    Attributes:
+        version: NAME/VERSION.
+        url: Gives the file to whoever has it. It ends sooner where the credentials that signed it do.
+        sha256: Of the file.
+        expires: When S3 begins to refuse the URL.
+    """
+
+    version: str
+    url: str = field(repr=False)
+    sha256: str
+    expires: datetime
+
+
+def share(
+    reference: Reference, *, tracking_uri: str | None, root: Path, lifetime: timedelta = LIFETIME
+) -> Shared:
+    """Make a URL from which anybody can fetch the weights that `reference` names; a bare name means its champion.
+
+    The weights are read once, with the credentials that sign, and compared with their digest.
+
+    Args:
+        lifetime: From 1 s to LONGEST, in whole seconds.
+
+    Raises:
+        RegistryError: No such version, its weights are not in S3 or not those registered, or an impossible `lifetime`.
+        UserError: S3 cannot be read, or there are no credentials for it.
+    """
+    if not timedelta(seconds=1) <= lifetime <= LONGEST:
+        raise RegistryError(f"{lifetime}: a shared URL lives from 1 s to {LONGEST.days} days")
+    with open_store(tracking_uri, root, writing=False) as store, tempfile.TemporaryDirectory() as staging:
+        version = resolve(store, reference)
+        expected = expected_digest(version)
+        location = _location(store, version.run_id, str(version))
+        found = file_sha256(objects.download(location, Path(staging)))
+        if found != expected:
+            raise RegistryError(
+                f"{version}: the SHA-256 of {location} is {found}; registered was {expected}; not shared"
+            )
+        url = objects.presigned(location, seconds=int(lifetime.total_seconds()))
+    return Shared(str(version), url, expected, _expiry(url))
+
+
+def _location(store: Store, run_id: str, what: str) -> str:
+    """The `s3://` URL of a run's weights."""
+    address = store.client.get_run(run_id).info.artifact_uri
+    if objects.is_s3_url(address):
+        return f"{address}/{_WEIGHTS}"
+    if not address.startswith("mlflow-artifacts:"):
+        raise RegistryError(f"{what}: its weights lie in {address}, and not in S3; share a file of `export`")
+    from requests.exceptions import HTTPError
+
+    try:
+        signed = store.repository(run_id)._get_presigned_download_url(_WEIGHTS).url
+    except HTTPError as error:
+        if error.response is None or error.response.status_code != HTTPStatus.NOT_IMPLEMENTED:
+            raise
+        raise RegistryError(
+            f"{what}: the server keeps its weights elsewhere than in S3; share a file of `export`"
+        ) from error
+    return _s3_url(signed)
+
+
+def _s3_url(signed: str) -> str:
+    """`s3://BUCKET/KEY` of the object that a signed URL leads to."""
+    parts = urlsplit(signed)
+    path = unquote(parts.path).lstrip("/")
+    on_aws = _AWS_HOST.fullmatch(parts.hostname or "")
+    return f"s3://{on_aws['bucket']}/{path}" if on_aws else f"s3://{path}"
+
+
+def _expiry(signed: str) -> datetime:
+    query = parse_qs(urlsplit(signed).query)
+    begun = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return begun + timedelta(seconds=int(query["X-Amz-Expires"][0]))
