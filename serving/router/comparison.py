@@ -1,0 +1,198 @@
+"""Two prompts held against each other word by word: what an embedding does not see, and what the lexicon does not know.
+
+MiniLM puts "a person not lying on the grass" and "grass lying on a person" next to "a person lying on the grass"; here they
+are contradictions, and so is every word that the lexicon knows to mean something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from corrector.prompts.concepts import Mention, Reading
+from corrector.prompts.lexicon import PLACE, lexicon
+
+_JOINED = re.compile(r"\b(?:and|with|while|as|but|or)\b")
+_CONCEPTS = ("action", "entity", "number", "colour", "unknown")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a prompt stands to a registered one.
+
+    Attributes:
+        contradiction: Why it cannot mean the same, in words; None where nothing says so.
+        replaced: Concepts of the registered prompt that no known word covers, with an unknown word that may mean them.
+        added: Other words that may change the meaning: the lexicon lacks them, or it is a thing beside the subject.
+        described: Unknown words that likely only describe: just before a noun, or listed behind everything else.
+    """
+
+    contradiction: str | None
+    replaced: int = 0
+    added: int = 0
+    described: int = 0
+
+    @property
+    def doubts(self) -> tuple[int, int, int]:
+        """`replaced`, `added`, `described`."""
+        return self.replaced, self.added, self.described
+
+
+def compare(registered: Reading, asked: Reading) -> Comparison:
+    """Whether `asked` can mean what `registered` does, as far as its words are known."""
+    stop = _negation(registered, asked) or _wish(registered, asked) or _other_text(registered, asked)
+    if stop is not None:
+        return Comparison(stop)
+    claimed: dict[Mention, Mention] = {}
+    missing: list[Mention] = []
+    for wanted in registered.of(*_CONCEPTS):
+        candidates = [
+            mention
+            for mention in asked.of(wanted.kind)
+            if mention not in claimed.values() and _covers(wanted, mention)
+        ]
+        match = next((mention for mention in candidates if mention.relation == wanted.relation), None)
+        if match is not None:
+            claimed[wanted] = match
+        elif candidates and wanted.kind == "entity":
+            return Comparison(_other_relation(registered, wanted, asked, candidates[0]))
+        else:
+            missing.append(wanted)
+    doubtful: list[Mention] = []
+    for mention in asked.of(*_CONCEPTS):
+        if mention in claimed.values():
+            continue
+        verdict = _extra(registered, mention)
+        if verdict == "other":
+            return Comparison(f'"{_words(asked, mention)}" makes it another')
+        if verdict == "doubtful":
+            doubtful.append(mention)
+    if _exchanged(registered, claimed):
+        return Comparison("who does it and to whom are exchanged")
+    companions = [mention for mention in doubtful if _is_companion(asked, mention)]
+    if len(companions) > len(missing):
+        return Comparison(f'"{_words(asked, companions[-1])}" is with it')
+    # Only a word that does not merely describe may stand for what is missing, and none for a count.
+    describing = sum(_describes(asked, mention, claimed) for mention in doubtful)
+    replacements = len(doubtful) - describing
+    lost = [mention for mention in missing if mention.kind == "number"]
+    if lost or len(missing) > replacements:
+        return Comparison(f'nothing says "{_words(registered, (lost or missing)[0])}"')
+    return Comparison(None, len(missing), replacements - len(missing), describing)
+
+
+def _is_companion(asked: Reading, doubtful: Mention) -> bool:
+    """Whether an unknown word stands where one more subject would."""
+    before = asked.text[: doubtful.phrase_start].rstrip()
+    return doubtful.kind == "unknown" and (
+        doubtful.relation in ("with", "near") or before.endswith((" and", " or"))
+    )
+
+
+def _describes(asked: Reading, doubtful: Mention, claimed: dict[Mention, Mention]) -> bool:
+    """Whether an unknown word stands just before a noun, or behind all that matters in a list: "…, volumetric fog"."""
+    if doubtful.kind != "unknown":
+        return False
+    mentions = asked.mentions[asked.mentions.index(doubtful) :]
+    for one, other in pairwise(mentions):
+        if other.kind not in ("entity", "unknown") or asked.text[one.end : other.start] != " ":
+            break
+        if other in claimed.values():
+            return True
+    last = max((mention.end for mention in claimed.values()), default=len(asked.text))
+    between = asked.text[last : doubtful.start]
+    return re.search(r"[,;.]", between) is not None and _JOINED.search(between) is None
+
+
+def closest(registered: Iterable[Reading], asked: Reading) -> Comparison:
+    """The comparison with the one of `registered` to which `asked` is closest; the first one's where it contradicts all."""
+    comparisons = [compare(reading, asked) for reading in registered]
+    possible = [comparison for comparison in comparisons if comparison.contradiction is None]
+    return min(
+        possible, key=lambda comparison: (sum(comparison.doubts), comparison.doubts), default=comparisons[0]
+    )
+
+
+def _words(reading: Reading, mention: Mention) -> str:
+    return reading.text[mention.start : mention.end]
+
+
+def _negation(registered: Reading, asked: Reading) -> str | None:
+    allowed = {mention.group for mention in registered.of("negation")}
+    for mention in asked.of("negation"):
+        if mention.group not in allowed:
+            return f'it says "{_words(asked, mention)}"'
+    if allowed and not asked.of("negation"):
+        return "it is not negated"
+    return None
+
+
+def _wish(registered: Reading, asked: Reading) -> str | None:
+    if any(mention.wished for mention in registered.of("action")):
+        return None
+    wished = next((mention for mention in asked.of("action") if mention.wished), None)
+    return None if wished is None else f'"{_words(asked, wished)}" does not happen in it'
+
+
+def _other_text(registered: Reading, asked: Reading) -> str | None:
+    if sorted(registered.quoted) == sorted(asked.quoted):
+        return None
+    return f"the text to show is {_quotes(asked)}, not {_quotes(registered)}"
+
+
+def _quotes(reading: Reading) -> str:
+    return ", ".join(f'"{text}"' for text in reading.quoted) or "none"
+
+
+def _covers(wanted: Mention, mention: Mention) -> bool:
+    if wanted.domain == "living" and wanted.plural != mention.plural:
+        return False
+    return lexicon().includes(wanted.group, mention.group)
+
+
+def _other_relation(registered: Reading, wanted: Mention, asked: Reading, mention: Mention) -> str:
+    here, there = (
+        reading.text[found.phrase_start : found.end]
+        for reading, found in ((asked, mention), (registered, wanted))
+    )
+    return f'"{here}" stands in it otherwise than "{there}"'
+
+
+def _extra(registered: Reading, mention: Mention) -> Literal["same", "doubtful", "other"]:
+    """What a mention that the registered prompt lacks does to its meaning: nothing, perhaps something, or it makes another."""
+    if mention.kind == "unknown":
+        return "doubtful"
+    if mention.kind == "colour":
+        return "other" if registered.of("colour") else "same"
+    if mention.kind == "number" or mention.domain == "living":
+        return "other"
+    same_kind = registered.of(mention.kind)
+    akin = any(not lexicon().contrast(mention.group, wanted.group) for wanted in same_kind)
+    if mention.kind == "action":
+        return "same" if akin or mention.domain == "face" or mention.group == "wear" else "other"
+    if mention.domain == "clothing" or (mention.domain == PLACE and mention.group in lexicon().surroundings):
+        return "same"
+    if mention.domain == PLACE:
+        return "same" if akin and mention.relation in ("at", "") else "other"
+    if mention.domain == "body":
+        return "other" if any(wanted.domain == "body" for wanted in same_kind) else "doubtful"
+    return "doubtful" if mention.relation in ("with", "near") else "other"
+
+
+def _exchanged(registered: Reading, claimed: dict[Mention, Mention]) -> bool:
+    """Whether what stood before an action stands behind it, and the other way round."""
+    for action in registered.of("action"):
+        if action not in claimed:
+            continue
+        moved = set()
+        for wanted, mention in claimed.items():
+            if wanted.kind in ("entity", "unknown") and not wanted.relation:
+                before, now = wanted.start < action.start, mention.start < claimed[action].start
+                if before != now:
+                    moved.add(before)
+        if len(moved) == 2:
+            return True
+    return False

