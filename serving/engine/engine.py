@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +83,10 @@ class EngineStats:
     adapter_loads: int
     text_bytes: int
     healthy: bool
+
+    def described(self) -> dict[str, Any]:
+        """For JSON: adapters as `NAME@VERSION`."""
+        return asdict(self) | {"resident": [str(adapter) for adapter in self.resident]}
 
 
 @dataclass(eq=False)
@@ -211,8 +216,10 @@ class Engine:
         return job.future
 
     def preload(self, adapters: Iterable[AdapterIdentity]) -> None:
-        """Fetches adapters in the background, and puts them on the device as long as slots are free."""
-        for adapter in adapters:
+        """Fetches adapters in the background, as many of the first as fit into host memory, and puts them on the device as
+        long as slots are free."""
+        each = self._bank.layout.size * self._bank.storage.element_size()
+        for adapter in islice(adapters, self.settings.adapter_cache_bytes // each):
             self._adapters.get(adapter).add_done_callback(partial(self._preload, adapter))
 
     @property

@@ -17,6 +17,10 @@ class Overloaded(UserError):
         super().__init__(message)
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[type[Overloaded], tuple[str, float]]:
+        """Between processes, too, with both of its parts."""
+        return Overloaded, (str(self), self.retry_after)
+
 
 class DeadlineMissed(UserError):
     """The request's time ran out before its image was done; drawing it was stopped."""

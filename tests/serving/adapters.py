@@ -39,7 +39,13 @@ class FolderSource:
 def write_adapter(
     folder: Path, name: str, *, seed: int, version: str = "1", rank: int = 4, base_revision: str | None = None
 ) -> AdapterIdentity:
-    """A random adapter for the embedded base in `folder`, strong enough to change every image."""
+    """A random adapter for the embedded base in `folder`; see `random_adapter`."""
+    save_adapter(random_adapter(seed, rank=rank, base_revision=base_revision), folder)
+    return AdapterIdentity(name, version, file_sha256(folder / WEIGHTS_NAME))
+
+
+def random_adapter(seed: int, *, rank: int = 4, base_revision: str | None = None) -> Adapter:
+    """For the embedded base, or one that says it is of another revision; strong enough to change every image."""
     bank = _bank()
     generator = torch.Generator().manual_seed(seed)
     weights = {}
@@ -47,8 +53,7 @@ def write_adapter(
         down = torch.randn(rank, target.inputs, generator=generator) / math.sqrt(target.inputs)
         weights[target.path] = (down, torch.randn(target.outputs, rank, generator=generator) * 0.05)
     revision = resolve_base("embedded").revision if base_revision is None else base_revision
-    save_adapter(Adapter(rank, float(rank), weights, base_revision=revision), folder)
-    return AdapterIdentity(name, version, file_sha256(folder / WEIGHTS_NAME))
+    return Adapter(rank, float(rank), weights, base_revision=revision)
 
 
 @cache

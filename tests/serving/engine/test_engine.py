@@ -1,5 +1,6 @@
 """The engine draws what it is asked to, the same in any company, and lets go of what nobody waits for."""
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
+from corrector.adapters import layout_of
 from corrector.base import resolve_base
+from corrector.base.weights import transformer_skeleton
 from corrector.errors import UserError
 from serving.engine.engine import Engine
 from serving.engine.request import (
@@ -337,6 +340,26 @@ def test_preloaded_adapters_are_on_the_device_before_anybody_asks(
         assert engine.stats().adapter_loads == 8
     finally:
         engine.close()
+
+
+def test_no_more_is_preloaded_than_fits_into_host_memory(
+    source: FolderSource, adapters: list[AdapterIdentity], tmp_path: Path
+) -> None:
+    chosen = settings(tmp_path)
+    each = 4 * layout_of(transformer_skeleton(SPEC), chosen.rank).size
+    engine = Engine(SPEC, source, chosen.model_copy(update={"adapter_cache_bytes": 3 * each + 1}))
+    try:
+        before = sum(source.fetched.values())
+        engine.preload(adapters)
+        wait_until(lambda: len(engine.stats().resident) == 3)
+        assert sum(source.fetched.values()) - before == 3
+    finally:
+        engine.close()
+
+
+def test_an_overload_keeps_its_time_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(Overloaded("too much", retry_after=7.5)))
+    assert (str(error), error.retry_after) == ("too much", 7.5)
 
 
 def test_a_step_that_fails_ends_what_was_drawn_and_the_next_is_drawn(
