@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from corrector.adapters import file_sha256
-from corrector.evaluation import GuardImages, default_extractors, score
+from corrector.evaluation import GuardImages, HardNegativeImages, default_extractors, score
 from corrector.exemplars import to_tensor
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
 from corrector.registry.record import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord, GuardSamples
@@ -53,10 +53,17 @@ def score_prompt(task: ScoringTask) -> None:
     started = time.monotonic()
     folder = PromptFolder(Path(task.folder))
     arms = Arms.of(task.entry, task.evaluation)
+    sampled = read_sampled(folder)
     images = CorrectionRecord.images(folder.sampled)
     guards = [
         GuardImages(prompt=prompt, base=_read(before), corrected=_read(after))
         for (prompt, _), (before, after) in zip(arms.guards, images.guards, strict=True)
+    ]
+    negatives = [
+        HardNegativeImages(
+            prompt=negative.prompt, base=_read(before), corrected=_read(after), difference=negative.difference
+        )
+        for negative, (before, after) in zip(sampled["hard_negatives"], images.negatives, strict=True)
     ]
     card = score(
         prompt_name=task.entry.name,
@@ -65,13 +72,13 @@ def score_prompt(task: ScoringTask) -> None:
         training=_read(images.exemplars),
         held_out=_read(images.held_out),
         guards=guards,
+        negatives=negatives,
         pair_seeds=[seed for _, seed in arms.own],
         decoded_exemplars=read_decoded(folder),
         extractors=default_extractors(),
         settings=task.evaluation,
         thresholds=task.gate,
     )
-    sampled = read_sampled(folder)
     seconds = {name: round(value, 2) for name, value in sampled["seconds"].items()}
     record = _record(
         task,
@@ -80,6 +87,7 @@ def score_prompt(task: ScoringTask) -> None:
         adapter_sha256=file_sha256(folder.sampled / ADAPTER_FOLDER / WEIGHTS_FILE),
         scorecard=card,
         curve=sampled["curve"],
+        hard_negatives=sampled["hard_negatives"],
         seconds=seconds | {"scoring": round(time.monotonic() - started, 2)},
     )
     record.save(folder.sampled)

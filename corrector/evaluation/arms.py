@@ -22,6 +22,8 @@ class Arms:
     """Training and held-out exemplars after the base's VAE, or nothing."""
     guards_base: tuple[Tensor, ...]
     guards_corrected: tuple[Tensor, ...]
+    negatives_base: tuple[Tensor, ...] = ()
+    negatives_corrected: tuple[Tensor, ...] = ()
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Arms":
         """The same structure after `function` on each tensor."""
@@ -33,6 +35,8 @@ class Arms:
             tuple(function(exemplars) for exemplars in self.decoded),
             tuple(function(guard) for guard in self.guards_base),
             tuple(function(guard) for guard in self.guards_corrected),
+            tuple(function(negative) for negative in self.negatives_base),
+            tuple(function(negative) for negative in self.negatives_corrected),
         )
 
 

@@ -1,6 +1,7 @@
 """The parts of a scorecard, each from the features or the pixels that it needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,13 +9,16 @@ from torch import Tensor
 from corrector.evaluation import diversity, sanity, similarity
 from corrector.evaluation.arms import Arms
 from corrector.evaluation.distances import compare_frechet, kernel_distance, relative_mmd
-from corrector.evaluation.guards import GuardImages, kept
+from corrector.evaluation.false_routes import PAIRED_SHARES, HardNegativeImages, paired_drop
+from corrector.evaluation.guards import GuardImages, Kept, kept
 from corrector.evaluation.images import resized
 from corrector.evaluation.scorecard import (
     DistanceScore,
     DiversityScore,
+    FalseRouteScore,
     Fault,
     GuardScore,
+    HardNegativeScore,
     Interval,
     NearestScore,
     SanityScore,
@@ -141,33 +145,75 @@ def guards_scores(
         name: kept(found.guards_base, found.guards_corrected, (found.base, found.corrected))
         for name, found in features.items()
     }
-    scores = []
-    for index, guard in enumerate(guards):
+    return [
+        GuardScore(**figures, passed=figures["drop"] <= thresholds.max_guard_prompt_drop + 1e-9)
+        for figures in _kept_figures(guards, judged, arms.guards_base, arms.guards_corrected)
+    ]
+
+
+def false_route_score(
+    negatives: Sequence[HardNegativeImages], features: dict[str, Arms], arms: Arms
+) -> FalseRouteScore:
+    judged = {
+        name: [
+            kept([before], [after], (found.base, found.corrected))[0]
+            for before, after in zip(found.negatives_base, found.negatives_corrected, strict=True)
+        ]
+        for name, found in features.items()
+    }
+    scores = [
+        HardNegativeScore(**figures, difference=negative.difference)
+        for negative, figures in zip(
+            negatives,
+            _kept_figures(negatives, judged, arms.negatives_base, arms.negatives_corrected),
+            strict=True,
+        )
+    ]
+    before, after = (
+        torch.stack([torch.cat([getattr(each, arm) for each in found]) for found in judged.values()]).mean(0)
+        for arm in ("base", "corrected")
+    )
+    changes = [score.change for score in scores if score.change is not None]
+    low, high = paired_drop(before, after)
+    return FalseRouteScore(
+        n=len(before),
+        kept_base=float(before.mean()),
+        kept_corrected=float(after.mean()),
+        drop=Interval(low=low, value=float((before - after).mean()), high=high, method=PAIRED_SHARES),
+        change=sum(changes) / len(changes) if changes else None,
+        negatives=tuple(scores),
+    )
+
+
+def _kept_figures(
+    groups: Sequence[GuardImages],
+    judged: dict[str, list[Kept]],
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+) -> Iterator[dict[str, Any]]:
+    """What guard prompts and hard negatives have in common, from each extractor's judgement and the stored images."""
+    for index, group in enumerate(groups):
         by_extractor = {
             name: (float(found[index].base.mean()), float(found[index].corrected.mean()))
             for name, found in judged.items()
         }
-        before, after = (sum(rates) / len(rates) for rates in zip(*by_extractor.values(), strict=True))
+        own, other = (sum(rates) / len(rates) for rates in zip(*by_extractor.values(), strict=True))
         changes = [found[index].change for found in judged.values()]
         measured = [change for change in changes if change is not None]
         change = sum(measured) / len(measured) if measured else None
-        ssim = _paired_ssim(arms.guards_base[index], arms.guards_corrected[index])
+        ssim = _paired_ssim(before[index], after[index])
         moved = "" if change is None else f"; moved by {change:.2f} of what another seed moves"
-        scores.append(
-            GuardScore(
-                prompt=guard.prompt,
-                n=len(guard.base),
-                kept_base=before,
-                kept_corrected=after,
-                drop=before - after,
-                kept_by_extractor=by_extractor,
-                change=change,
-                ssim=ssim,
-                passed=before - after <= thresholds.max_guard_prompt_drop + 1e-9,
-                note=f"recognised {before:.0%} before, {after:.0%} after{moved}; SSIM {ssim:.2f}",
-            )
-        )
-    return scores
+        yield {
+            "prompt": group.prompt,
+            "n": len(group.base),
+            "kept_base": own,
+            "kept_corrected": other,
+            "drop": own - other,
+            "kept_by_extractor": by_extractor,
+            "change": change,
+            "ssim": ssim,
+            "note": f"recognised {own:.0%} before, {other:.0%} after{moved}; SSIM {ssim:.2f}",
+        }
 
 
 def _paired_ssim(before: Tensor, after: Tensor) -> float:

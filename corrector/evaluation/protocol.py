@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from corrector.evaluation.guards import GuardImages
+from corrector.evaluation.negatives import likely_negatives
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from corrector.prompts.hyperparameters import MAX_SEED
+from corrector.prompts.variations import HardNegative
 
 Row = tuple[str, int]
 """A prompt and the seed of its noise."""
@@ -24,6 +26,18 @@ def guard_rows(entry: FailingPrompt, settings: EvaluationSettings) -> list[Row]:
     seeds = iter(range(settings.images, settings.images + len(prompts) * settings.guard_images))
     return [
         (prompt, _seed(settings, next(seeds))) for prompt in prompts for _ in range(settings.guard_images)
+    ]
+
+
+def negative_seeds(
+    entry: FailingPrompt, settings: EvaluationSettings
+) -> list[tuple[HardNegative, tuple[int, ...]]]:
+    """`likely_negatives` and the seeds of their `settings.hard_negative_images` images, which follow `guard_rows`'."""
+    each = settings.hard_negative_images
+    first = settings.images + len(entry.guard_prompts) * settings.guard_images
+    return [
+        (negative, tuple(_seed(settings, first + index * each + image) for image in range(each)))
+        for index, negative in enumerate(likely_negatives(entry, settings.hard_negatives))
     ]
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from corrector.evaluation import measures
 from corrector.evaluation.arms import Arms, extracted
+from corrector.evaluation.false_routes import HardNegativeImages
 from corrector.evaluation.features import FeatureExtractor, default_extractors, torch_threads
 from corrector.evaluation.gate import judge
 from corrector.evaluation.guards import GuardImages
@@ -17,10 +18,11 @@ from corrector.evaluation.scorecard import (
     Measurements,
     NearestScore,
     NotRun,
-    SanityScore,
     Scorecard,
 )
 from corrector.prompts import EvaluationSettings, GateThresholds
+
+_NOT_FINITE = "some images hold values that are not finite"
 
 
 def score(
@@ -34,6 +36,7 @@ def score(
     pair_seeds: Sequence[int],
     settings: EvaluationSettings,
     thresholds: GateThresholds,
+    negatives: Sequence[HardNegativeImages] = (),
     decoded_exemplars: tuple[Tensor, Tensor] | None = None,
     extractors: Sequence[FeatureExtractor] | None = None,
     threads: int = 1,
@@ -50,6 +53,7 @@ def score(
         pair_seeds: The N seeds, for the record.
         settings: Permutations, bootstrap samples and the seed of both.
         thresholds: Of the gate.
+        negatives: Images of hard negatives, before and after; the gate does not see them.
         decoded_exemplars: `training` and `held_out` after the base's VAE (encoded, decoded), for the check
             for copies. The VAE moves an exemplar farther than another exemplar lies, so that a copy goes
             unseen against the originals: on the embedded base none of twelve near copies was found so, and
@@ -60,11 +64,11 @@ def score(
     Raises:
         ValueError: The arms are not pairs, an argument is not a batch of images, or there is no extractor.
     """
-    _check_shapes(base, corrected, training, held_out, guards, pair_seeds)
+    _check_shapes(base, corrected, training, held_out, (*guards, *negatives), pair_seeds)
     chosen = tuple(default_extractors() if extractors is None else extractors)
     if not chosen:
         raise ValueError("no feature extractor: nothing could be measured")
-    common = {
+    common: dict[str, object] = {
         "prompt_name": prompt_name,
         "n": len(base),
         "n_training": len(training),
@@ -74,11 +78,15 @@ def score(
     }
     with torch_threads(threads), torch.inference_mode():
         checked = measures.sanity_score(prompt_name, base, corrected, guards, thresholds)
+        common["sanity"] = checked
         if any("finite" in fault.fault for fault in checked.faults):
-            reason = "some images hold values that are not finite"
-            left_out = NotRun(name="all metrics", reason=reason)
-            measured = Measurements.model_validate({**common, "sanity": checked, "not_run": [left_out]})
+            left_out = NotRun(name="all metrics", reason=_NOT_FINITE)
+            measured = Measurements.model_validate({**common, "not_run": [left_out]})
         else:
+            not_run = list(not_run_beside(chosen))
+            if reason := _no_false_route(negatives, settings):
+                not_run.append(NotRun(name="false routes", reason=reason))
+                negatives = ()
             arms = Arms(
                 base=base,
                 corrected=corrected,
@@ -87,8 +95,10 @@ def score(
                 decoded=tuple(same_size(images, base) for images in decoded_exemplars or ()),
                 guards_base=tuple(guard.base for guard in guards),
                 guards_corrected=tuple(guard.corrected for guard in guards),
+                negatives_base=tuple(negative.base for negative in negatives),
+                negatives_corrected=tuple(negative.corrected for negative in negatives),
             ).mapped(lambda images: as_stored(images.cpu()))
-            measured = _measured(common, arms, guards, settings, thresholds, chosen, checked)
+            measured = _measured(common, arms, guards, negatives, settings, thresholds, chosen, not_run)
     return Scorecard(**dict(measured), thresholds=thresholds, verdict=judge(measured, thresholds))
 
 
@@ -96,13 +106,13 @@ def _measured(
     common: dict[str, object],
     arms: Arms,
     guards: Sequence[GuardImages],
+    negatives: Sequence[HardNegativeImages],
     settings: EvaluationSettings,
     thresholds: GateThresholds,
     extractors: Sequence[FeatureExtractor],
-    checked: SanityScore,
+    not_run: list[NotRun],
 ) -> Measurements:
     features, safety = extracted(arms, extractors, thresholds.unsafe_score)
-    not_run = list(not_run_beside(extractors))
     distances: list[DistanceScore] = []
     nearest: list[NearestScore] = []
     if len(arms.held_out) < 2:
@@ -126,11 +136,19 @@ def _measured(
             "diversity": measures.diversity_scores(features, pixels),
             "nearest_training": nearest,
             "guards": measures.guards_scores(guards, features, arms, thresholds),
+            "false_route": measures.false_route_score(negatives, features, arms) if negatives else None,
             "safety": safety,
-            "sanity": checked,
             "not_run": not_run,
         }
     )
+
+
+def _no_false_route(negatives: Sequence[HardNegativeImages], settings: EvaluationSettings) -> str | None:
+    """Why no false route can be measured; None where it can."""
+    if not negatives:
+        return "hard_negatives is 0" if settings.hard_negatives == 0 else "no hard negative was drawn"
+    images = [arm for negative in negatives for arm in (negative.base, negative.corrected)]
+    return None if all(bool(torch.isfinite(arm).all()) for arm in images) else _NOT_FINITE
 
 
 def _check_shapes(
@@ -157,6 +175,4 @@ def _check_shapes(
     for guard in guards:
         if guard.base.shape != guard.corrected.shape or not len(guard.base):
             shapes = f"{tuple(guard.base.shape)} and {tuple(guard.corrected.shape)}"
-            raise ValueError(
-                f'guard prompt "{guard.prompt}": base and corrected of shapes {shapes} are not pairs'
-            )
+            raise ValueError(f'"{guard.prompt}": base and corrected of shapes {shapes} are not pairs')

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
 from corrector.prompts import EvaluationSettings, GateThresholds
+from corrector.prompts.variations import Difference
 
 
 class _Part(BaseModel):
@@ -124,6 +125,45 @@ class GuardScore(_Part):
     note: str
 
 
+class HardNegativeScore(_Part):
+    """What the adapter makes of one prompt that is near the corrected one and means something else.
+
+    The measures are those of a guard prompt, by `corrector.evaluation.false_routes`. `drop` is harm only as far as the base
+    drew the prompt itself: where `kept_base` is low, its images were like the failing prompt's to begin with.
+    """
+
+    prompt: str
+    difference: Difference = Field(description="In what it differs from the corrected prompt.")
+    n: int
+    kept_base: float = Field(
+        description="Share of base images recognised as this prompt's and not the failing one's, mean over extractors."
+    )
+    kept_corrected: float
+    drop: float = Field(description="kept_base less kept_corrected: the harm, as a share of images.")
+    kept_by_extractor: dict[str, tuple[float, float]]
+    change: float | None = Field(
+        description="Feature distance before to after, over that of two seeds of the base; None for one."
+    )
+    ssim: float = Field(description="Grey SSIM of before and after, mean over seeds.")
+    note: str
+
+
+class FalseRouteScore(_Part):
+    """The harm of a false route: hard negatives that a router sent through the adapter by mistake.
+
+    Reported, gating nothing: such a mistake is the router's. The figures are over the images of all hard negatives.
+    """
+
+    n: int = Field(description="Images of each arm.")
+    kept_base: float = Field(
+        description="Share of base images recognised as their prompt's, mean over extractors."
+    )
+    kept_corrected: float
+    drop: Interval = Field(description="kept_base less kept_corrected, paired; for these prompts.")
+    change: float | None = Field(description="Mean over the hard negatives that have one.")
+    negatives: tuple[HardNegativeScore, ...]
+
+
 class SafetyScore(_Part):
     """Images whose probability of being unsafe for work exceeds the threshold, guard prompts included."""
 
@@ -190,6 +230,9 @@ class Measurements(_Part):
     diversity: tuple[DiversityScore, ...] = ()
     nearest_training: tuple[NearestScore, ...] = ()
     guards: tuple[GuardScore, ...] = ()
+    false_route: FalseRouteScore | None = Field(
+        default=None, description="None where it was not measured, as in the scorecards of earlier versions."
+    )
     safety: SafetyScore | None = None
     sanity: SanityScore
     not_run: tuple[NotRun, ...] = ()
@@ -251,6 +294,14 @@ def _figure_rows(card: Measurements) -> list[Sequence[str]]:
         (f"guard: {g.prompt}", f"{g.kept_base:.0%}", f"{g.kept_corrected:.0%}", g.note, str(g.n))
         for g in card.guards
     ]
+    if card.false_route is not None:
+        f = card.false_route
+        note = f"a drop of {f.drop}; gates nothing"
+        rows.append(("false route: all", f"{f.kept_base:.0%}", f"{f.kept_corrected:.0%}", note, str(f.n)))
+        rows += [
+            (f"false route: {h.prompt}", f"{h.kept_base:.0%}", f"{h.kept_corrected:.0%}", h.note, str(h.n))
+            for h in f.negatives
+        ]
     if card.safety is not None:
         u = card.safety
         note = f"above {u.threshold:g} ({u.scorer})"

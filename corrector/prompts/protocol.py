@@ -19,6 +19,16 @@ class EvaluationSettings(BaseModel):
     guard_images: int = Field(
         default=8, ge=1, le=10_000, description="Images of each arm for every guard prompt."
     )
+    hard_negatives: int = Field(
+        default=4,
+        ge=0,
+        le=40,
+        description="Prompts near the corrected one that mean something else, drawn to tell what a false route to the "
+        "adapter would do to them; 0: none.",
+    )
+    hard_negative_images: int = Field(
+        default=3, ge=2, le=10_000, description="Images of each arm for every hard negative."
+    )
     num_inference_steps: int | None = Field(
         default=None, ge=1, le=1000, description="Sampling steps; none: the base's own."
     )

@@ -14,7 +14,7 @@ from corrector.registry.record import IMAGES_FOLDER, RecordError
 ARCHIVE_FILE = "images.zip"
 
 _MEMBER = re.compile(
-    rf"{IMAGES_FOLDER}/(exemplars|held_out|before|after|guards/\d{{1,4}}/(before|after))/\d{{3,6}}\.png",
+    rf"{IMAGES_FOLDER}/(exemplars|held_out|before|after|(guards|negatives)/\d{{1,4}}/(before|after))/\d{{3,6}}\.png",
     re.ASCII,
 )
 

@@ -116,6 +116,10 @@ def figures(record: CorrectionRecord) -> dict[str, str]:
         found[f"guard kept: {guard.prompt}"] = (
             f"{guard.kept_base:.0%} → {guard.kept_corrected:.0%} (n = {guard.n})"
         )
+    if card.false_route is not None:
+        harm = card.false_route
+        found["false route kept"] = f"{harm.kept_base:.0%} → {harm.kept_corrected:.0%} (n = {harm.n})"
+        found["false route, drop"] = str(harm.drop)
     return found
 
 

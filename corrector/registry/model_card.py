@@ -103,6 +103,15 @@ def _figures(card: Scorecard) -> str:
         ]
         for guard in card.guards
     ]
+    if card.false_route is not None:
+        harm = card.false_route
+        rows.append(["false route kept", f"{harm.kept_base:.0%}", f"{harm.kept_corrected:.0%}",
+                     f"drop {harm.drop}", f"{harm.n} over {len(harm.negatives)} prompts"])  # fmt: skip
+        rows += [
+            [f"false route kept: {negative.prompt}", f"{negative.kept_base:.0%}",
+             f"{negative.kept_corrected:.0%}", "", str(negative.n)]
+            for negative in harm.negatives
+        ]  # fmt: skip
     lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
     table = "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
     return (

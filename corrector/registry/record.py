@@ -8,6 +8,7 @@ images/held_out/NNN.png                   held-out exemplars
 images/before/NNN.png                     of the base, and
 images/after/NNN.png                      of the corrected model: the same index is the same seed and prompt
 images/guards/K/before|after/NNN.png      the same for the K-th guard prompt
+images/negatives/K/before|after/NNN.png   and for the K-th hard negative, as if it were routed to the adapter by mistake
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from corrector.errors import UserError
 from corrector.evaluation.scorecard import Scorecard
+from corrector.prompts.variations import Difference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +64,12 @@ class GuardSamples(BaseModel):
     seeds: tuple[int, ...]
 
 
+class NegativeSamples(GuardSamples):
+    """Which images lie in images/negatives/K, and in what the prompt differs from the corrected one."""
+
+    difference: Difference
+
+
 @dataclass(frozen=True)
 class RecordImages:
     """The image files of a record folder, in the order of their indices."""
@@ -71,6 +79,7 @@ class RecordImages:
     before: tuple[Path, ...]
     after: tuple[Path, ...]
     guards: tuple[tuple[tuple[Path, ...], tuple[Path, ...]], ...]
+    negatives: tuple[tuple[tuple[Path, ...], tuple[Path, ...]], ...]
 
 
 class CorrectionRecord(BaseModel):
@@ -101,6 +110,9 @@ class CorrectionRecord(BaseModel):
         default=(), description="The prompt or paraphrase of images/before and images/after, by index."
     )
     guards: tuple[GuardSamples, ...] = Field(default=(), description="Of images/guards/K, by K.")
+    hard_negatives: tuple[NegativeSamples, ...] = Field(
+        default=(), description="Of images/negatives/K, by K."
+    )
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds per stage.")
     lineage: dict[str, Any] = Field(
         default_factory=dict,
@@ -174,6 +186,7 @@ class CorrectionRecord(BaseModel):
         before: Tensor | None = None,
         after: Tensor | None = None,
         guards: Sequence[tuple[Tensor, Tensor]] = (),
+        negatives: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
         """Replace the images of a record folder; a record.json there is withdrawn, as it described others.
 
@@ -181,6 +194,7 @@ class CorrectionRecord(BaseModel):
             exemplars: Training exemplars [N, 3, H, W], values 0 to 1; likewise all others. None: no files.
             before: Of the base; `after` holds the same prompts and seeds in the same order.
             guards: (before, after) per guard prompt, in the order of the record's `guards`.
+            negatives: The same per hard negative, in the order of `hard_negatives`.
 
         Raises:
             ValueError: Before and after differ in number.
@@ -188,6 +202,7 @@ class CorrectionRecord(BaseModel):
         pairs = [
             ("before and after", before, after),
             *((f"guard {k}", *pair) for k, pair in enumerate(guards)),
+            *((f"hard negative {k}", *pair) for k, pair in enumerate(negatives)),
         ]
         for what, one, other in pairs:
             if (0 if one is None else len(one)) != (0 if other is None else len(other)):
@@ -197,8 +212,9 @@ class CorrectionRecord(BaseModel):
         staging = folder / f".{IMAGES_FOLDER}.{os.getpid()}"
         shutil.rmtree(staging, ignore_errors=True)
         groups = {"exemplars": exemplars, "held_out": held_out, "before": before, "after": after}
-        for k, (one, other) in enumerate(guards):
-            groups |= {f"guards/{k}/before": one, f"guards/{k}/after": other}
+        for kind, neighbours in (("guards", guards), ("negatives", negatives)):
+            for k, (one, other) in enumerate(neighbours):
+                groups |= {f"{kind}/{k}/before": one, f"{kind}/{k}/after": other}
         for group, images in groups.items():
             _write_group(staging / group, images)
         shutil.rmtree(folder / IMAGES_FOLDER, ignore_errors=True)
@@ -208,15 +224,13 @@ class CorrectionRecord(BaseModel):
     def images(folder: Path) -> RecordImages:
         """The image files that lie in a record folder; groups that are absent are empty."""
         root = folder / IMAGES_FOLDER
-        guards = sorted(
-            (path for path in (root / "guards").glob("*") if path.name.isdigit()), key=lambda p: int(p.name)
-        )
         return RecordImages(
             exemplars=_pngs(root / "exemplars"),
             held_out=_pngs(root / "held_out"),
             before=_pngs(root / "before"),
             after=_pngs(root / "after"),
-            guards=tuple((_pngs(path / "before"), _pngs(path / "after")) for path in guards),
+            guards=_pairs(root / "guards"),
+            negatives=_pairs(root / "negatives"),
         )
 
 
@@ -228,6 +242,11 @@ def file_sha256(path: Path) -> str:
 
 def _pngs(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(folder.glob("*.png")))
+
+
+def _pairs(folder: Path) -> tuple[tuple[tuple[Path, ...], tuple[Path, ...]], ...]:
+    numbered = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda p: int(p.name))
+    return tuple((_pngs(path / "before"), _pngs(path / "after")) for path in numbered)
 
 
 def _write_group(folder: Path, images: Tensor | None) -> None:

@@ -175,6 +175,10 @@ def _scores(card: Scorecard | None) -> dict[str, float]:
         found[f"near_training_{nearest.extractor}"] = nearest.near_corrected
     if card.guards:
         found["guard_drop_worst"] = max(guard.drop for guard in card.guards)
+    if card.false_route is not None:
+        found["false_route_drop"] = card.false_route.drop.value
+        found["false_route_drop_low"] = card.false_route.drop.low
+        found["false_route_drop_high"] = card.false_route.drop.high
     if card.safety is not None:
         found["unsafe_images"] = float(card.safety.unsafe_corrected)
     return found

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corrector.registry.record import CorrectionRecord
+from corrector.registry.record import CorrectionRecord, GuardSamples
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import IntervalPlot, LossPlot, interval_plot, loss_plot
 from corrector.report.scores import (
     CheckRow,
     ScoreRow,
     check_rows,
+    false_route,
+    false_route_summary,
     fid_changes,
     guard_notes,
+    negative_notes,
     score_rows,
     worst_guard,
 )
@@ -28,7 +31,7 @@ class Budget:
 
     Attributes:
         pairs: Before/after pairs of the prompt itself.
-        guard_pairs: Pairs per guard prompt.
+        guard_pairs: Pairs per guard prompt, and per hard negative.
         exemplars: Of each kind.
         longest: Pixels a side.
     """
@@ -60,7 +63,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairGroup:
-    """The pairs of one wording; for a guard prompt with what the scorecard says of it."""
+    """The pairs of one wording; for a guard prompt or hard negative with what the scorecard says of it."""
 
     prompt: str
     pairs: tuple[Pair, ...]
@@ -84,10 +87,13 @@ class PromptView:
     intervals: IntervalPlot | None
     fid_changes: Mapping[str, str]
     worst_guard: str
+    false_route: str
     thumbnails: Pair | None
     groups: tuple[PairGroup, ...]
     hidden: str
     guards: tuple[PairGroup, ...]
+    negatives: tuple[PairGroup, ...]
+    false_route_summary: str
     exemplars: tuple[InlineImage, ...]
     held_out: tuple[InlineImage, ...]
     scores: tuple[ScoreRow, ...]
@@ -135,10 +141,13 @@ def prompt_view(
         intervals=interval_plot([(c.metric, c.low, c.value, c.high, c.good) for c in changes]),
         fid_changes={change.metric: change.text for change in changes},
         worst_guard=worst_guard(record.scorecard),
+        false_route=false_route(record.scorecard),
         thumbnails=groups[0].pairs[0] if groups else None,
         groups=groups,
         hidden=f"{shown} of {total} pairs; all are in the record's folder" if shown < total else "",
         guards=_guards(record, images.guards, budget),
+        negatives=_negatives(record, images.negatives, budget),
+        false_route_summary=false_route_summary(record.scorecard),
         exemplars=tuple(
             inline_image(path, min(budget.longest, 256)) for path in images.exemplars[: budget.exemplars]
         ),
@@ -197,13 +206,29 @@ def _guards(
     record: CorrectionRecord, files: Sequence[tuple[Sequence[Path], Sequence[Path]]], budget: Budget
 ) -> tuple[PairGroup, ...]:
     notes = guard_notes(record.scorecard)
-    groups = []
-    for guard, (before, after) in zip(record.guards, files, strict=False):
-        shown = list(zip(before, after, guard.seeds, strict=False))[: budget.guard_pairs]
-        pairs = tuple(_pair(one, other, guard.prompt, seed, budget) for one, other, seed in shown)
-        note, passed = notes.get(guard.prompt, ("", True))
-        groups.append(PairGroup(guard.prompt, pairs, note, passed))
-    return tuple(groups)
+    return tuple(
+        PairGroup(guard.prompt, _neighbour_pairs(guard, arms, budget), *notes.get(guard.prompt, ("", True)))
+        for guard, arms in zip(record.guards, files, strict=False)
+    )
+
+
+def _negatives(
+    record: CorrectionRecord, files: Sequence[tuple[Sequence[Path], Sequence[Path]]], budget: Budget
+) -> tuple[PairGroup, ...]:
+    notes = negative_notes(record.scorecard)
+    return tuple(
+        PairGroup(
+            negative.prompt, _neighbour_pairs(negative, arms, budget), notes.get(negative.prompt, ""), True
+        )
+        for negative, arms in zip(record.hard_negatives, files, strict=False)
+    )
+
+
+def _neighbour_pairs(
+    samples: GuardSamples, arms: tuple[Sequence[Path], Sequence[Path]], budget: Budget
+) -> tuple[Pair, ...]:
+    shown = list(zip(*arms, samples.seeds, strict=False))[: budget.guard_pairs]
+    return tuple(_pair(one, other, samples.prompt, seed, budget) for one, other, seed in shown)
 
 
 def _pair(before: Path, after: Path, prompt: str, seed: int | None, budget: Budget) -> Pair:

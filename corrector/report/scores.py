@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from corrector.evaluation.scorecard import DistanceScore, Interval, Scorecard
+from corrector.evaluation.scorecard import (
+    DistanceScore,
+    GuardScore,
+    HardNegativeScore,
+    Interval,
+    Scorecard,
+)
 from corrector.report.plots import number, signed
 
 GATES_NOTHING = "reported, gates nothing"
@@ -70,7 +76,8 @@ def score_rows(card: Scorecard | None) -> tuple[ScoreRow, ...]:
     if card is None:
         return ()
     rows = [row for distance in card.distances for row in _distance_rows(distance)]
-    return (*rows, *_diversity_rows(card), *_similarity_rows(card), *_guard_rows(card), *_image_rows(card))
+    rows += [*_diversity_rows(card), *_similarity_rows(card), *_guard_rows(card)]
+    return (*rows, *_false_route_rows(card), *_image_rows(card))
 
 
 def guard_notes(card: Scorecard | None) -> dict[str, tuple[str, bool]]:
@@ -79,11 +86,35 @@ def guard_notes(card: Scorecard | None) -> dict[str, tuple[str, bool]]:
 
 
 def worst_guard(card: Scorecard | None) -> str:
-    """The guard prompt that suffered most, for the overview."""
+    """What is kept of the guard prompt that suffered most, for the overview."""
     if card is None or not card.guards:
         return "–"
     worst = max(card.guards, key=lambda guard: guard.drop)
-    return f"{worst.kept_base:.0%} → {worst.kept_corrected:.0%} kept"
+    return f"{worst.kept_base:.0%} → {worst.kept_corrected:.0%}"
+
+
+def negative_notes(card: Scorecard | None) -> dict[str, str]:
+    """What the scorecard says of each hard negative."""
+    negatives = card.false_route.negatives if card and card.false_route else ()
+    return {negative.prompt: negative.note for negative in negatives}
+
+
+def false_route(card: Scorecard | None) -> str:
+    """What a false route keeps of hard negatives, for the overview."""
+    if card is None or card.false_route is None:
+        return "–"
+    return f"{card.false_route.kept_base:.0%} → {card.false_route.kept_corrected:.0%}"
+
+
+def false_route_summary(card: Scorecard | None) -> str:
+    """The same with its interval, as a sentence; empty where it was not measured."""
+    if card is None or card.false_route is None:
+        return ""
+    harm = card.false_route
+    return (
+        f"Of {harm.n} images over {len(harm.negatives)} prompts {harm.kept_base:.0%} are recognised as their prompt's "
+        f"before and {harm.kept_corrected:.0%} after: {_change(harm.drop)}."
+    )
 
 
 def _distance_rows(score: DistanceScore) -> Iterator[ScoreRow]:
@@ -159,15 +190,35 @@ def _similarity_rows(card: Scorecard) -> Iterator[ScoreRow]:
 
 def _guard_rows(card: Scorecard) -> Iterator[ScoreRow]:
     for guard in card.guards:
-        moved = "" if guard.change is None else f"; moved by {number(guard.change, 2)} of two seeds' distance"
-        yield ScoreRow(
-            f"guard: {guard.prompt}",
-            f"{guard.kept_base:.0%}",
-            f"{guard.kept_corrected:.0%}",
-            _points(-guard.drop),
-            str(guard.n),
-            f"images recognised as this prompt's; SSIM of before and after {number(guard.ssim, 2)}{moved}",
-        )
+        yield _kept_row(f"guard: {guard.prompt}", guard)
+
+
+def _false_route_rows(card: Scorecard) -> Iterator[ScoreRow]:
+    harm = card.false_route
+    if harm is None:
+        return
+    yield ScoreRow(
+        "false route, all hard negatives",
+        f"{harm.kept_base:.0%}",
+        f"{harm.kept_corrected:.0%}",
+        _change(harm.drop),
+        str(harm.n),
+        f"images recognised as their prompt's; {harm.drop.level:.0%} {harm.drop.method}; {GATES_NOTHING}",
+    )
+    for negative in harm.negatives:
+        yield _kept_row(f"false route: {negative.prompt}", negative)
+
+
+def _kept_row(title: str, score: GuardScore | HardNegativeScore) -> ScoreRow:
+    moved = "" if score.change is None else f"; moved by {number(score.change, 2)} of two seeds' distance"
+    return ScoreRow(
+        title,
+        f"{score.kept_base:.0%}",
+        f"{score.kept_corrected:.0%}",
+        _points(-score.drop),
+        str(score.n),
+        f"images recognised as this prompt's; SSIM of before and after {number(score.ssim, 2)}{moved}",
+    )
 
 
 def _image_rows(card: Scorecard) -> Iterator[ScoreRow]:
@@ -196,6 +247,12 @@ def _image_rows(card: Scorecard) -> Iterator[ScoreRow]:
 
 def _interval(interval: Interval) -> str:
     return f"{number(interval.value)} [{number(interval.low)}, {number(interval.high)}]"
+
+
+def _change(drop: Interval) -> str:
+    """A drop as a difference, corrected less base, with its bounds."""
+    low, high = (_signed(-100 * bound, 0) for bound in (drop.high, drop.low))
+    return f"{_points(-drop.value)} [{low}, {high}]"
 
 
 def _points(difference: float) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from corrector.evaluation import evaluation_rows, grouped_guards, guard_rows
+from corrector.evaluation import evaluation_rows, grouped_guards, guard_rows, negative_seeds
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from corrector.prompts.hyperparameters import MAX_SEED
 
@@ -33,6 +33,22 @@ def test_every_guard_prompt_gets_its_images_and_no_seed_twice() -> None:
     assert [prompt for prompt, _ in rows] == [ENTRY.guard_prompts[0]] * 3 + [ENTRY.guard_prompts[1]] * 3
     seeds = [seed for _, seed in (*evaluation_rows(ENTRY, settings), *rows)]
     assert len(set(seeds)) == len(seeds) == 26
+
+
+def test_hard_negatives_get_images_with_seeds_of_their_own() -> None:
+    settings = EvaluationSettings(images=20, guard_images=3, hard_negatives=3, hard_negative_images=2, seed=7)
+
+    found = negative_seeds(ENTRY, settings)
+
+    assert len({negative.text for negative, _ in found}) == 3
+    assert [len(seeds) for _, seeds in found] == [2, 2, 2]
+    seeds = [seed for _, seed in (*evaluation_rows(ENTRY, settings), *guard_rows(ENTRY, settings))]
+    seeds += [seed for _, own in found for seed in own]
+    assert sorted(seeds) == list(range(7, 7 + 20 + 6 + 6))
+
+
+def test_hard_negatives_can_be_switched_off() -> None:
+    assert negative_seeds(ENTRY, EvaluationSettings(hard_negatives=0)) == []
 
 
 def test_seeds_stay_in_range() -> None:

@@ -68,7 +68,14 @@ def write_batch(
     batch = {
         "base": str(base),
         "defaults": {"rank": 2, "steps": steps, "batch_size": 2, "learning_rate": 1e-3},
-        "evaluation": {"images": 16, "guard_images": 2, "permutations": 99, "bootstrap": 20},
+        "evaluation": {
+            "images": 16,
+            "guard_images": 2,
+            "hard_negatives": 2,
+            "hard_negative_images": 2,
+            "permutations": 99,
+            "bootstrap": 20,
+        },
         "prompts": prompts,
     }
     path = folder / "batch.json"
@@ -115,6 +122,12 @@ def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_not
         assert prompt["adapter"]["aliases"] == []
         weights = Path(prompt["folder"]) / "adapter" / "pytorch_lora_weights.safetensors"
         assert weights.is_file()
+        harm = prompt["scorecard"]["false_route"]
+        assert harm["n"] == 4
+        drawn = [negative["prompt"] for negative in harm["negatives"]]
+        record = json.loads((Path(prompt["folder"]) / "record.json").read_text())
+        assert [negative["prompt"] for negative in record["hard_negatives"]] == drawn
+        assert all(negative in Path(result["report"]).read_text() for negative in drawn)
     assert "a person lying on the grass" in Path(result["report"]).read_text()
 
     _, again = correct(path, tmp_path / "runs")

@@ -10,6 +10,7 @@ import torch
 
 from corrector.base import ContentCache, resolve_base
 from corrector.errors import UserError
+from corrector.evaluation import negative_seeds
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from jobs.encoding import TEXTS_PER_SHARE, encode, split
 from jobs.preparation import embeddings_of, posterior_of, prompts_of
@@ -43,6 +44,13 @@ def test_shares_hold_every_text_and_every_prompt_once() -> None:
     )
     sizes = [len(share.texts) for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_texts_are_those_of_the_prompt_its_guards_and_its_hard_negatives() -> None:
+    entry = item(0).entry
+    drawn = {negative.text for negative, _ in negative_seeds(entry, EVALUATION)}
+    assert drawn
+    assert set(prompts_of(entry, EVALUATION)) == {"", entry.prompt, *entry.guard_prompts, *drawn}
 
 
 def test_few_texts_are_not_worth_loading_the_encoders_twice() -> None:

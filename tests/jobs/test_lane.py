@@ -10,6 +10,7 @@ import torch
 
 from corrector.adapters import load_adapter
 from corrector.base import BaseSpec, ContentCache, resolve_base
+from corrector.evaluation.negatives import likely_negatives
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
 from corrector.registry.record import CorrectionRecord
 from jobs.arms import read_sampled
@@ -19,7 +20,9 @@ from jobs.lane import Lane, LaneSettings
 from jobs.queue import Progress, PromptQueue, WorkItem
 from jobs.run_folder import PromptFolder
 
-EVALUATION = EvaluationSettings(images=4, guard_images=2, num_inference_steps=2)
+EVALUATION = EvaluationSettings(
+    images=4, guard_images=2, hard_negatives=2, hard_negative_images=3, num_inference_steps=2
+)
 
 
 class LocalClient:
@@ -111,6 +114,11 @@ def test_every_prompt_ends_with_an_adapter_a_curve_and_both_arms(tmp_path: Path,
         images = CorrectionRecord.images(folder.sampled)
         assert len(images.before) == len(images.after) == 4
         assert [len(arm) for guard in images.guards for arm in guard] == [2, 2]
+        assert [len(arm) for negative in images.negatives for arm in negative] == [3] * 4
+        named = [
+            (negative.prompt, len(negative.seeds)) for negative in read_sampled(folder)["hard_negatives"]
+        ]
+        assert named == [(negative.text, 3) for negative in likely_negatives(item.entry, 2)]
         assert len(images.exemplars) == len(images.held_out) == 3
         assert (folder.sampled / "adapter" / "pytorch_lora_weights.safetensors").is_file()
         assert len(losses(item)) == 6

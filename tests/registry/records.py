@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -23,7 +23,9 @@ from corrector.evaluation.gate import judge
 from corrector.evaluation.scorecard import (
     DistanceScore,
     DiversityScore,
+    FalseRouteScore,
     GuardScore,
+    HardNegativeScore,
     Interval,
     Measurements,
     NearestScore,
@@ -34,11 +36,13 @@ from corrector.evaluation.scorecard import (
     SimilarityScore,
 )
 from corrector.prompts import EvaluationSettings, GateThresholds
+from corrector.prompts.variations import Difference
 from corrector.registry.record import (
     WEIGHTS_FILE,
     CorrectionRecord,
     CurvePoint,
     GuardSamples,
+    NegativeSamples,
     file_sha256,
 )
 
@@ -61,6 +65,7 @@ def write_record(
     """Write the record of a fine-tune for `scene` into `folder` and return it."""
     prompts = [canonical_prompt(scene), *paraphrases(scene)[:3]]
     guards = [Scene(scene.subject, pose, scene.place) for pose in ("standing", "running")]
+    negatives = _negatives(scene)
     seeds = tuple(range(1000, 1000 + pairs))
     images = torch.stack
     tried = status != "failed"
@@ -85,6 +90,15 @@ def write_record(
                 ),
             )
             for guard in guards
+        ]
+        if tried
+        else (),
+        negatives=[
+            (
+                images([picture(negative, seed, size) for seed in range(2)]),
+                images([picture((negative, scene)[seed % 2], seed, size) for seed in range(2)]),
+            )
+            for negative in negatives.values()
         ]
         if tried
         else (),
@@ -116,12 +130,18 @@ def write_record(
         "base_name": "embedded",
         "base_revision": hashlib.sha256(b"base").hexdigest(),
         "adapter_sha256": file_sha256(folder / "adapter" / WEIGHTS_FILE) if tried else None,
-        "scorecard": scorecard(status == "corrected", pairs, guards) if tried else None,
+        "scorecard": scorecard(status == "corrected", pairs, guards, negatives) if tried else None,
         "curve": curve(steps if tried else 37, finite=tried),
         "seeds": seeds if tried else (),
         "sampled_prompts": tuple(prompts[k % len(prompts)] for k in range(pairs)) if tried else (),
         "guards": tuple(
             GuardSamples(prompt=canonical_prompt(guard), seeds=tuple(range(guard_images))) for guard in guards
+        )
+        if tried
+        else (),
+        "hard_negatives": tuple(
+            NegativeSamples(prompt=canonical_prompt(negative), difference=difference, seeds=(50, 51))
+            for difference, negative in negatives.items()
         )
         if tried
         else (),
@@ -137,6 +157,16 @@ def write_record(
     record = CorrectionRecord(**(fields | changes))
     record.save(folder)
     return record
+
+
+def _negatives(scene: Scene) -> dict[Difference, Scene]:
+    """A hard negative by its place and one by its noun."""
+    other = "street" if scene.place != "street" else "beach"
+    subject = "robot" if scene.subject != "robot" else "person"
+    return {
+        "place": Scene(scene.subject, scene.pose, other),
+        "noun": Scene(subject, scene.pose, scene.place),
+    }
 
 
 def small_adapter(
@@ -173,7 +203,9 @@ def curve(steps: int, finite: bool = True) -> tuple[CurvePoint, ...]:
     return (*points, *(() if finite else (CurvePoint(step=steps, loss=math.nan, grad_norm=math.inf),)))
 
 
-def scorecard(passed: bool, n: int, guards: Sequence[Scene]) -> Scorecard:
+def scorecard(
+    passed: bool, n: int, guards: Sequence[Scene], negatives: Mapping[Difference, Scene]
+) -> Scorecard:
     """Figures of the size that the embedded base gives, judged by the real gate."""
     shift = -80.0 if passed else 12.0
     measured = Measurements(
@@ -203,6 +235,11 @@ def scorecard(passed: bool, n: int, guards: Sequence[Scene]) -> Scorecard:
                          training_corrected=0.53, training_expected=0.5),
         ),
         guards=tuple(_guard(canonical_prompt(scene), passed) for scene in guards),
+        false_route=FalseRouteScore(
+            n=4, kept_base=1.0, kept_corrected=0.5, change=0.62,
+            drop=Interval(low=-0.068, value=0.5, high=0.85, method="Newcombe's for paired shares, over seed pairs"),
+            negatives=tuple(_negative(canonical_prompt(scene), kind) for kind, scene in negatives.items()),
+        ),
         safety=SafetyScore(scorer="opennsfw", threshold=0.5, n=n + 16, unsafe_base=0, unsafe_corrected=0,
                            highest_base=0.02, highest_corrected=0.03),
         sanity=SanityScore(n=2 * n + 32, faults=()),
@@ -232,6 +269,14 @@ def _guard(prompt: str, passed: bool) -> GuardScore:
         prompt=prompt, n=8, kept_base=1.0, kept_corrected=kept, drop=1 - kept,
         change=0.21 if passed else 0.94, ssim=0.91 if passed else 0.55, passed=passed, note=note,
         kept_by_extractor={"efficientnet_lite0": (1.0, kept), "opennsfw": (1.0, kept)},
+    )  # fmt: skip
+
+
+def _negative(prompt: str, difference: Difference) -> HardNegativeScore:
+    return HardNegativeScore(
+        prompt=prompt, difference=difference, n=2, kept_base=1.0, kept_corrected=0.5, drop=0.5, change=0.62,
+        ssim=0.71, note="recognised 100% before, 50% after; moved by 0.62 of what another seed moves; SSIM 0.71",
+        kept_by_extractor={"efficientnet_lite0": (1.0, 0.5), "opennsfw": (1.0, 0.5)},
     )  # fmt: skip
 
 

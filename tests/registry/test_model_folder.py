@@ -110,6 +110,8 @@ def test_the_card_tells_what_why_and_how_well(tmp_path: Path) -> None:
         "## Licence",
     ):
         assert fact in card
+    assert r"| false route kept | 100% | 50% | drop 0.5 \[-0.068, 0.85\] | 4 over 2 prompts |" in card
+    assert "| false route kept: a robot lying on the grass | 100% | 50% |" in card
     assert r"| fid\_opennsfw | 133.8 | 53.8 | -80 \[-111.4, -51.8\] | 2 against 8 |" in card
 
 

@@ -1,6 +1,8 @@
 """A record is whole or absent, survives a round trip, and notices changed bytes."""
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 
 from corrector.base.embedded.world import Scene
 from corrector.registry import CorrectionRecord, CurvePoint, RecordError
+from corrector.registry.comparison import figures
 from corrector.registry.record import WEIGHTS_FILE
 from tests.registry.records import write_record
 
@@ -46,6 +49,7 @@ def test_images_come_back_in_order_and_pairwise(tmp_path: Path) -> None:
         before=shades,
         after=1 - shades,
         guards=[(shades[:2], shades[2:4])] * 11,
+        negatives=[(shades[:1], shades[1:2])] * 3,
     )
     images = CorrectionRecord.images(tmp_path)
     assert [path.name for path in images.before] == [f"{k:03d}.png" for k in range(12)]
@@ -53,6 +57,7 @@ def test_images_come_back_in_order_and_pairwise(tmp_path: Path) -> None:
     assert len(images.exemplars) == 3
     assert images.held_out == ()
     assert [before[0].parts[-3] for before, _ in images.guards] == [str(k) for k in range(11)]
+    assert [len(arm) for negative in images.negatives for arm in negative] == [1] * 6
 
 
 def test_new_images_withdraw_the_record_that_described_the_old(tmp_path: Path) -> None:
@@ -66,6 +71,32 @@ def test_new_images_withdraw_the_record_that_described_the_old(tmp_path: Path) -
 def test_unpaired_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="guard 0"):
         CorrectionRecord.write_images(tmp_path, guards=[(torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))])
+    alike, unlike = ((torch.zeros(1, 3, 4, 4), torch.zeros(n, 3, 4, 4)) for n in (1, 2))
+    with pytest.raises(ValueError, match="hard negative 1"):
+        CorrectionRecord.write_images(tmp_path, negatives=[alike, unlike])
+
+
+def test_a_record_from_before_hard_negatives_were_drawn_loads(tmp_path: Path) -> None:
+    record = write_record(tmp_path, SCENE, pairs=2, guard_images=1)
+    earlier = json.loads((tmp_path / "record.json").read_text())
+    del earlier["hard_negatives"]
+    del earlier["scorecard"]["false_route"]
+    (tmp_path / "record.json").write_text(json.dumps(earlier))
+    shutil.rmtree(tmp_path / "images" / "negatives")
+
+    loaded = CorrectionRecord.load(tmp_path)
+
+    assert loaded.hard_negatives == ()
+    assert CorrectionRecord.images(tmp_path).negatives == ()
+    assert loaded.scorecard is not None and record.scorecard is not None
+    assert loaded.scorecard.false_route is None
+    assert loaded.scorecard.verdict == record.scorecard.verdict
+
+
+def test_versions_are_compared_by_the_harm_of_a_false_route_too(tmp_path: Path) -> None:
+    found = figures(write_record(tmp_path, SCENE, pairs=2, guard_images=1))
+    assert found["false route kept"] == "100% → 50% (n = 4)"
+    assert found["false route, drop"] == "0.5 [-0.068, 0.85]"
 
 
 def test_changed_or_missing_weights_are_noticed(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_its_run_holds_parameters_curves_scores_and_images(
     scorecard = Path(client.download_artifacts(run.info.run_id, "scorecard.json")).read_text()
     assert Scorecard.model_validate_json(scorecard) == record.scorecard
     assert run.data.metrics["fid_opennsfw_difference"] == -80.0
+    assert run.data.metrics["false_route_drop"] == 0.5
 
 
 def test_a_rejected_prompt_is_registered_without_alias_and_with_reasons(

@@ -11,6 +11,7 @@ import pytest
 
 from corrector.base.embedded.world import Scene
 from corrector.registry import CorrectionRecord
+from corrector.registry.record import NegativeSamples
 from corrector.report import write_report
 from corrector.report.__main__ import main
 from corrector.report.prompts import Budget
@@ -118,6 +119,31 @@ def test_every_status_is_explained(page: Page) -> None:
     assert "people.yaml" in page.text
 
 
+def test_hard_negatives_are_shown_with_what_a_false_route_does_to_them(page: Page) -> None:
+    assert page.text.count("Hard negatives: what a false route would do") == 3, "of all that were sampled"
+    assert "“a robot lying on the grass” recognised 100% before, 50% after" in page.text
+    assert (
+        "Of 4 images over 2 prompts 100% are recognised as their prompt's before and 50% after: "
+        "−50 points [−85, +7]. Reported, gates nothing." in page.text
+    )
+    assert page.text.count("100% → 50% ") == 3
+    assert page.text.count("false route, all hard negatives") == 3
+    assert page.text.count("−50 points [−85, +7]") == 6, "above the images and in the scorecard"
+    texts = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    assert "After, corrected model, a robot lying on the grass, seed 51" in texts
+
+
+def test_a_record_from_before_hard_negatives_were_drawn_says_nothing_of_them(tmp_path: Path) -> None:
+    record = write_record(tmp_path / "r", Scene("dog", "sitting", "beach"), pairs=2, guard_images=1)
+    assert record.scorecard is not None
+    card = record.scorecard.model_copy(update={"false_route": None})
+    earlier = record.model_copy(update={"scorecard": card, "hard_negatives": ()})
+    path = write_report([(tmp_path / "r", earlier)], tmp_path / "report.html", title="Earlier", job={})
+    text = Page(path).text
+    assert "Hard negatives" not in text
+    assert "false route" not in text
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     attack = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}</style>"
     write_record(
@@ -128,6 +154,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         prompt=attack,
         name=attack,
         sampled_prompts=(attack, attack),
+        hard_negatives=(NegativeSamples(prompt=attack, difference="noun", seeds=(1, 2)),),
         entry={attack: attack},
         lineage={attack: {attack: attack}},
         base_name=attack,

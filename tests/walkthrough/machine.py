@@ -27,6 +27,8 @@ PROMPTS = {
 EVALUATION = {
     "images": 16,
     "guard_images": 2,
+    "hard_negatives": 1,
+    "hard_negative_images": 2,
     "num_inference_steps": 4,
     "permutations": 19,
     "bootstrap": 20,

@@ -1,0 +1,61 @@
+"""The harm of a false route: what becomes of a hard negative that a router sends through the adapter by mistake.
+
+An image is recognised as a guard prompt's is (`corrector.evaluation.guards`), but told from the failing prompt before and
+after alone: what turns into the corrected prompt is harm. Other hard negatives are no classes beside it, since a base that
+lacks a word draws two of them alike, and since a prompt's figures must not depend on which others were drawn. What turns
+into something else shows in `change` only. Nothing is trained to keep a hard negative, as guard preservation does for guard
+prompts, so this is what one wrong decision of the router costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from torch import Tensor
+
+from corrector.evaluation.guards import GuardImages
+from corrector.prompts.variations import Difference
+
+PAIRED_SHARES = "Newcombe's for paired shares, over seed pairs"
+
+
+@dataclass(frozen=True)
+class HardNegativeImages(GuardImages):
+    """Images of one hard negative, row by row the same seeds; `difference` says how it differs from the corrected prompt."""
+
+    difference: Difference
+
+
+def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Bounds of the mean of `before` less that of `after`, `[n]` shares in 0..1 that are pairs.
+
+    Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17, method 10: the Wilson intervals of both shares, joined by their correlation. A bootstrap would
+    claim certainty where no image of a handful is lost.
+    """
+    n = len(before)
+    before, after = before.double(), after.double()
+    one, other = float(before.mean()), float(after.mean())
+    both, neither = float((before * after).sum()), float(((1 - before) * (1 - after)).sum())
+    lost, won = float((before * (1 - after)).sum()), float(((1 - before) * after).sum())
+    association = both * neither - lost * won
+    if association > 0:
+        association = max(association - n / 2, 0.0)  # the continuity correction
+    spread = (one * (1 - one) * other * (1 - other)) ** 0.5 * n * n
+    correlation = association / spread if spread > 0 else 0.0
+    (low, high), (other_low, other_high) = (_wilson(share, n, level) for share in (one, other))
+
+    def joined(mine: float, yours: float) -> float:
+        return max(mine * mine - 2 * correlation * mine * yours + yours * yours, 0.0) ** 0.5
+
+    below, above = joined(one - low, other_high - other), joined(other - other_low, high - one)
+    return one - other - below, one - other + above
+
+
+def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
+    """The score interval of a share of `n` (Wilson 1927)."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = share + z * z / (2 * n)
+    half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
