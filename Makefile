@@ -10,13 +10,16 @@ PYTHON3 ?=
 CANDIDATES := $(or $(PYTHON3),python3.11 python3.12 python3.13 python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup correct up down test lint format type benchmark clean
+.PHONY: help setup correct serve up down test lint format type benchmark clean
 
 help:  ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 correct: $(READY)  ## correct the example batch (or BATCH=file) on a Ray head of this machine
 	@$(PYTHON) -m cluster.local run -- python -m jobs.correct $(BATCH)
+
+serve: $(READY)  ## serve what reviewers approved on http://127.0.0.1:8000, until Ctrl-C
+	@$(PYTHON) -m cluster.local run -- python -m serving
 
 up: $(READY)  ## start object store, MLflow and Ray on this machine; what was in them is there again
 	@$(PYTHON) -m cluster.services up
@@ -49,7 +52,10 @@ clean:  ## remove environment, caches and the local head's state; corrections in
 	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
-setup: $(READY)  ## create .venv with the pinned packages
+setserve: $(READY)  ## serve what reviewers approved on http://127.0.0.1:8000, until Ctrl-C
+	@$(PYTHON) -m cluster.local run -- python -m serving
+
+up: $(READY)  ## create .venv with the pinned packages
 
 # .ready is written last. An installation that was interrupted leaves .installing, and the next one starts afresh,
 # since pip cannot tell a half-written package from a whole one.

@@ -230,6 +230,8 @@ def _environment(head: Head, *, metrics_port: int) -> dict[str, str]:
         # Time for a job to write down where it stands before it is killed; Ray's own 3 s are short for that.
         "RAY_JOB_STOP_WAIT_TIME_S": ours.get("RAY_JOB_STOP_WAIT_TIME_S", str(JOB_STOP_WAIT_S)),
         "RAY_START_HOOK": "cluster.start_hook.trim",
+        # What Ray Serve's HTTP proxies of this head do first: clients must not lift its limits.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge.middlewares",
         # Ray would run workers at niceness 15: whatever else the machine does would go before the job.
         "RAY_worker_niceness": ours.get("RAY_worker_niceness", "0"),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)]),

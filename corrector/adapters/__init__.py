@@ -5,7 +5,7 @@ Ground floor of the library: knows PyTorch modules, nothing of bases, prompts or
 """
 
 from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError
-from corrector.adapters.bank import AdapterBank
+from corrector.adapters.bank import AdapterBank, layout_of
 from corrector.adapters.formats import (
     FORMATS,
     PEFT_WEIGHTS_NAME,
@@ -36,6 +36,7 @@ __all__ = [
     "convert_adapter",
     "export_adapter",
     "file_sha256",
+    "layout_of",
     "load_adapter",
     "save_adapter",
     "upload",

@@ -1,6 +1,6 @@
 """AdapterBank: many LoRA adapters in one forward, each batch row with its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, sqrt
@@ -75,10 +75,7 @@ class AdapterBank:
         self.static = static
         self.row_wise = row_wise
         self.targets: tuple[str, ...] = tuple(linears)
-        self.layout = Layout(
-            rank,
-            tuple(Target(path, linear.in_features, linear.out_features) for path, linear in linears.items()),
-        )
+        self.layout = _layout(linears, rank)
         self.storage: Tensor = torch.zeros(
             slots + 1, self.layout.size, dtype=dtype, device=_device(linears, device)
         )
@@ -306,6 +303,21 @@ def _target_linears(transformer: nn.Module, targets: Sequence[str]) -> dict[str,
     if unused:
         raise AdapterError(f"no module of this transformer ends in {some(sorted(unused))}")
     return found
+
+
+def layout_of(transformer: nn.Module, rank: int, targets: Sequence[str] = SD3_TARGETS) -> Layout:
+    """The layout of a bank for ``transformer``, whose weights may be on the device ``meta``.
+
+    Raises :class:`AdapterError` if a target matches no Linear.
+    """
+    return _layout(_target_linears(transformer, targets), rank)
+
+
+def _layout(linears: Mapping[str, nn.Linear], rank: int) -> Layout:
+    return Layout(
+        rank,
+        tuple(Target(path, linear.in_features, linear.out_features) for path, linear in linears.items()),
+    )
 
 
 def _device(linears: dict[str, nn.Linear], device: torch.device | str | None) -> torch.device:

@@ -10,10 +10,12 @@ from corrector.registry.record import CorrectionRecord, CurvePoint, GuardSamples
 from corrector.registry.references import CANDIDATE, CHAMPION, Reference, Version, model_name
 from corrector.registry.review import promote, reject, retire, rollback
 from corrector.registry.store import RegistryError, local_uri, prepare
+from corrector.registry.traffic import CHALLENGER, set_traffic
 from corrector.registry.versions import OtherBytes, RegisteredVersion, export, fetch, register
 
 __all__ = [
     "CANDIDATE",
+    "CHALLENGER",
     "CHAMPION",
     "CorrectionRecord",
     "CurvePoint",
@@ -35,4 +37,5 @@ __all__ = [
     "reject",
     "retire",
     "rollback",
+    "set_traffic",
 ]

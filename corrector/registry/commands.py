@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +25,7 @@ from corrector.registry.references import Reference, Version
 from corrector.registry.review import promote, reject, retire, rollback
 from corrector.registry.sharing import LIFETIME, LONGEST, share
 from corrector.registry.store import RegistryError
+from corrector.registry.traffic import Mode, set_traffic, traffic
 from corrector.registry.verify import Checked, verify
 from corrector.registry.versions import export
 
@@ -71,6 +72,13 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--who", default=None, help="the reviewer (default: the user of MLflow, or of this machine)"
         )
+    serving = _command(commands, "traffic", _traffic, "show or change who gets a name's adapter")
+    serving.add_argument("name", metavar="NAME")
+    serving.add_argument(
+        "--mode", choices=get_args(Mode), help="shadow: record what would be routed to it, and serve the base"
+    )
+    serving.add_argument("--challenger", metavar="VERSION", help="another version for some users, or none")
+    serving.add_argument("--share", type=float, help="part of the users that get the challenger, 0 to 1")
     _command(commands, "history", _history, "who decided what, when and why").add_argument(
         "name", metavar="NAME"
     )
@@ -234,6 +242,18 @@ def _retire(options: argparse.Namespace, place: dict[str, Any], console: Console
         markup=False,
         highlight=False,
     )
+    return 0
+
+
+def _traffic(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
+    changes = {"mode": options.mode, "challenger": options.challenger, "challenger_share": options.share}
+    if any(value is not None for value in changes.values()):
+        found = set_traffic(options.name, **changes, **place)
+    else:
+        found = traffic(options.name, **place)
+    share = f", which {found.tags.challenger_share:.0%} of its users get" if found.challenger else ""
+    told = f"{options.name}: {found.tags.mode}, challenger {found.challenger or 'none'}{share}"
+    console.print(told, markup=False, highlight=False)
     return 0
 
 

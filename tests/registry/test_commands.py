@@ -52,6 +52,26 @@ def test_a_review_from_the_list_to_the_roll_back(
     assert f"{NAME}/1 rejected by Bob" in say(0, "reject", f"{NAME}/1", "--why", "ugly", "--who", "Bob")
 
 
+def test_who_gets_an_adapter_is_shown_and_changed(
+    registered: Registering, say: Any, client: MlflowClient
+) -> None:
+    registered(1)
+    registered(2)
+    assert say(0, "traffic", NAME) == f"{NAME}: live, challenger none\n"
+    told = say(0, "traffic", NAME, "--challenger", "2", "--share", "0.1")
+    assert told == f"{NAME}: live, challenger 2, which 10% of its users get\n"
+    assert str(client.get_model_version_by_alias(NAME, "challenger").version) == "2"
+    assert client.get_registered_model(NAME).tags["serving.challenger_share"] == "0.1"
+    told = say(0, "traffic", NAME, "--challenger", "none", "--mode", "shadow")
+    assert told == f"{NAME}: shadow, challenger none\n"
+    assert "expected a number from 0 to 1" in say(2, "traffic", NAME, "--share", "10")
+    assert "version 7 not found" in say(2, "traffic", NAME, "--challenger", "7")
+    say(0, "reject", f"{NAME}/2", "--why", "ugly")
+    assert "a reviewer rejected it" in say(2, "traffic", NAME, "--challenger", "2")
+    assert "nobody: not found" in say(2, "traffic", "nobody", "--mode", "live")
+    assert say(0, "traffic", NAME) == f"{NAME}: shadow, challenger none\n"
+
+
 def test_the_registry_may_be_named_before_the_command_and_after_it(
     registered: Registering,
     root: Path,

@@ -1,0 +1,118 @@
+"""Who gets a corrected prompt's adapter: tags of the registered model and the alias `challenger`, which serving follows.
+
+They may as well be set in MLflow's own pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Literal, get_args
+
+from corrector.registry.references import Reference, check_name, model, resolve
+from corrector.registry.store import RegistryError, Store, open_store
+
+CHALLENGER = "challenger"
+"""Alias of the version that a share of the champion's users get."""
+MODE = "serving.mode"
+SHARE = "serving.challenger_share"
+
+Mode = Literal["live", "shadow"]
+
+
+@dataclass(frozen=True)
+class TrafficTags:
+    """What the tags say.
+
+    Attributes:
+        mode: "live" routes to the adapter; "shadow" records what would have been routed, and serves the base.
+        challenger_share: Part of its users, 0 to 1, that get the challenger.
+    """
+
+    mode: Mode = "live"
+    challenger_share: float = 0.0
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> TrafficTags:
+        """What a registered model's tags say; those that it lacks are the defaults.
+
+        Raises:
+            RegistryError: A tag says something else than it can.
+        """
+        mode, share = tags.get(MODE, "live"), tags.get(SHARE, "0")
+        if mode not in get_args(Mode):
+            raise RegistryError(f'tag {MODE}: "{mode}"; expected live or shadow')
+        try:
+            value = float(share)
+        except ValueError:
+            value = -1.0
+        if not (isfinite(value) and 0 <= value <= 1):
+            raise RegistryError(f'tag {SHARE}: "{share}"; expected a number from 0 to 1')
+        return cls("shadow" if mode == "shadow" else "live", value)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a registered model's tags and aliases say; `challenger` is a version's number."""
+
+    tags: TrafficTags
+    challenger: str | None
+
+
+def traffic(name: str, *, tracking_uri: str | None, root: Path) -> Traffic:
+    """How the adapter `name` is served.
+
+    Raises:
+        RegistryError: No such name, or a tag says something else than it can.
+    """
+    with open_store(tracking_uri, root, writing=False) as store:
+        return _traffic(store, check_name(name))
+
+
+def set_traffic(
+    name: str,
+    *,
+    mode: Mode | None = None,
+    challenger_share: float | None = None,
+    challenger: str | None = None,
+    tracking_uri: str | None,
+    root: Path,
+) -> Traffic:
+    """Change how the adapter `name` is served; what is None stays.
+
+    Args:
+        challenger: A version's number; "none" takes the challenger away, and all users get the champion.
+
+    Raises:
+        RegistryError: No such name or version, the version is unfinished or was rejected, or a value that cannot be.
+    """
+    wanted = {
+        key: str(value) for key, value in ((MODE, mode), (SHARE, challenger_share)) if value is not None
+    }
+    TrafficTags.of(wanted)
+    with open_store(tracking_uri, root, writing=True) as store:
+        model(store, check_name(name))
+        if challenger is not None and challenger != "none":
+            version = resolve(store, Reference.parse(f"{name}/{challenger}"))
+            if not version.complete:
+                raise RegistryError(f"{version}: its registration has not ended; wait, or register it again")
+            if version.decision == "rejected":
+                raise RegistryError(f"{version}: a reviewer rejected it; promote it first if that was wrong")
+            store.set_alias(name, CHALLENGER, version.number)
+        for key, value in wanted.items():
+            store.client.set_registered_model_tag(name, key, value)
+        if challenger == "none":
+            store.client.delete_registered_model_alias(name, CHALLENGER)
+        return _traffic(store, name)
+
+
+def _traffic(store: Store, name: str) -> Traffic:
+    found = model(store, name)
+    challenger = found.aliases.get(CHALLENGER)
+    try:
+        tags = TrafficTags.of(found.tags)
+    except RegistryError as error:
+        raise RegistryError(f"{name}: {error}") from None
+    return Traffic(tags, None if challenger is None else str(challenger))

@@ -1,0 +1,76 @@
+"""Serve on this machine until interrupted: `python -m serving [--port 8000]`, as `serve run serving.app:app` does.
+
+Beside that it says when it is ready, and takes its application down when it is told to stop, however it is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+from corrector.errors import UserError
+
+NAME = "images"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit status is 2 where it cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__.splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, which nobody else reaches")
+    parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _serve(options.host, options.port)
+    except UserError as error:
+        print(f"serving: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _serve(host: str, port: int) -> None:
+    """Returns when it was interrupted and the application is gone."""
+    # Ray and PyTorch take seconds to import: a port that is taken should be told at once.
+    _check_free(host, port)
+    import ray
+    from ray import serve
+
+    from serving.app import app
+
+    ray.init(log_to_driver=False, logging_level="WARNING")
+    # Ray has a handler of its own for one of them, from here on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    serve.start(http_options={"host": host, "port": port})
+    try:
+        serve.run(app, name=NAME, route_prefix="/")
+        print(f"serving: ready at http://{host}:{port}; stop with Ctrl-C", flush=True)
+        while True:
+            signal.pause()
+    except KeyboardInterrupt:
+        print("serving: stopping", flush=True)
+    finally:
+        serve.delete(NAME)
+        if not serve.status().applications:
+            serve.shutdown()  # its HTTP proxies would hold the port
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(f"port {port} of {host}: {error.strerror}; choose another with --port") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The application: `serve run serving.app:app` for one machine, `serving.app:build` with arguments in config.yaml."""
+
+import os
+
+import torch
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+
+from corrector.base import resolve_base
+from serving.deployments import CatalogueDeployment, EngineDeployment, FeedbackDeployment, IngressDeployment
+from serving.settings import Replicas, ServingSettings
+
+# Two headers let any client lift Ray Serve's limits. They are taken off in its HTTP proxies, which read this variable when
+# they start: of a Ray that `serve run` starts itself, these; `cluster` and k8s set it for theirs.
+os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serving.edge.middlewares")
+
+_MARGIN = 32
+"""Calls beyond what an engine takes that it answers itself: who comes too late is told when to come again."""
+
+
+# No annotations from __future__ here: Ray Serve reads the argument's type and validates what config.yaml says.
+def build(settings: ServingSettings) -> serve.Application:
+    """The deployments of one endpoint.
+
+    Raises:
+        UserError: There is no such base.
+    """
+    settings = settings.located()
+    spec = resolve_base(settings.base, precision=settings.precision)
+    gpus = settings.engine_gpus
+    if gpus is None:
+        gpus = 1.0 if torch.cuda.is_available() else 0.0
+    engine_room = settings.engine.max_waiting + settings.engine.row_buckets[-1] + _MARGIN
+    catalogue = CatalogueDeployment.bind(spec, settings)
+    engine = EngineDeployment.options(
+        autoscaling_config=_autoscaling(settings.engines),
+        max_ongoing_requests=engine_room,
+        max_queued_requests=engine_room,
+        ray_actor_options={"num_cpus": settings.engine_cpus, "num_gpus": gpus},
+    ).bind(spec, settings, catalogue)
+    ingress = IngressDeployment.options(
+        autoscaling_config=_autoscaling(settings.ingresses),
+        # Whatever reaches an ingress gets its answer from there: Ray Serve's own refusals are no JSON.
+        max_ongoing_requests=100_000,
+        ray_actor_options={"num_cpus": settings.ingress_cpus},
+    )
+    return ingress.bind(spec, settings, engine, catalogue, FeedbackDeployment.bind(settings))
+
+
+def _autoscaling(replicas: Replicas) -> AutoscalingConfig:
+    return AutoscalingConfig(
+        min_replicas=replicas.least,
+        max_replicas=replicas.most,
+        target_ongoing_requests=replicas.target_requests,
+    )
+
+
+app = build(ServingSettings())
