@@ -6,6 +6,7 @@ Beside that it says when it is ready, and takes its application down when it is 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -41,7 +42,7 @@ def _serve(host: str, port: int) -> None:
 
     from serving.app import app
 
-    ray.init(log_to_driver=False, logging_level="WARNING")
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
     # Ray has a handler of its own for one of them, from here on.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)

@@ -7,7 +7,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 
 from corrector.base import resolve_base
-from serving.deployments import CatalogueDeployment, EngineDeployment, FeedbackDeployment, IngressDeployment
+from serving.deployments import CatalogueReplica, EngineReplica, FeedbackReplica, IngressReplica
 from serving.settings import Replicas, ServingSettings
 
 # Two headers let any client lift Ray Serve's limits. They are taken off in its HTTP proxies, which read this variable when
@@ -31,20 +31,34 @@ def build(settings: ServingSettings) -> serve.Application:
     if gpus is None:
         gpus = 1.0 if torch.cuda.is_available() else 0.0
     engine_room = settings.engine.max_waiting + settings.engine.row_buckets[-1] + _MARGIN
-    catalogue = CatalogueDeployment.bind(spec, settings)
-    engine = EngineDeployment.options(
+    light = {"num_cpus": 0}
+    catalogue = serve.deployment(name="catalogue", num_replicas=1, ray_actor_options=light)
+    feedback = serve.deployment(name="feedback", num_replicas=1, ray_actor_options=light)
+    engine = serve.deployment(
+        name="engine",
         autoscaling_config=_autoscaling(settings.engines),
         max_ongoing_requests=engine_room,
         max_queued_requests=engine_room,
         ray_actor_options={"num_cpus": settings.engine_cpus, "num_gpus": gpus},
-    ).bind(spec, settings, catalogue)
-    ingress = IngressDeployment.options(
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=120,
+    )
+    ingress = serve.deployment(
+        name="ingress",
         autoscaling_config=_autoscaling(settings.ingresses),
         # Whatever reaches an ingress gets its answer from there: Ray Serve's own refusals are no JSON.
         max_ongoing_requests=100_000,
         ray_actor_options={"num_cpus": settings.ingress_cpus},
+        health_check_period_s=5,
     )
-    return ingress.bind(spec, settings, engine, catalogue, FeedbackDeployment.bind(settings))
+    following = catalogue(CatalogueReplica).bind(spec, settings)
+    return ingress(serve.ingress()(IngressReplica)).bind(
+        spec,
+        settings,
+        engine(EngineReplica).bind(spec, settings, following),
+        following,
+        feedback(FeedbackReplica).bind(settings),
+    )
 
 
 def _autoscaling(replicas: Replicas) -> AutoscalingConfig:

@@ -1,4 +1,4 @@
-"""Ray Serve's shells around the parts: each is built in its replica, answers calls, and says whether it is well."""
+"""What runs in Ray Serve's replicas: thin shells around the parts, which app.py makes deployments of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from corrector.base import BaseSpec
@@ -23,7 +22,8 @@ from serving.catalogue.health import RegistryHealth
 from serving.catalogue.reading import Registry
 from serving.catalogue.snapshot import Snapshot
 from serving.engine.adapters import DiskCache
-from serving.engine.engine import Engine, EngineStats
+from serving.engine.engine import Engine
+from serving.engine.observing import EngineStats
 from serving.engine.request import Drawn, ImageRequest
 from serving.identity import AdapterIdentity
 from serving.ingress.app import create_app
@@ -41,8 +41,7 @@ _HEADS_PATIENCE_SECONDS = 120.0
 """How long a new ingress waits for its heads to be trained before it routes without those that are missing."""
 
 
-@serve.deployment(name="catalogue", num_replicas=1, ray_actor_options={"num_cpus": 0})
-class CatalogueDeployment:
+class CatalogueReplica:
     """One follower of the registry for all replicas of the others."""
 
     def __init__(self, spec: BaseSpec, settings: ServingSettings) -> None:
@@ -82,11 +81,12 @@ class CatalogueDeployment:
         self._catalogue.close()
 
 
-@serve.deployment(name="engine", health_check_period_s=2, graceful_shutdown_timeout_s=120)
-class EngineDeployment:
+class EngineReplica:
     """One engine, on one device."""
 
-    async def __init__(self, spec: BaseSpec, settings: ServingSettings, catalogue: DeploymentHandle) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, spec: BaseSpec, settings: ServingSettings, catalogue: DeploymentHandle[Any]
+    ) -> None:
         _log_to_stderr()
         self._metrics = EngineMetrics()
         self._engine = await asyncio.to_thread(
@@ -152,8 +152,7 @@ class EngineDeployment:
         self._engine.close()
 
 
-@serve.deployment(name="feedback", num_replicas=1, ray_actor_options={"num_cpus": 0})
-class FeedbackDeployment:
+class FeedbackReplica:
     """One store, so that a verdict finds its request whichever ingress had it."""
 
     def __init__(self, settings: ServingSettings) -> None:
@@ -169,18 +168,16 @@ class FeedbackDeployment:
         return await asyncio.to_thread(self._store.record, verdict)
 
 
-@serve.deployment(name="ingress", health_check_period_s=5)
-@serve.ingress()
-class IngressDeployment:
+class IngressReplica:
     """HTTP, and the router."""
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
         spec: BaseSpec,
         settings: ServingSettings,
-        engine: DeploymentHandle,
-        catalogue: DeploymentHandle,
-        feedback: DeploymentHandle,
+        engine: DeploymentHandle[Any],
+        catalogue: DeploymentHandle[Any],
+        feedback: DeploymentHandle[Any],
     ) -> None:
         _log_to_stderr()
         self._settings = settings

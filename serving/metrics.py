@@ -5,7 +5,7 @@ from __future__ import annotations
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from serving.catalogue.health import RegistryHealth
-from serving.engine.engine import EngineStats
+from serving.engine.observing import EngineStats
 from serving.engine.request import Drawn
 from serving.router.decision import Decision
 

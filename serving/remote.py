@@ -35,7 +35,7 @@ class RemoteEngines:
     An image depends on its request alone, so that one whose engine dies is drawn again by another.
     """
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
     async def draw(self, request: ImageRequest, on_preview: Preview | None = None) -> Drawn:
@@ -70,7 +70,7 @@ class RemoteEngines:
         return stats.healthy, stats.described()
 
     async def _shown(self, request: ImageRequest, show: Preview) -> Drawn:
-        events = self._handle.options(stream=True).draw_showing.remote(request)
+        events: Any = self._handle.options(stream=True).draw_showing.remote(request)
         try:
             async for event in _events(events):
                 if isinstance(event, Drawn):
@@ -85,7 +85,7 @@ class RemoteEngines:
 class RemoteFeedback:
     """Feedback kept by its deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
     async def remember(self, request: DrawnRequest) -> None:
@@ -100,7 +100,7 @@ class RemoteFeedback:
 class Follower:
     """Keeps the catalogue's latest snapshot at hand, and tells of every new one."""
 
-    def __init__(self, handle: DeploymentHandle, changed: Callable[[Snapshot], Awaitable[None]]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], changed: Callable[[Snapshot], Awaitable[None]]) -> None:
         """`changed` is awaited at its own pace; a snapshot that comes meanwhile is told of as well."""
         self._handle = handle
         self._changed = changed

@@ -47,8 +47,10 @@ def small_sd35(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chromium() -> Path:
     """The Chromium of this machine; tests that need it are skipped without, and fail where REQUIRE_BROWSER is set."""
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    found = next((path for path in map(shutil.which, CHROMIUM) if path is not None), None)
     if found is None:
         reason = f"no Chromium on the PATH ({', '.join(CHROMIUM)}): install the Debian package chromium"
-        pytest.fail(reason) if os.environ.get("REQUIRE_BROWSER") else pytest.skip(reason)
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
     return Path(found)

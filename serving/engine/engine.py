@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,8 @@ from corrector.sampling import latent_shape
 from corrector.settings import Settings
 from serving.engine.adapters import AdapterSource, DiskCache, packed_bytes, packing
 from serving.engine.denoiser import Denoiser, Work
+from serving.engine.job import Job, Preview, preview_steps
+from serving.engine.observing import EngineStats, Observer
 from serving.engine.request import (
     AdapterUnavailable,
     DeadlineMissed,
@@ -47,65 +48,10 @@ from serving.identity import AdapterIdentity
 
 logger = logging.getLogger(__name__)
 
-Preview = Callable[[int, np.ndarray], None]
-"""Told the number of the preview, from 0, and its pixels ``[height, width, 3]`` uint8; called from a thread of the engine."""
-
 _FAILURES = 3
 """Steps in a row that may fail before the engine counts as broken."""
 _SWEEP_SECONDS = 0.1
 """How often requests that nobody waits for any more are looked for while nothing is drawn."""
-
-
-class Observer(Protocol):
-    """Told what the engine does, from its threads; must not wait."""
-
-    def stepped(self, rows: int, seconds: float) -> None:
-        """A denoising step of so many rows."""
-
-    def drawn(self, drawn: Drawn) -> None:
-        """An image is done."""
-
-    def loaded(self) -> None:
-        """An adapter was copied to the device."""
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """An engine at one moment."""
-
-    waiting: int
-    """Images that were submitted and are not being drawn yet."""
-    drawing: int
-    resident: tuple[AdapterIdentity, ...]
-    """Adapters on the device."""
-    host_adapters: int
-    host_bytes: int
-    adapter_loads: int
-    text_bytes: int
-    healthy: bool
-
-    def described(self) -> dict[str, Any]:
-        """For JSON: adapters as `NAME@VERSION`."""
-        return asdict(self) | {"resident": [str(adapter) for adapter in self.resident]}
-
-
-@dataclass(eq=False)
-class _Job:
-    """A request on its way."""
-
-    request: ImageRequest
-    future: Future[Drawn]
-    on_preview: Preview | None
-    submitted: float
-    awaited: int = 0
-    """Of its embeddings and its adapter, those that are not there yet."""
-    work: Work | None = None
-    started: float = 0.0
-    previews: int = 0
-    """Shown so far."""
-
-    def expired(self, now: float) -> bool:
-        return self.request.timeout is not None and now > self.submitted + self.request.timeout
 
 
 class Engine:
@@ -176,13 +122,14 @@ class Engine:
             refused_seconds=settings.refused_seconds,
         )
         self._changed = threading.Condition()
-        self._jobs: set[_Job] = set()
-        self._ready: Turns[_Job] = Turns()
-        self._drawing: dict[Work, _Job] = {}
+        self._jobs: set[Job] = set()
+        self._ready: Turns[Job] = Turns()
+        self._drawing: dict[Work, Job] = {}
         self._resident: tuple[AdapterIdentity, ...] = ()
         self._preloads: list[tuple[AdapterIdentity, PackedAdapter]] = []
         self._last_step: torch.cuda.Event | None = None
         self._failures = 0
+        self._step_began: float | None = None
         self._closing = False
         self._image_seconds = 1.0
         self._last_drawn = time.monotonic()
@@ -200,7 +147,7 @@ class Engine:
             EngineFailure: The engine is closed or broken.
         """
         self._check(request)
-        job = _Job(request, Future(), on_preview, time.monotonic())
+        job = Job(request, Future(), on_preview, time.monotonic())
         with self._changed:
             if not self.healthy:
                 raise EngineFailure("the engine has stopped")
@@ -224,8 +171,10 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """Whether it draws; once it does not, it never does again."""
-        return not self._closing and self._failures < _FAILURES and self._loop.is_alive()
+        """Whether it draws; who finds that it does not starts another."""
+        began = self._step_began
+        hung = began is not None and time.monotonic() - began > self.settings.stalled_seconds
+        return not self._closing and not hung and self._failures < _FAILURES and self._loop.is_alive()
 
     def stats(self) -> EngineStats:
         """How it stands."""
@@ -263,7 +212,7 @@ class Engine:
             raise UserError("guidance_scale is not a finite number")
         latent_shape(self._config, request.height, request.width, self.spec.vae_scale_factor)
 
-    def _prepare(self, job: _Job) -> None:
+    def _prepare(self, job: Job) -> None:
         """Has its texts encoded and its adapter fetched, at the same time."""
         request = job.request
         prompt = self._texts.get(request.prompt)
@@ -286,7 +235,7 @@ class Engine:
                 prompt.result(),
                 None if negative is None else negative.result(),
                 None if packed is None else packed.result(),
-                previews=_preview_steps(request),
+                previews=preview_steps(request),
             )
             with self._changed:
                 job.work = work
@@ -369,9 +318,12 @@ class Engine:
                     self._observer.loaded()
 
     def _step(self) -> None:
-        start = time.monotonic()
-        step = self._denoiser.step()
-        self._pace()
+        start = self._step_began = time.monotonic()
+        try:
+            step = self._denoiser.step()
+            self._pace()
+        finally:
+            self._step_began = None
         now = time.monotonic()
         self._failures = 0
         if self._observer is not None:
@@ -391,7 +343,7 @@ class Engine:
             self._last_step.synchronize()
         self._last_step = event
 
-    def _show(self, job: _Job, latents: Tensor) -> None:
+    def _show(self, job: Job, latents: Tensor) -> None:
         if job.on_preview is None or job.future.done():
             return
         try:
@@ -400,7 +352,7 @@ class Engine:
         except Exception as error:
             self._fail(job, EngineFailure(f"its preview failed: {type(error).__name__}: {error}"))
 
-    def _finish(self, job: _Job, latents: Tensor, finished: float) -> None:
+    def _finish(self, job: Job, latents: Tensor, finished: float) -> None:
         if job.future.done():
             return
         start = time.monotonic()
@@ -436,14 +388,14 @@ class Engine:
         """Alone, so that an embedding does not depend on what else is asked for."""
         return self._encoders.encode([prompt]).to(self.device, self._bank.storage.dtype)
 
-    def _fail(self, job: _Job, error: BaseException) -> None:
+    def _fail(self, job: Job, error: BaseException) -> None:
         self._settle(job, lambda: job.future.set_exception(error))
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self, job: Job) -> None:
         with self._changed:
             self._jobs.discard(job)
 
-    def _settle(self, job: _Job, settle: Callable[[], None]) -> None:
+    def _settle(self, job: Job, settle: Callable[[], None]) -> None:
         """Ends a request, unless it has ended, or its caller has gone."""
         with self._changed:
             if job.future.done() or not job.future.set_running_or_notify_cancel():
@@ -455,13 +407,6 @@ class Engine:
             jobs = list(self._jobs)
         for job in jobs:
             self._fail(job, error)
-
-
-def _preview_steps(request: ImageRequest) -> list[int]:
-    """After which steps the image is shown: evenly between the first and the last."""
-    parts = request.previews + 1
-    steps = request.num_inference_steps
-    return sorted({max(1, round(steps * part / parts)) for part in range(1, parts)} - {steps})
 
 
 def _text_bytes(embeddings: TextEmbeddings) -> int:

@@ -50,6 +50,12 @@ class EngineSettings(BaseModel):
         ge=0,
         description="For how long an adapter that could not be had is not asked for again.",
     )
+    stalled_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="A denoising step that takes longer counts as hung, and the engine as broken. The first steps of a "
+        "compiled transformer take minutes.",
+    )
     compiled: bool = Field(
         default=False,
         description="Compile the transformer's blocks; worth its minutes at the start on a GPU.",

@@ -10,6 +10,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from cluster.state import PROJECT
 from corrector.errors import UserError
+from serving import app
 from serving.app import build
 from serving.settings import ServingSettings
 
@@ -21,7 +22,7 @@ def test_the_configuration_in_the_repository_is_one_that_ray_serve_and_the_appli
     assert application.import_path == "serving.app:build"
     settings = ServingSettings.model_validate(application.args)
     assert settings.engines.most == 4
-    built = call_user_app_builder_with_args_if_necessary(build, dict(application.args))
+    built = call_user_app_builder_with_args_if_necessary(vars(app)["build"], dict(application.args))
     assert built is not None
 
 
@@ -39,7 +40,7 @@ def test_a_mistake_is_told_with_its_place_before_anything_starts(
     mistake: dict[str, object], where: str
 ) -> None:
     with pytest.raises(ValidationError) as error:
-        call_user_app_builder_with_args_if_necessary(build, mistake)
+        call_user_app_builder_with_args_if_necessary(vars(app)["build"], mistake)
     assert [".".join(map(str, each["loc"])) for each in error.value.errors()] == [where]
 
 

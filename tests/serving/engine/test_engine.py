@@ -392,6 +392,30 @@ def test_a_step_that_fails_ends_what_was_drawn_and_the_next_is_drawn(
         engine.close()
 
 
+def test_a_step_that_hangs_makes_the_engine_one_to_be_replaced(
+    source: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(SPEC, source, settings(tmp_path, stalled_seconds=0.2))
+    step, hanging = engine._denoiser.step, threading.Event()
+
+    def slow() -> object:
+        hanging.wait(20)
+        return step()
+
+    monkeypatch.setattr(engine._denoiser, "step", slow)
+    try:
+        future = engine.submit(request())
+        assert engine.healthy
+        wait_until(lambda: not engine.healthy)
+        with pytest.raises(EngineFailure, match="stopped"):
+            engine.submit(request())
+        hanging.set()
+        assert future.result(20).pixels.shape == (64, 64, 3)
+    finally:
+        hanging.set()
+        engine.close()
+
+
 def test_closing_ends_everything(source: FolderSource, tmp_path: Path) -> None:
     engine = Engine(SPEC, source, settings(tmp_path))
     futures = [engine.submit(request(seed=seed, num_inference_steps=100)) for seed in range(20)]
