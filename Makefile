@@ -52,10 +52,7 @@ clean:  ## remove environment, caches and the local head's state; corrections in
 	rm -rf $(VENV) .local .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
-setserve: $(READY)  ## serve what reviewers approved on http://127.0.0.1:8000, until Ctrl-C
-	@$(PYTHON) -m cluster.local run -- python -m serving
-
-up: $(READY)  ## create .venv with the pinned packages
+setup: $(READY)  ## create .venv with the pinned packages
 
 # .ready is written last. An installation that was interrupted leaves .installing, and the next one starts afresh,
 # since pip cannot tell a half-written package from a whole one.
