@@ -11,6 +11,9 @@ from corrector.adapters import SD3_TARGETS, AdapterBank, AdapterError
 from tests.adapters.small_banks import SD35_TARGETS, distance, filled_bank, predict, random_adapter
 from tests.small_sd3 import Variant, small_transformer, transformer_inputs
 
+# The first of them compiles for minutes where others use the machine, too.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:

@@ -21,7 +21,9 @@ from cluster.state import PROJECT
 from tests.serving.ingress.endpoint import post, wait_until
 from tests.serving.registry import NAME, RegistryOf
 
-READY_SECONDS = 180
+READY_SECONDS = 300
+FOLLOW_SECONDS = 30.0
+"""How long a change is waited for; how long it takes is for tests.benchmarks.endpoint to say."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Endpoint:
             answer = client.get(f"/v1/models/{name}")
         return str(answer.json()["version"]) if answer.status_code == 200 else None
 
-    def serves(self, version: str | None, seconds: float = 5.0) -> None:
+    def serves(self, version: str | None, seconds: float = FOLLOW_SECONDS) -> None:
         """Returns as soon as the champion is `version`."""
         wait_until(lambda: self.champion() == version, seconds)
 
