@@ -108,7 +108,7 @@ def openai_client(address: str, key: str = "none", **options: Any) -> openai.Ope
 def post(address: str, body: Any, *, path: str = "/v1/images/generations", **options: Any) -> httpx2.Response:
     """The answer to a JSON body; `content` sends other bytes."""
     chosen = {"headers": {"content-type": "application/json"}, **options}
-    with httpx2.Client(timeout=60) as client:
+    with httpx2.Client(timeout=240) as client:
         if "content" not in chosen:
             chosen["json"] = body
         return client.post(address + path, **chosen)

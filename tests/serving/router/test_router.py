@@ -75,7 +75,6 @@ def test_another_wording_by_the_head(router: Router) -> None:
     ("prompt", "reason"),
     [
         ("A person sitting on the grass", "a guard prompt of lying"),
-        ("a person not lying on the grass", 'it says "not"'),
         ("grass lying on a person", "stands in it otherwise"),
         ("a castle in the fog", "not near enough"),
         ("a person lying on the grass " * 50, "more than 1000 characters"),
@@ -85,6 +84,12 @@ def test_the_base_and_why(router: Router, prompt: str, reason: str) -> None:
     decision = router.route(prompt, user="ada")
     assert (decision.route, decision.adapter, decision.alias) == ("base", None, None)
     assert reason in decision.reason
+
+
+def test_a_negated_prompt_goes_to_the_base_however_near_it_is(router: Router) -> None:
+    decision = router.route("a person not lying on the grass", user="ada")
+    assert (decision.route, decision.adapter) == ("base", None)
+    assert "nearest is lying" in decision.reason
 
 
 @pytest.mark.parametrize(
