@@ -70,7 +70,9 @@ class ReviewerPages:
         """Back on the page of the version, by the dialog of its aliases."""
         page = self._page
         page.goto(self._version)
-        page.get_by_role("button", name="Add", exact=True).first.click()  # where there is no alias yet
+        # The pencil beside the aliases that it has (`candidate`, of what passed the gate), "Add" where it has none.
+        aliases = page.get_by_test_id("descriptions-item").filter(has_text="Aliases")
+        aliases.get_by_role("button").click()
         dialog = page.get_by_role("dialog")
         typed = dialog.get_by_role("combobox")
         typed.click()

@@ -122,6 +122,7 @@ def test_a_reviewer_approves_an_adapter_in_mlflows_own_pages(
         shown = review.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
         assert len(shown) >= 2 * EVALUATION["images"] and all(shown)
 
+        pages.add_alias("reviewed-by-rosa")  # the first alias of a version, and one beside others
         pages.add_alias("champion")
     assert machine.aliases(PERSON)["champion"] == "1"
     history = machine.registry("history", PERSON).stdout
