@@ -9,6 +9,7 @@ from corrector.base import BaseSpec, Precision, resolve_base
 from corrector.errors import UserError
 from corrector.exemplars import ExemplarSet, load_exemplars
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
+from corrector.settings import Settings
 from jobs.run_folder import PromptFolder, RunFolder
 
 
@@ -54,14 +55,18 @@ def check_batch(
     run: str | None = None,
     base: str | None = None,
     precision: Precision = "auto",
+    settings: Settings | None = None,
 ) -> BatchWork:
     """Read and check a batch file, its base and all its exemplars.
+
+    Args:
+        settings: The environment's; default: read now.
 
     Raises:
         BatchErrors: With every mistake in the file or in its exemplars.
         UserError: The base or the run's name cannot be used.
     """
-    batch = load_batch(path)
+    batch = load_batch(path, settings=settings)
     spec = resolve_base(base or batch.base, precision=precision)
     run_folder = RunFolder(storage, run or path.stem)
     works: list[PromptWork] = []

@@ -52,10 +52,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    settings = Settings.from_environment()
     parser = argparse.ArgumentParser(prog="python -m jobs.correct", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("batch", type=Path, help="YAML, JSON, JSONL or CSV file of failing prompts")
+    add_common_arguments(parser)
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=1,
+        help="workers of a lane, each with its own GPU, which share its rows: for a base too slow on one (default: 1)",
+    )
+    return parser
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every job that trains a batch is told."""
+    settings = Settings.from_environment()
+    parser.add_argument("batch", type=Path, help="YAML, JSON, JSONL or CSV file of failing prompts")
     parser.add_argument(
         "--base",
         help="base model, instead of the batch's: embedded, a folder, a hub id (owner/name@revision), a single "
@@ -82,13 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slots", type=_positive, help="fine-tunes in a lane at once (default: what memory holds)"
     )
-    parser.add_argument(
-        "--workers",
-        type=_positive,
-        default=1,
-        help="workers of a lane, each with its own GPU, which share its rows: for a base too slow on one (default: 1)",
-    )
-    return parser
 
 
 def _positive(text: str) -> int:

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 import ray
 from rich.console import Console
 
-from corrector.base import ContentCache, check_transformer
 from corrector.registry.record import CorrectionRecord
 from corrector.report import write_report
 from corrector.report.run_folder import adapter_label
 from jobs.batch import BatchWork, PromptWork
-from jobs.encoding import EncodingDevice, encode_batch
 from jobs.finishing import Finisher
 from jobs.fleet import Fleet
-from jobs.plan import LaneDevice, LanePlan, LaneWishes, inspect_device, plan_lanes
-from jobs.preparation import store_exemplars
+from jobs.plan import LaneWishes
 from jobs.progress import ProgressLog, print_table
-from jobs.queue import Progress, WorkItem
+from jobs.provisioning import connect, encode_on_cluster, plan_on_cluster, work_items
+from jobs.queue import Progress, PromptQueue
 from jobs.result import AdapterReference, PromptResult, RunResult
 from jobs.run_folder import write_json
-from jobs.tasks import answers
-from jobs.trainer import TRAIN_ENVIRONMENT, start_queue
+from jobs.stopping import StopRequest
+from jobs.trainer import start_queue
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +52,7 @@ class CorrectionJob:
         self._wishes = wishes or LaneWishes()
         self._tracking_uri = tracking_uri
         self._started = time.monotonic()
-        self._stopping = False
+        self._stop = StopRequest()
         self._worked: set[str] = set()
         self._log = ProgressLog({each.work_id: each.entry.name for each in work.prompts}, sys.stdout)
 
@@ -72,29 +66,10 @@ class CorrectionJob:
                 self._console.print(f"{work.entry.name}: {note}", style="dim", markup=False, highlight=False)
         missing = self._work.missing
         if missing:
-            if not ray.is_initialized():
-                environment = {"env_vars": TRAIN_ENVIRONMENT}
-                ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
-            with self._stoppable():  # after Ray, which takes the signals for itself
+            connect()
+            with self._stop.listening("submit the batch again to go on"):
                 self._correct(list(missing))
         return self._conclude()
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not wait for it."""
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self._stopping:
-                raise KeyboardInterrupt
-            self._stopping = True
-            print("stopping: what is under way is kept, submit the batch again to go on", flush=True)
-
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _correct(self, missing: list[PromptWork]) -> None:
         cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -111,24 +86,21 @@ class CorrectionJob:
             untrained = finisher.restore(untrained)
             if untrained:
                 self._train(untrained, finisher)
-            while finisher.busy and not self._stopping:
+            while finisher.busy and not self._stop.asked:
                 finisher.poll()
                 time.sleep(POLL_SECONDS / 5)
         finally:
             finisher.close()
 
     def _train(self, untrained: list[PromptWork], finisher: Finisher) -> None:
-        plan = self._plan(untrained)
-        cache = ContentCache(self._work.run.cache)
-        items = [
-            WorkItem(work.work_id, work.entry, store_exemplars(work.exemplars, cache), str(work.folder.path))
-            for work in untrained
-        ]
-        queue = start_queue(items)
+        plan = plan_on_cluster(self._work, untrained, self._wishes, self._console)
+        plan = replace(plan, settings=replace(plan.settings, checkpoint_seconds=self._checkpoint_seconds))
+        items = work_items(self._work, untrained)
+        queue = start_queue(PromptQueue, items)
         fleet = Fleet(queue, self._work.spec, plan, self._work.run.lanes)
-        self._encode(items, plan)
+        encode_on_cluster(self._work, items, plan)
         by_id = {work.work_id: work for work in untrained}
-        while by_id and not self._stopping:
+        while by_id and not self._stop.asked:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             self._log.update(snapshot)
             for progress in snapshot:
@@ -145,33 +117,10 @@ class CorrectionJob:
                 by_id.clear()
             finisher.poll()
             time.sleep(POLL_SECONDS)
-        if self._stopping:
+        if self._stop.asked:
             fleet.stop()
         else:
             fleet.join()
-
-    def _plan(self, untrained: list[PromptWork]) -> LanePlan:
-        """Plan the lanes on the strength of what a machine of the cluster measures of itself."""
-        cluster: dict[str, float] = ray.cluster_resources()
-        kind = "cuda" if cluster.get("GPU", 0) >= 1 else "cpu"
-        spec = self._work.spec
-        answers(
-            [ray.remote(check_transformer).options(num_cpus=1).remote(spec)]
-        )  # before any device is asked for
-        task = ray.remote(inspect_device).options(num_cpus=1, num_gpus=1 if kind == "cuda" else 0)
-        device: LaneDevice = answers([task.remote(spec, kind)])[0]
-        plan = plan_lanes(self._work, untrained, cluster, device, self._wishes)
-        for line in (device.precision, str(plan.packs)):
-            if line:
-                self._console.print(line, style="dim", markup=False, highlight=False)
-        return replace(plan, settings=replace(plan.settings, checkpoint_seconds=self._checkpoint_seconds))
-
-    def _encode(self, items: list[WorkItem], plan: LanePlan) -> None:
-        """Fill the cache, on the devices on which the lanes will be."""
-        work, settings, workers = self._work, plan.settings, plan.resources.workers
-        most = plan.lanes_on(ray.cluster_resources()) * workers
-        device = EncodingDevice(settings.device, 1.0, plan.resources.gpus, plan.resources.threads)
-        encode_batch(work.spec, items, work.batch.evaluation, work.run.cache, device, most)
 
     def _settled(self, work: PromptWork, error: str | None) -> None:
         self._worked.add(work.work_id)
@@ -203,7 +152,7 @@ class CorrectionJob:
         for what, path in (("report", run.report), ("result", run.result)):
             if path.is_file():
                 self._console.print(f"{what}  {path}", highlight=False, soft_wrap=True)
-        return 130 if self._stopping else result.exit_status
+        return 130 if self._stop.asked else result.exit_status
 
     def _write_result(self) -> RunResult:
         run, spec = self._work.run, self._work.spec

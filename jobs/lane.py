@@ -77,7 +77,7 @@ class LaneSettings:
 
 
 @dataclass
-class _Held:
+class Held:
     """A prompt that this lane holds."""
 
     item: WorkItem
@@ -122,8 +122,8 @@ class Lane:
             workers=Workers(self._crew.rank, self._crew.size) if self._crew.size > 1 else None,
             device=settings.device,
         )
-        self._training: dict[str, _Held] = {}
-        self._trained: dict[str, _Held] = {}
+        self._training: dict[str, Held] = {}
+        self._trained: dict[str, Held] = {}
         self._stopping = False
         self._reported = self._saved = time.monotonic()
 
@@ -153,9 +153,9 @@ class Lane:
                 logger.warning("%s: %s", item.entry.name, error)
                 self._report([Progress(item.work_id, "failed", detail=str(error))])
 
-    def _read(self, item: WorkItem) -> tuple[_Held, FineTune, dict[str, Any] | None]:
+    def _read(self, item: WorkItem) -> tuple[Held, FineTune, dict[str, Any] | None]:
         """What it takes to begin, or to go on: the leader reads it all, so that no worker can see something else."""
-        outcome: tuple[_Held, FineTune, dict[str, Any] | None] | Exception | None = None
+        outcome: tuple[Held, FineTune, dict[str, Any] | None] | Exception | None = None
         if self._crew.rank == 0:
             try:
                 held = self._hold(item)
@@ -167,12 +167,12 @@ class Lane:
             raise outcome or ValueError(f"{item.entry.name}: the lane's leader read nothing")
         return outcome
 
-    def _hold(self, item: WorkItem) -> _Held:
+    def _hold(self, item: WorkItem) -> Held:
         evaluation, dtype = self._settings.evaluation, self._settings.dtype
         embeddings = embeddings_of(self._spec, item.entry, evaluation, self._cache, dtype)
-        return _Held(item, embeddings, exemplars_of(item, self._cache))
+        return Held(item, embeddings, exemplars_of(item, self._cache))
 
-    def _task(self, held: _Held) -> FineTune:
+    def _task(self, held: Held) -> FineTune:
         item, hyper, embeddings = held.item, held.item.entry.hyperparameters, held.embeddings
         posterior = partial(posterior_of, self._spec, item, self._cache, self._settings.device)
         guards = item.entry.guard_prompts if hyper.preservation == "guard" else ()
@@ -188,7 +188,7 @@ class Lane:
             mirrored_posterior=posterior(mirrored=True) if hyper.horizontal_flip else None,
         )
 
-    def _checkpoint(self, held: _Held) -> dict[str, Any] | None:
+    def _checkpoint(self, held: Held) -> dict[str, Any] | None:
         """The prompt's own checkpoint, where there is one that can be read."""
         if not checkpoint.exists(held.folder.checkpoint):
             return None
@@ -198,7 +198,7 @@ class Lane:
             logger.warning("%s: starts again: %s", held.item.entry.name, error)
             return None
 
-    def _admit(self, held: _Held, task: FineTune, state: dict[str, Any] | None) -> None:
+    def _admit(self, held: Held, task: FineTune, state: dict[str, Any] | None) -> None:
         """Go on from `state`, or begin where there is none or it is of no use."""
         resumed = False
         if state is not None:
@@ -211,7 +211,7 @@ class Lane:
             self._engine.admit(task)
         self._training[held.item.work_id] = held
 
-    def _class_images(self, held: _Held, prompt: TextEmbeddings) -> LatentPosterior:
+    def _class_images(self, held: Held, prompt: TextEmbeddings) -> LatentPosterior:
         """The base's own latents of the class prompt, for classic prior preservation."""
         hyper = held.item.entry.hyperparameters
         side = self._side(held)
@@ -284,7 +284,7 @@ class Lane:
         The crew's workers divide the prompts among themselves.
         """
         evaluation, bank = self._settings.evaluation, self._engine.bank
-        by_side: dict[int, list[_Held]] = {}
+        by_side: dict[int, list[Held]] = {}
         for held in list(self._trained.values())[self._crew.rank :: self._crew.size]:
             by_side.setdefault(self._side(held), []).append(held)
         for side, group in by_side.items():
@@ -317,7 +317,7 @@ class Lane:
         self._trained.clear()
 
     def _deliver(
-        self, held: _Held, arms: Arms, before: torch.Tensor, after: torch.Tensor, seconds: float
+        self, held: Held, arms: Arms, before: torch.Tensor, after: torch.Tensor, seconds: float
     ) -> None:
         assert held.adapter is not None
         write_sampled(
@@ -345,7 +345,7 @@ class Lane:
             self._stopping = self._queue.report(progress) or self._stopping
             self._reported = time.monotonic()
 
-    def _where(self, held: _Held) -> Progress:
+    def _where(self, held: Held) -> Progress:
         """Where a prompt in training stands."""
         name, steps = held.item.work_id, held.item.entry.hyperparameters.steps
         history = self._engine.history(name)
@@ -359,6 +359,6 @@ class Lane:
         self._stopping = self._crew.share(stop)
         self._reported = time.monotonic()
 
-    def _side(self, held: _Held) -> int:
+    def _side(self, held: Held) -> int:
         """Width and height of a prompt's images in pixels."""
         return held.item.entry.hyperparameters.resolution or self._spec.resolution

@@ -13,7 +13,9 @@ from typing import Literal
 
 from corrector.prompts import FailingPrompt
 
-State = Literal["waiting", "training", "sampling", "sampled", "failed"]
+State = Literal["waiting", "training", "sampling", "sampled", "failed", "stopped"]
+SETTLED = ("sampled", "failed", "stopped")
+"""States in which no lane holds a prompt any more."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,17 @@ class PromptQueue:
         self._waiting: list[tuple[int, int, str]] = []
         self._order: dict[str, int] = {}
         self._stopping = False
-        for order, item in enumerate(items):
-            if item.work_id in self._entries:
-                raise ValueError(f"work {item.work_id} ({item.entry.name}) is in the queue twice")
-            steps = item.entry.hyperparameters.steps
-            self._entries[item.work_id] = _Entry(item, Progress(item.work_id, "waiting", steps=steps))
-            self._order[item.work_id] = order
-            self._push(item.work_id)
+        for item in items:
+            self.add(item)
+
+    def add(self, item: WorkItem) -> None:
+        """Put another prompt behind those of equal priority."""
+        if item.work_id in self._entries:
+            raise ValueError(f"work {item.work_id} ({item.entry.name}) is in the queue twice")
+        steps = item.entry.hyperparameters.steps
+        self._entries[item.work_id] = _Entry(item, Progress(item.work_id, "waiting", steps=steps))
+        self._order[item.work_id] = len(self._order)
+        self._push(item.work_id)
 
     def claim(self, lane: str, count: int, *, max_rank: int) -> list[WorkItem]:
         """Lease up to `count` waiting prompts of rank at most `max_rank`, highest priority first, to `lane`."""
@@ -105,7 +111,7 @@ class PromptQueue:
             if entry.lane != lane:
                 continue
             entry.progress = each
-            if each.state in ("sampled", "failed"):
+            if each.state in SETTLED:
                 entry.lane = None
         return self._stopping
 
@@ -137,6 +143,11 @@ class PromptQueue:
     def waiting(self) -> int:
         """How many prompts no lane holds."""
         return len(self._waiting)
+
+    def _withdraw(self, work_id: str) -> None:
+        """Let no lane claim a prompt that is waiting."""
+        self._waiting = [key for key in self._waiting if key[2] != work_id]
+        heapq.heapify(self._waiting)
 
     def _push(self, work_id: str) -> None:
         entry = self._entries[work_id]

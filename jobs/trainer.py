@@ -18,10 +18,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from corrector.base import BaseSpec
+from corrector.registry.search_record import RungReport
 from jobs.crew import crew_of_this_process
 from jobs.lane import Lane, LaneSettings
 from jobs.preparation import bound_threads
 from jobs.queue import Progress, PromptQueue, WorkItem
+from jobs.trial_lane import TrialLane, TrialLaneSettings
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +78,28 @@ class QueueClient:
         return given_up
 
 
-def start_queue(items: list[WorkItem]) -> Any:
-    """Start the queue as an actor on the driver's node; it dies with the job."""
+class TrialQueueClient(QueueClient):
+    """The queue of a search as one of its lanes sees it."""
+
+    def deliver(self, work_id: str, report: RungReport) -> None:
+        """Hand over a trial's score, and wait until it has arrived."""
+        ray.get(self._actor.deliver.remote(work_id, report))
+
+    def closed(self, held: Iterable[str]) -> list[str]:
+        """Which of these trials are to end now."""
+        found: list[str] = ray.get(self._actor.closed.remote(list(held)))
+        return found
+
+    def is_complete(self) -> bool:
+        """Whether no further trial will come."""
+        return bool(ray.get(self._actor.is_complete.remote()))
+
+
+def start_queue(queue: type[PromptQueue], *arguments: Any) -> Any:
+    """Start a queue as an actor on the driver's node; it dies with the job."""
     node = ray.get_runtime_context().get_node_id()
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
-    return ray.remote(PromptQueue).options(num_cpus=0, scheduling_strategy=strategy).remote(items)
+    return ray.remote(queue).options(num_cpus=0, scheduling_strategy=strategy).remote(*arguments)
 
 
 class LaneRun:
@@ -145,10 +164,14 @@ def train_lane(config: dict[str, Any]) -> None:
     """What the Ray Train worker runs."""
     bound_threads(config["threads"])
     crew = crew_of_this_process()
-    client = QueueClient(config["queue"], config["name"])
+    settings: LaneSettings = config["settings"]
+    client_class = TrialQueueClient if isinstance(settings, TrialLaneSettings) else QueueClient
+    client = client_class(config["queue"], config["name"])
     if crew.rank == 0:
         client.restart("its process ended")
-    settings: LaneSettings = config["settings"]
     if settings.device == "cuda":
         settings = replace(settings, device=str(ray.train.torch.get_device()))
-    Lane(config["spec"], client, settings, crew).run()
+    if isinstance(settings, TrialLaneSettings) and isinstance(client, TrialQueueClient):
+        TrialLane(config["spec"], client, settings).run()
+    else:
+        Lane(config["spec"], client, settings, crew).run()

@@ -98,6 +98,14 @@ class Engine:
         """Names of the fine-tunes that are through, or stopped, and wait for :meth:`release`."""
         return [run.name for _, run in sorted(self._runs.items()) if run.done]
 
+    def slot_of(self, name: str) -> int:
+        """The slot of ``name``, in which its adapter, as it is now, can be sampled."""
+        return self._run(name).slot
+
+    def steps_of(self, name: str) -> int:
+        """Optimiser steps that ``name`` has made; unlike :meth:`history`, waits for no device."""
+        return self._run(name).step
+
     def history(self, name: str) -> list[StepReport]:
         """The reports of all steps of ``name`` so far; :meth:`release` forgets them."""
         self.collect()

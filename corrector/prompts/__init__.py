@@ -11,6 +11,7 @@ from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.loading import load_batch
 from corrector.prompts.protocol import EvaluationSettings, GateThresholds
 from corrector.prompts.schema import json_schema
+from corrector.prompts.search import SearchSettings
 
 __all__ = [
     "BatchError",
@@ -20,6 +21,7 @@ __all__ = [
     "FailingPrompt",
     "GateThresholds",
     "HyperParameters",
+    "SearchSettings",
     "json_schema",
     "load_batch",
 ]

@@ -15,6 +15,7 @@ from corrector.prompts.errors import BatchError, Place
 from corrector.prompts.hyperparameters import Conflict, HyperParameters
 from corrector.prompts.nodes import quoted
 from corrector.prompts.protocol import EvaluationSettings, GateThresholds
+from corrector.prompts.search import SearchSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _NAME_LENGTH = 64
@@ -150,12 +151,16 @@ class CorrectionBatch(BaseModel):
         default=EvaluationSettings(), description="How results are compared."
     )
     gate: GateThresholds = Field(default=GateThresholds(), description="What a result must reach.")
+    search: SearchSettings = Field(
+        default=SearchSettings(), description="How hyper-parameters are searched; read by jobs.search alone."
+    )
     path: Path = Field(description="The batch file, as an absolute path.")
     places: Mapping[str, Mapping[str, Place]] = Field(
         default={},
         exclude=True,
         repr=False,
-        description="Where each key of each prompt, by its name, was written; the empty key is the prompt.",
+        description="Where each key of each prompt, by its name, was written; the empty key is the prompt, and "
+        "under the empty name are the keys of the search.",
     )
 
     def exemplar_folder(self, prompt: FailingPrompt) -> Path:
@@ -166,6 +171,12 @@ class CorrectionBatch(BaseModel):
         """A mistake that only a later check can see, at the line where `field` was set for the prompt."""
         places = self.places.get(prompt.name, {})
         place = places.get(field) or places.get("") or Place(str(self.path), None)
+        return BatchError(place.file, place.line, field, message)
+
+    def search_mistake(self, field: str, message: str) -> BatchError:
+        """The same for a key of the search, "search.space.rank"; where it was not written, at the section's line."""
+        places = self.places.get("", {})
+        place = places.get(field) or places.get("search") or Place(str(self.path), None)
         return BatchError(place.file, place.line, field, message)
 
     @property

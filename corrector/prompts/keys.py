@@ -6,6 +6,7 @@ from corrector.prompts.errors import ErrorLog, Place
 from corrector.prompts.nodes import key_name
 from corrector.prompts.protocol import EvaluationSettings, GateThresholds
 from corrector.prompts.schema import BATCH_KEYS, HYPERPARAMETER_KEYS, PROMPT_KEYS
+from corrector.prompts.search import SEARCHED, SearchSettings
 
 SCOPES: dict[str, tuple[str, ...]] = {
     "": BATCH_KEYS,
@@ -13,6 +14,8 @@ SCOPES: dict[str, tuple[str, ...]] = {
     "prompts": (*PROMPT_KEYS, *HYPERPARAMETER_KEYS),
     "evaluation": tuple(EvaluationSettings.model_fields),
     "gate": tuple(GateThresholds.model_fields),
+    "search": tuple(SearchSettings.model_fields),
+    "search.space": SEARCHED,
 }
 """Which keys stand where; the empty scope is the batch file's top level."""
 

@@ -8,11 +8,12 @@ from pydantic import BaseModel
 from corrector.prompts.batch import CorrectionBatch, FailingPrompt
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.protocol import EvaluationSettings, GateThresholds
+from corrector.prompts.search import NUMERIC, SEARCHED, SearchSettings
 
 PROMPT_KEYS = tuple(name for name in FailingPrompt.model_fields if name != "hyperparameters")
 REQUIRED_KEYS = ("prompt", "exemplars")
 HYPERPARAMETER_KEYS = tuple(HyperParameters.model_fields)
-BATCH_KEYS = ("$schema", "base", "defaults", "evaluation", "gate", "prompts")
+BATCH_KEYS = ("$schema", "base", "defaults", "evaluation", "gate", "search", "prompts")
 
 
 def json_schema() -> dict[str, Any]:
@@ -38,6 +39,7 @@ def json_schema() -> dict[str, Any]:
             ),
             "evaluation": _object(_properties(EvaluationSettings), "How results are compared."),
             "gate": _object(_properties(GateThresholds), "What a result must reach to become a candidate."),
+            "search": _search(),
             "prompts": {
                 "description": "The failing prompts; or the name of a CSV or JSONL file that lists them.",
                 "anyOf": [
@@ -81,6 +83,29 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
         key: {word: value for word, value in schema.items() if word != "title"}
         for key, schema in properties.items()
     }
+
+
+def _search() -> dict[str, Any]:
+    properties = _properties(SearchSettings)
+    space = _object({key: _dimension(key) for key in SEARCHED}, properties["space"]["description"])
+    return _object(
+        {**properties, "space": {**space, "minProperties": 1}},
+        "What jobs.search tries, and how it chooses; jobs.correct does not read it.",
+    )
+
+
+def _dimension(key: str) -> dict[str, Any]:
+    """What a search may vary a hyper-parameter over: a list of its values, a range, or its default space."""
+    field = _properties(HyperParameters)[key]
+    value = {word: found for word, found in field.items() if word not in ("default", "description")}
+    forms: list[dict[str, Any]] = [
+        {"const": "default"},
+        {"type": "array", "minItems": 1, "uniqueItems": True, "items": value},
+    ]
+    if key in NUMERIC:
+        bounds = {name: next(iter(value.get("anyOf", [value]))) for name in ("low", "high")}
+        forms.append({**_object(bounds, "From low to high, by ratios."), "required": list(bounds)})
+    return {"description": field["description"], "anyOf": forms}
 
 
 def _object(properties: dict[str, Any], description: str) -> dict[str, Any]:

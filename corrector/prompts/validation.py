@@ -19,6 +19,8 @@ from corrector.prompts.keys import SCOPES, log_unknown_key
 from corrector.prompts.nodes import Node, quoted
 from corrector.prompts.protocol import EvaluationSettings, GateThresholds
 from corrector.prompts.schema import HYPERPARAMETER_KEYS, PROMPT_KEYS
+from corrector.prompts.search import SearchSettings
+from corrector.prompts.search_validation import check_search, read_space
 
 _NEEDED = {
     "prompt": "write the prompt at which the base fails",
@@ -61,13 +63,19 @@ class _Validation:
         self._read_defaults(keys)
         evaluation = self._section(keys, "evaluation", EvaluationSettings)
         gate = self._section(keys, "gate", GateThresholds)
+        search = self._search(keys)
         prompts = self._entries(root, keys, misspelt)
+        if "search" in keys and not self._log.errors:
+            places, section = self._places[""], keys["search"].place
+            images = evaluation.get("images", EvaluationSettings().images)
+            check_search(SearchSettings(**search), prompts, images, places, section, self._log)
         if self._log.errors:
             raise self._log.failure()
         return CorrectionBatch(
             **base,
             evaluation=EvaluationSettings(**evaluation),
             gate=GateThresholds(**gate),
+            search=SearchSettings(**search),
             prompts=tuple(prompts),
             path=self._path,
             places=self._places,
@@ -83,16 +91,32 @@ class _Validation:
         for conflict in hyperparameter_conflicts(effective):
             self._log_conflict(conflict, nodes, keys["defaults"].place, "defaults.")
 
+    def _search(self, keys: Mapping[str, Node]) -> dict[str, Any]:
+        nodes = self._section_nodes(keys, "search")
+        self._unknown_keys(nodes, "search")
+        flat = [key for key in SCOPES["search"] if key != "space"]
+        values = self._values(SearchSettings, nodes, flat, "search.")
+        places = {f"search.{key}": node.place for key, node in nodes.items()}
+        if "space" in nodes:
+            inside = self._section_nodes(nodes, "space", "search.space")
+            self._unknown_keys(inside, "search.space")
+            places |= {f"search.space.{key}": node.place for key, node in inside.items()}
+            known = {key: node for key, node in inside.items() if key in SCOPES["search.space"]}
+            values["space"] = read_space(known, _valid_hyperparameter, self._log)
+        if "search" in keys:
+            self._places[""] = {"search": keys["search"].place, **places}
+        return values
+
     def _section(self, keys: Mapping[str, Node], name: str, model: type[BaseModel]) -> dict[str, Any]:
         nodes = self._section_nodes(keys, name)
         self._unknown_keys(nodes, name)
         return self._values(model, nodes, SCOPES[name], f"{name}.")
 
-    def _section_nodes(self, keys: Mapping[str, Node], name: str) -> dict[str, Node]:
+    def _section_nodes(self, keys: Mapping[str, Node], name: str, field: str = "") -> dict[str, Node]:
         node = keys.get(name)
         if node is None or node.value is None:
             return {}
-        return self._mapping(node, name, "a mapping of settings") or {}
+        return self._mapping(node, field or name, "a mapping of settings") or {}
 
     def _entries(self, root: Node, keys: Mapping[str, Node], misspelt: set[str]) -> list[FailingPrompt]:
         node = keys.get("prompts")
@@ -232,6 +256,10 @@ def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
     field = model.model_fields[key]
     constrained: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     return TypeAdapter(constrained)
+
+
+def _valid_hyperparameter(key: str, value: object, strict: bool) -> Any:
+    return _adapter(HyperParameters, key).validate_python(value, strict=strict)
 
 
 @cache

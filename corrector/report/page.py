@@ -44,9 +44,9 @@ def write_report(
         for number, (folder, record) in enumerate(records, start=1)
     ]
     extractors = dict.fromkeys(name for view in views for name in view.fid_changes)
-    html = _environment().from_string(_resource("report.html.jinja")).render(
+    html = environment().from_string(resource("report.html.jinja")).render(
         title=title,
-        style=Markup(_resource("report.css")),  # noqa: S704 (our own file)
+        style=Markup(resource("report.css")),  # noqa: S704 (our own file)
         tally=_tally(records),
         job=[(str(name).replace("_", " ").capitalize(), value) for name, value in facts.items()],
         extractors=list(extractors),
@@ -68,9 +68,11 @@ def _tally(records: Sequence[tuple[Path, CorrectionRecord]]) -> list[tuple[str, 
     ]
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates in which whatever comes from records is escaped."""
     return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """The text of one of this package's own files."""
     return (files("corrector.report") / name).read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import torch
 from corrector.base import LatentPosterior
 from corrector.dreambooth import Engine, FineTune
 from corrector.dreambooth.checkpoint import read_state, resume_fine_tune, save_fine_tune
+from corrector.dreambooth.reports import StepReport, exploded
 from tests.dreambooth.small_tasks import diverging, engine, fine_tune, train
 
 HEALTHY = (
@@ -112,3 +113,16 @@ def test_nothing_is_written_down_of_one_that_failed_unseen() -> None:
 def test_its_slot_serves_the_next() -> None:
     pack = engine(1)
     assert train(pack, diverging(TAME), HEALTHY[0]) == train(engine(1), HEALTHY[0])
+
+
+@pytest.mark.parametrize(("last", "diverged"), [(0.2, False), (1.5, False), (9.0, True)])
+def test_finite_losses_that_rise_tenfold_are_a_divergence(last: float, diverged: bool) -> None:
+    losses = [0.5 if step % 2 else 0.1 for step in range(20)] + [last] * 10
+    history = [StepReport(step, 30, loss, None, 1.0, 1e-3) for step, loss in enumerate(losses, start=1)]
+
+    reason = exploded(history)
+
+    assert (reason is not None) == diverged
+    if reason is not None:
+        assert "from 0.3 to 9 by step 30" in reason
+    assert exploded(history[:5]) is None

@@ -32,7 +32,8 @@ def test_the_schema_beside_the_example_is_current() -> None:
 def test_every_key_is_described_to_the_editor() -> None:
     schema = json_schema()
     sections = [schema, schema["$defs"]["prompt"]]
-    sections += [schema["properties"][name] for name in ("defaults", "evaluation", "gate")]
+    sections += [schema["properties"][name] for name in ("defaults", "evaluation", "gate", "search")]
+    sections.append(schema["properties"]["search"]["properties"]["space"])
     for section in sections:
         assert section["additionalProperties"] is False
         for name, field in section["properties"].items():
@@ -74,6 +75,17 @@ BATCH: dict[str, Any] = {
         {"prompts": [{**BATCH["prompts"][0], "guard_prompts": [1]}]},
         {"prompts": [{**BATCH["prompts"][0], "priority": 1001}]},
         {"prompts": [{**BATCH["prompts"][0], "owner": None}]},
+        {"search": {}},
+        {"search": {"trials": 4, "space": {"rank": [2, 4], "learning_rate": {"low": 1e-4, "high": 0.01}}}},
+        {"search": {"space": {"rank": "default", "alpha": [None, 4]}}},
+        {"search": {"space": {}}},
+        {"search": {"space": {"rank": []}}},
+        {"search": {"space": {"rank": [2, 2]}}},
+        {"search": {"space": {"rank": [0]}}},
+        {"search": {"space": {"rank": {"low": 2}}}},
+        {"search": {"space": {"lr_schedule": {"low": 1, "high": 2}}}},
+        {"search": {"space": {"seed": [1]}}},
+        {"search": {"sampler": "exhaustive"}},
         {"extra": 1},
     ],
     ids=str,

@@ -1,0 +1,88 @@
+"""The rungs of a search: at which optimiser steps a trial is scored, and by how many images of how many sampling steps.
+
+Three sets of seeds never meet: all trials of a prompt are scored on one, the best are confirmed on the second, and the gate
+judges on the third, which is the batch's own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from corrector.prompts import EvaluationSettings, SearchSettings
+from corrector.prompts.hyperparameters import MAX_SEED
+
+_TRIAL_SEEDS = 1_000_000
+_CONFIRMATION_SEEDS = 2_000_000
+_FEWEST_SAMPLING_STEPS = 0.5
+"""Share of the whole protocol's at the first rung: half the steps already draw what the picture is of."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Where a trial is scored: after `steps` optimiser steps, as `evaluation` says."""
+
+    steps: int
+    evaluation: EvaluationSettings
+
+    @property
+    def images(self) -> int:
+        """Images of the prompt itself that the score is of."""
+        return self.evaluation.images
+
+
+def rungs(
+    search: SearchSettings, evaluation: EvaluationSettings, *, steps: int, num_inference_steps: int
+) -> tuple[Rung, ...]:
+    """The rungs of trials of at most `steps` optimiser steps, ascending; the last has `steps` and the whole protocol.
+
+    The steps are those of successive halving: each rung's are `reduction_factor` times those of the one before, as ASHA's
+    milestones are. Fewer rungs come out where a trial is too short for all of them.
+
+    Args:
+        num_inference_steps: The base's own sampling steps, where `evaluation` names none.
+    """
+    first = -(-steps // search.reduction_factor ** (search.rungs - 1))
+    at = []
+    while first < steps:
+        at.append(first)
+        first *= search.reduction_factor
+    whole = _on_seeds(evaluation, _TRIAL_SEEDS, num_inference_steps)
+    return (
+        *(Rung(step, _reduced(whole, search, index / len(at))) for index, step in enumerate(at)),
+        Rung(steps, whole),
+    )
+
+
+def rungs_of_trial(of_prompt: Sequence[Rung], steps: int) -> tuple[Rung, ...]:
+    """The rungs of one trial of `steps` steps, the last of them at its last step with the whole protocol."""
+    return (*(rung for rung in of_prompt if rung.steps < steps), Rung(steps, of_prompt[-1].evaluation))
+
+
+def confirmation(evaluation: EvaluationSettings, num_inference_steps: int) -> EvaluationSettings:
+    """The whole protocol on seeds that no trial has been scored on."""
+    return _on_seeds(evaluation, _CONFIRMATION_SEEDS, num_inference_steps)
+
+
+def _on_seeds(evaluation: EvaluationSettings, offset: int, num_inference_steps: int) -> EvaluationSettings:
+    """The protocol on other seeds, without the hard negatives, which no score is made of."""
+    return evaluation.model_copy(
+        update={
+            "seed": (evaluation.seed + offset) % (MAX_SEED + 1),
+            "hard_negatives": 0,
+            "num_inference_steps": evaluation.num_inference_steps or num_inference_steps,
+        }
+    )
+
+
+def _reduced(whole: EvaluationSettings, search: SearchSettings, progress: float) -> EvaluationSettings:
+    """Of the whole protocol what a rung at `progress`, 0 for the first and below 1, affords."""
+    share = (min(search.first_images, whole.images) / whole.images) ** (1 - progress)
+    assert whole.num_inference_steps is not None
+    return whole.model_copy(
+        update={
+            "images": max(2, round(whole.images * share)),
+            "guard_images": max(1, round(whole.guard_images * share)),
+            "num_inference_steps": max(
+                1, round(whole.num_inference_steps * _FEWEST_SAMPLING_STEPS ** (1 - progress))
+            ),
+        }
+    )

@@ -1,0 +1,121 @@
+"""How the hyper-parameters of a batch are searched: what is varied, trials, rungs, and by what a trial is judged.
+
+Varied is what a slot of a pack can have for itself. Target layers, blocks and the number of text tokens are not: all slots
+of a pack share one bank of layers and one forward.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from corrector.prompts.hyperparameters import MAX_SEED
+
+SEARCHED = (
+    "rank",
+    "alpha",
+    "learning_rate",
+    "lr_schedule",
+    "steps",
+    "batch_size",
+    "timestep_density",
+    "preservation",
+    "preservation_weight",
+)
+"""The hyper-parameters that a search can vary."""
+NUMERIC = ("rank", "alpha", "learning_rate", "steps", "batch_size", "preservation_weight")
+"""Those that a range can be given for; all are drawn by their logarithm, since their effect goes by ratios."""
+WHOLE = ("rank", "steps", "batch_size")
+
+Value = int | float | str | None
+Configuration = dict[str, Value]
+"""One value for each hyper-parameter that is varied."""
+
+
+class Choices(BaseModel):
+    """A few values, each as likely as any other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: tuple[Value, ...]
+
+
+class Range(BaseModel):
+    """All values from `low` to `high`, by their logarithm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    low: float
+    high: float
+
+
+Dimension = Choices | Range
+
+
+class SearchSettings(BaseModel):
+    """What `python -m jobs.search` tries, and how it chooses; `jobs.correct` does not read it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    trials: int = Field(default=8, ge=1, le=10_000, description="Configurations tried for each prompt.")
+    sampler: Literal["random", "grid", "tpe"] = Field(
+        default="random",
+        description="Where configurations come from: drawn at random, every one of the space, or proposed by Optuna's "
+        "tree-structured Parzen estimator from those that were scored.",
+    )
+    scheduler: Literal["asha", "none"] = Field(
+        default="asha",
+        description="What stops trials early: asynchronous successive halving at each rung, or nothing.",
+    )
+    rungs: int = Field(
+        default=3, ge=1, le=10, description="How often a trial is scored, the last time at its last step."
+    )
+    reduction_factor: int = Field(
+        default=3,
+        ge=2,
+        le=16,
+        description="A rung has this many times the steps of the one before, and one in so many trials goes on.",
+    )
+    objective: Literal["fid", "kid", "relative_mmd"] = Field(
+        default="fid",
+        description="Distance to the held-out exemplars, as a share of the base's: Fréchet, kernel, or the statistic of the "
+        "relative-MMD test, which ranks trials as kid does.",
+    )
+    extractor: Literal["efficientnet_lite0", "opennsfw"] = Field(
+        default="efficientnet_lite0", description="Whose features the distance is measured in."
+    )
+    first_images: int = Field(
+        default=8,
+        ge=2,
+        le=10_000,
+        description="Images at the first rung; the last has evaluation.images, and those between go by ratios.",
+    )
+    damage_weight: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="What a trial is charged for guard prompts that change: this times the share of guard images lost.",
+    )
+    diversity_weight: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        description="What a trial is charged for lost diversity: this times what is missing to gate.min_diversity.",
+    )
+    confirmed: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="How many of the best trials are scored again on fresh seeds before one is named best.",
+    )
+    max_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Budget for each prompt: optimiser steps of its trials together, were none stopped early. None: all "
+        "trials.",
+    )
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of the configurations that are drawn.")
+    space: Mapping[str, Dimension | None] = Field(
+        default={"rank": None, "learning_rate": None},
+        description="What is varied, by hyper-parameter; None: its default space, which lies around the prompt's own value.",
+    )

@@ -1,0 +1,181 @@
+"""What MLflow keeps of a search: a run for each prompt with a child run for each trial, comparable in MLflow's own pages.
+
+Child runs have the hyper-parameters that are varied as parameters, and score, FID and all else by optimiser step as metrics.
+A search that is logged again, as after it was interrupted, adds the trials that are not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corrector.prompts.search import Configuration
+from corrector.registry.search_record import PromptSearchResult, SearchResult, TrialResult
+from corrector.registry.store import Store, open_store
+from corrector.registry.tags import cut
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+
+EXPERIMENT = "searches"
+
+_SEARCH_ID = "search_id"
+_TRIAL = "trial"
+_PARENT = "mlflow.parentRunId"
+_CONFIGURATION = "configuration"
+_BEST_SCORE = "best_score"
+_MOST = 1000
+_STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
+def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path) -> None:
+    """Log every prompt of a search that has come to its end; trials that have not are left out.
+
+    Args:
+        tracking_uri: Of an MLflow server; None for the local form under `root`.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    with open_store(tracking_uri, root, writing=True) as store:
+        experiment = _experiment(store)
+        for prompt in result.prompts:
+            parent = _parent(store, experiment, result, prompt)
+            known = {
+                run.data.tags.get(_TRIAL)
+                for run in _runs(store, experiment, f"tags.`{_PARENT}` = '{parent}'")
+            }
+            for trial in prompt.trials:
+                if trial.state in _STATUS and str(trial.index) not in known:
+                    _log_trial(store, experiment, parent, result, prompt, trial)
+            _conclude(store, parent, prompt)
+
+
+def known_good(
+    base_revision: str, *, but: Sequence[str], count: int, tracking_uri: str | None, root: Path
+) -> list[Configuration]:
+    """The configurations that earlier searches on the same base chose, those with the lowest score on fresh seeds first.
+
+    Scores are shares of the base's distance, so that prompts can be compared at all; which configuration helps one prompt is a
+    guess for another, and tried like any other.
+
+    Args:
+        but: Searches (`search_id`) that do not count: this one's own.
+        count: At most so many, all different.
+
+    Raises:
+        RegistryError: MLflow failed.
+    """
+    if tracking_uri is None and not (root / "mlflow.db").exists():
+        return []
+    with open_store(tracking_uri, root, writing=False) as store:
+        experiment = store.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return []
+        condition = f"tags.base_revision = '{base_revision}' and tags.kind = 'search'"
+        found = [
+            run
+            for run in _runs(store, experiment.experiment_id, condition)
+            if run.data.tags.get(_SEARCH_ID) not in but and _BEST_SCORE in run.data.metrics
+        ]
+    found.sort(key=lambda run: float(run.data.metrics[_BEST_SCORE]))
+    configurations: list[Configuration] = []
+    for run in found:
+        configuration = json.loads(run.data.tags[_CONFIGURATION])
+        if configuration not in configurations:
+            configurations.append(configuration)
+    return configurations[:count]
+
+
+def _experiment(store: Store) -> str:
+    found = store.client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        return str(store.client.create_experiment(EXPERIMENT, artifact_location=store.artifacts))
+    if found.lifecycle_stage == "deleted":
+        store.client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _parent(store: Store, experiment: str, result: SearchResult, prompt: PromptSearchResult) -> str:
+    condition = f"tags.{_SEARCH_ID} = '{prompt.search_id}' and tags.kind = 'search'"
+    for run in _runs(store, experiment, condition):
+        return str(run.info.run_id)
+    tags = {
+        "kind": "search",
+        _SEARCH_ID: prompt.search_id,
+        "prompt": cut(prompt.prompt),
+        "base_name": result.base,
+        "base_revision": result.base_revision,
+        "objective": result.objective,
+        "extractor": result.extractor,
+        "run": result.run,
+    }
+    return str(store.client.create_run(experiment, tags=tags, run_name=prompt.name).info.run_id)
+
+
+def _log_trial(
+    store: Store,
+    experiment: str,
+    parent: str,
+    result: SearchResult,
+    prompt: PromptSearchResult,
+    trial: TrialResult,
+) -> None:
+    from mlflow.entities import Param
+
+    tags = {
+        _PARENT: parent,
+        "kind": "trial",
+        _TRIAL: str(trial.index),
+        "state": trial.state,
+        "prompt": cut(prompt.prompt),
+        "base_revision": result.base_revision,
+    }
+    if trial.detail:
+        tags["detail"] = cut(trial.detail)
+    run = store.client.create_run(experiment, tags=tags, run_name=f"{prompt.name}-{trial.index:03d}")
+    parameters = [Param(key, str(value)) for key, value in trial.configuration.items()]
+    store.client.log_batch(run.info.run_id, params=parameters, metrics=list(_metrics(trial)))
+    store.client.set_terminated(run.info.run_id, status=_STATUS[trial.state])
+
+
+def _metrics(trial: TrialResult) -> Iterator[Metric]:
+    from mlflow.entities import Metric
+
+    at = round(1000 * datetime.now(UTC).timestamp())
+    for report in trial.reports:
+        for name, value in report.metrics.items():
+            yield Metric(name, float(value), at, report.steps)
+    if trial.confirmed is not None:
+        for name, value in trial.confirmed.model_dump().items():
+            yield Metric(f"confirmed_{name}", float(value), at, trial.reports[-1].steps)
+
+
+def _conclude(store: Store, parent: str, prompt: PromptSearchResult) -> None:
+    """Say in the prompt's run what was chosen."""
+    client, chosen = store.client, prompt.chosen
+    client.set_tag(parent, "mlflow.note.content", cut(prompt.reason or "no trial came to its end"))
+    if chosen is not None and chosen.confirmed is not None:
+        client.set_tag(parent, _CONFIGURATION, json.dumps(chosen.configuration))
+        client.set_tag(parent, "best", str(chosen.index))
+        client.log_metric(parent, _BEST_SCORE, chosen.confirmed.score)
+        client.log_metric(parent, "best_fid", chosen.confirmed.fid)
+    if prompt.difference is not None and prompt.interval is not None:
+        client.log_metric(parent, "fid_difference", prompt.difference)
+        client.log_metric(parent, "fid_difference_low", prompt.interval[0])
+        client.log_metric(parent, "fid_difference_high", prompt.interval[1])
+    client.log_metric(parent, "trials", float(len(prompt.trials)))
+    client.set_terminated(parent, status="FINISHED")
+
+
+def _runs(store: Store, experiment: str, condition: str) -> Iterator[Run]:
+    token: str | None = None
+    while True:
+        page: Any = store.client.search_runs([experiment], condition, max_results=_MOST, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

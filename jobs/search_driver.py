@@ -1,0 +1,320 @@
+"""The driver of a search: lanes and Tune side by side, the best confirmed on fresh seeds, and what follows from that."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from corrector.base import ContentCache
+from corrector.dreambooth import checkpoint
+from corrector.evaluation.features import named_extractor
+from corrector.evaluation.objective import Choice, Contender, choose
+from corrector.evaluation.rungs import confirmation
+from corrector.prompts.search import Configuration
+from corrector.registry import RegistryError
+from corrector.registry.search_record import PromptSearchResult, SearchResult
+from corrector.registry.searches import known_good, log_search
+from corrector.report import write_search_report
+from corrector.settings import Settings
+from jobs.batch import BatchWork, check_batch
+from jobs.driver import POLL_SECONDS, CorrectionJob
+from jobs.fleet import Fleet
+from jobs.plan import LanePlan, LaneWishes
+from jobs.proposals import affordable, proposals
+from jobs.provisioning import connect, encode_on_cluster, plan_on_cluster, work_items
+from jobs.queue import SETTLED, Progress
+from jobs.run_folder import write_json
+from jobs.search_plan import PromptSearchPlan, plan_search, recorded_configurations
+from jobs.search_progress import SearchLog, describe, print_choices
+from jobs.search_result import REPORT_FILE, RESULT_FILE, read_trial, write_best_batch
+from jobs.stopping import StopRequest
+from jobs.trainer import start_queue
+from jobs.trial_lane import TrialLaneSettings, exemplar_features
+from jobs.trial_queue import TrialQueue
+from jobs.trials import OWN
+from jobs.tuning import PromptSearch, make_tuner
+
+logger = logging.getLogger(__name__)
+
+WARM_STARTS = 2
+"""Configurations of earlier searches that are tried first: a guess for each prompt that leaves room for others."""
+
+
+class SearchJob:
+    """One submission of one search."""
+
+    def __init__(
+        self,
+        work: BatchWork,
+        console: Console,
+        *,
+        wishes: LaneWishes | None = None,
+        tracking_uri: str | None = None,
+        resume: bool = False,
+        warm_start: bool = True,
+    ) -> None:
+        """`resume`: go on with the trials in the run's folder; `warm_start`: try first what earlier searches chose."""
+        self._work = work
+        self._console = console
+        self._wishes = wishes or LaneWishes()
+        self._tracking_uri = tracking_uri
+        self._resume = resume
+        self._warm_start = warm_start
+        self._stop = StopRequest()
+        self._started = time.monotonic()
+        self._searches: list[PromptSearchPlan] = []
+        self._choices: dict[str, Choice] = {}
+
+    def run(self) -> int:
+        """Search, confirm, and correct the batch with what was found best; returns the exit status."""
+        result, lost = self.search()
+        if self._stop.asked:
+            return 130
+        if lost is not None:
+            self._console.print(lost, style="red", markup=False, highlight=False)
+            return 1
+        self._log(result)
+        own = {each.plan.entry.name: each.plan.entry.hyperparameters for each in self._searches}
+        write_search_report(result, own, self._work.run.path / REPORT_FILE)
+        print_choices(result, self._console)
+        return self._correct_best()
+
+    def search(self) -> tuple[SearchResult, str | None]:
+        """Run and confirm the trials; returns what is known of them, and why the lanes were lost if they were."""
+        self._work.run.create()
+        items = work_items(self._work, self._work.prompts)
+        self._searches = plan_search(self._work, items, resume=self._resume)
+        connect()
+        plan = self._plan_lanes()
+        encode_on_cluster(self._work, items, plan)
+        with self._stop.listening("submit it again with --resume to go on"):
+            lost = self._search(plan)
+        return self._write_result(), lost
+
+    def _plan_lanes(self) -> LanePlan:
+        """Lanes for as many of the longest trials as there are."""
+        search = self._work.batch.search
+        longest = [each.longest for each in self._searches for _ in range(self._trials(each))]
+        plan = plan_on_cluster(self._work, longest, replace(self._wishes, workers=1), self._console)
+        settings = TrialLaneSettings(**vars(plan.settings), search=search, gate=self._work.batch.gate)
+        return replace(plan, settings=settings)
+
+    def _trials(self, each: PromptSearchPlan) -> int:
+        """Trials of a prompt at most; the prompt's own configuration may come on top of a grid."""
+        search = self._work.batch.search
+        return affordable(search, each.plan.entry) + (search.sampler == "grid")
+
+    def _search(self, plan: LanePlan) -> str | None:
+        """Run all trials and confirm the best; returns why the lanes were lost, None where they were not."""
+        plans = {each.plan.entry.name: each.plan for each in self._searches}
+        queue = start_queue(TrialQueue, plans)
+        fleet = Fleet(queue, self._work.spec, plan, self._work.run.lanes)
+        log = SearchLog(self._searches, self._console)
+        search = self._work.batch.search
+        known = self._known_good()
+        sources = {
+            each.plan.entry.name: proposals(search, each.plan.entry, recorded=each.recorded, known_good=known)
+            for each in self._searches
+        }
+        proposed = PromptSearch(sources, plans)
+        tuner = make_tuner(
+            queue,
+            plans,
+            proposed,
+            search,
+            trials=sum(map(self._trials, self._searches)),
+            concurrent=plan.settings.slots * plan.lanes_on(ray.cluster_resources()),
+            storage=self._work.run.path / "tune",
+            name=f"search-{uuid.uuid4().hex[:8]}",
+        )
+        tuning = threading.Thread(target=_fit, args=(tuner,), name="tune", daemon=True)
+        tuning.start()
+        lost = self._tend(queue, fleet, log, tuning, proposed)
+        if lost is None and not self._stop.asked:
+            lost = self._confirm(queue, fleet, log)
+        ray.get(queue.complete.remote())
+        if self._stop.asked or lost is not None:
+            fleet.stop()
+        else:
+            fleet.join()
+        return lost
+
+    def _known_good(self) -> list[Configuration]:
+        """What earlier searches on the same base chose; nothing where the registry cannot tell."""
+        if not self._warm_start:
+            return []
+        own = [each.plan.work_id for each in self._searches]
+        place: dict[str, Any] = {"tracking_uri": self._tracking_uri, "root": self._work.run.registry}
+        try:
+            found = known_good(self._work.spec.revision, but=own, count=WARM_STARTS, **place)
+        except RegistryError as error:
+            logger.warning("not known what earlier searches found: %s", error)
+            return []
+        for configuration in found:
+            self._console.print(
+                f"begun with what an earlier search chose: {describe(configuration)}",
+                style="dim",
+                markup=False,
+            )
+        return found
+
+    def _tend(
+        self, queue: Any, fleet: Fleet, log: SearchLog, tuning: threading.Thread, proposed: PromptSearch
+    ) -> str | None:
+        """Keep the lanes going while Tune runs; returns why they were lost."""
+        lost = None
+        while tuning.is_alive():
+            snapshot: list[Progress] = ray.get(queue.snapshot.remote())
+            log.update(snapshot)
+            lost = lost or fleet.tend(sum(each.state not in SETTLED for each in snapshot))
+            if self._stop.asked or lost is not None:
+                proposed.halted = True
+                ray.get(queue.stop.remote())
+            time.sleep(POLL_SECONDS / 2)
+        log.update(ray.get(queue.snapshot.remote()))
+        return lost
+
+    def _confirm(self, queue: Any, fleet: Fleet, log: SearchLog) -> str | None:
+        """Score the best trials of every prompt again, on fresh seeds, and choose."""
+        work = self._work
+        fresh = confirmation(work.batch.evaluation, work.spec.num_inference_steps)
+        waited: set[str] = set()
+        for each in self._searches:
+            name = each.plan.entry.name
+            for index in self._finalists(each):
+                waited.add(ray.get(queue.confirm.remote(name, index, fresh)))
+        while not self._stop.asked:
+            snapshot: list[Progress] = ray.get(queue.snapshot.remote())
+            open_ = sum(each.work_id in waited and each.state not in SETTLED for each in snapshot)
+            if not open_:
+                break
+            lost = fleet.tend(open_)
+            if lost is not None:
+                return lost
+            time.sleep(POLL_SECONDS / 2)
+        log.update(ray.get(queue.snapshot.remote()))
+        if not self._stop.asked:
+            for each in self._searches:
+                self._choose(each)
+        return None
+
+    def _finalists(self, each: PromptSearchPlan) -> list[int]:
+        """The prompt's own configuration and the best of the others, of those that came to their end."""
+        finished = [trial for trial in self._read(each).trials if trial.state == "finished"]
+        others = [trial for trial in finished if trial.index != OWN]
+        others.sort(key=lambda trial: (trial.score, trial.index))
+        own = [OWN for trial in finished if trial.index == OWN]
+        return own + [trial.index for trial in others[: self._work.batch.search.confirmed]]
+
+    def _choose(self, each: PromptSearchPlan) -> None:
+        batch, plan = self._work.batch, each.plan
+        contenders = [
+            Contender(str(trial.index), trial.confirmed, plan.trial_folder(trial.index).features)
+            for trial in self._read(each).trials
+            if trial.confirmed is not None
+        ]
+        if not contenders:
+            return
+        if contenders[0].trial != str(OWN):
+            lowest = min(contenders, key=lambda contender: contender.score.score)
+            reason = (
+                "lowest on fresh seeds; the prompt's own configuration failed, so nothing is compared with it"
+            )
+            self._choices[plan.entry.name] = Choice(lowest.trial, reason, None, None)
+            return
+        side = plan.entry.hyperparameters.resolution or self._work.spec.resolution
+        item = plan.item(OWN, {})
+        extractor = named_extractor(batch.search.extractor)
+        exemplars = exemplar_features(item, side, extractor, ContentCache(self._work.run.cache))
+        self._choices[plan.entry.name] = choose(
+            contenders[0], contenders[1:], exemplars.held_out, batch.search.objective, batch.evaluation
+        )
+
+    def _read(self, each: PromptSearchPlan) -> PromptSearchResult:
+        """What is known of one prompt, read from its trials' journals."""
+        plan = each.plan
+        recorded = recorded_configurations(plan)
+        choice = self._choices.get(plan.entry.name)
+        chosen = {} if choice is None else vars(choice) | {"best": int(choice.trial)}
+        chosen.pop("trial", None)
+        return PromptSearchResult(
+            name=plan.entry.name,
+            prompt=plan.entry.prompt,
+            search_id=plan.work_id,
+            trials=tuple(
+                read_trial(plan, index, configuration) for index, configuration in enumerate(recorded)
+            ),
+            **chosen,
+        )
+
+    def _write_result(self) -> SearchResult:
+        work = self._work
+        result = SearchResult(
+            run=work.run.run,
+            batch=str(work.batch.path),
+            base=work.spec.name,
+            base_revision=work.spec.revision,
+            objective=work.batch.search.objective,
+            extractor=work.batch.search.extractor,
+            seconds=round(time.monotonic() - self._started, 1),
+            prompts=tuple(self._read(each) for each in self._searches),
+        )
+        write_json(work.run.path / RESULT_FILE, result.model_dump(mode="json"))
+        return result
+
+    def _log(self, result: SearchResult) -> None:
+        """Let MLflow know; a search whose registry is down is none the worse."""
+        try:
+            log_search(result, tracking_uri=self._tracking_uri, root=self._work.run.registry)
+        except RegistryError as error:
+            logger.warning("the search is not in MLflow: %s", error)
+
+    def _correct_best(self) -> int:
+        """Hand the chosen trials' fine-tunes to the ordinary job, which samples, judges and registers them."""
+        chosen: dict[str, Configuration] = {}
+        for each in self._searches:
+            choice = self._choices.get(each.plan.entry.name)
+            if choice is not None:
+                chosen[each.plan.entry.name] = each.plan.trial_folder(int(choice.trial)).configuration or {}
+        if not chosen:
+            return 1
+        path = write_best_batch(self._work, chosen)
+        for what, file in (("search", self._work.run.path / REPORT_FILE), ("batch", path)):
+            self._console.print(f"{what}  {file}", highlight=False, soft_wrap=True)
+        settings = Settings.from_environment()
+        # The original batch was allowed to lie where it lay, beside its exemplars.
+        roots = (*settings.exemplar_roots, self._work.batch.path.parent)
+        best = check_batch(
+            path,
+            settings=replace(settings, exemplar_roots=roots),
+            storage=self._work.run.storage,
+            run=self._work.run.run,
+            base=self._work.spec.reference,
+            precision=self._work.spec.precision,
+        )
+        plans = {each.plan.entry.name: each.plan for each in self._searches}
+        for work in best.missing:
+            if work.folder.is_sampled or work.folder.is_recorded:
+                continue
+            plan, choice = plans[work.entry.name], self._choices[work.entry.name]
+            state = checkpoint.read_state(plan.trial_folder(int(choice.trial)).checkpoint)
+            state["run"]["name"] = work.work_id
+            checkpoint.write_state(state, work.folder.checkpoint)
+        status = CorrectionJob(
+            best, self._console, wishes=self._wishes, tracking_uri=self._tracking_uri
+        ).run()
+        return status if len(chosen) == len(self._searches) else max(status, 1)
+
+
+def _fit(tuner: Any) -> None:
+    try:
+        tuner.fit()
+    except Exception:
+        logger.exception("Ray Tune ended; what trials there are count")

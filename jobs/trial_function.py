@@ -1,0 +1,56 @@
+"""What Ray Tune runs as a trial: it waits for the scores that a lane makes of its slot, and reports them.
+
+A trial is a process that computes nothing, so this module imports no torch: a hundred of them must cost little.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+POLL_SECONDS = 0.2
+PROMPT, TRIAL = "prompt", "trial"
+"""Keys of a trial's configuration that say which trial of which prompt it is; all others are hyper-parameters."""
+
+
+class TrialFailedError(RuntimeError):
+    """A trial that diverged, or whose lanes died; Tune keeps it as an error, and the search goes on."""
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """Where a trial stands, as it sees it itself.
+
+    Attributes:
+        metrics: The scores that it does not know yet, as they are reported to Tune.
+        ended: Whether no further score will come.
+        failure: Why it could not go on; None where it could.
+    """
+
+    metrics: tuple[dict[str, Any], ...]
+    ended: bool
+    failure: str | None
+
+
+def run_trial(config: dict[str, Any], queue: Any) -> None:
+    """Open the trial in the search's queue, an actor, and report each of its scores until it ends.
+
+    Where Tune stops it, `tune.report` does not return.
+    """
+    varied = {key: value for key, value in config.items() if key not in (PROMPT, TRIAL)}
+    name = ray.get(queue.open.remote(config[PROMPT], config[TRIAL], varied))
+    seen = 0
+    while True:
+        view: TrialView = ray.get(queue.look.remote(name, seen))
+        for metrics in view.metrics:
+            seen += 1
+            tune.report(metrics)
+        if view.failure is not None:
+            raise TrialFailedError(view.failure)
+        if view.ended:
+            return
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,92 @@
+"""Plans of small searches on the small SD3, with their exemplars and texts encoded as a job's driver does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from corrector.base import BaseSpec, ContentCache
+from corrector.evaluation.rungs import rungs
+from corrector.prompts import (
+    EvaluationSettings,
+    FailingPrompt,
+    GateThresholds,
+    HyperParameters,
+    SearchSettings,
+)
+from corrector.registry.search_record import RungReport
+from jobs.encoding import encode, split
+from jobs.queue import Progress, WorkItem
+from jobs.trial_lane import TrialLane, TrialLaneSettings
+from jobs.trial_queue import TrialQueue
+from jobs.trials import PromptPlan
+
+EVALUATION = EvaluationSettings(
+    images=6, guard_images=2, hard_negatives=0, num_inference_steps=2, bootstrap=20, permutations=19
+)
+SEARCH = SearchSettings(rungs=2, reduction_factor=2, first_images=3)
+
+
+def plan(folder: Path, spec: BaseSpec, name: str = "person", *, steps: int = 8) -> PromptPlan:
+    """The search for one prompt with random exemplars."""
+    generator = torch.Generator().manual_seed(len(name))
+    side = spec.resolution
+    cache = ContentCache(folder / "cache")
+    images = {key: torch.rand(4, 3, side, side, generator=generator) for key in ("training", "held_out")}
+    cache.put(f"exemplars-{name}", images)
+    entry = FailingPrompt(
+        name=name,
+        prompt=f"{name} lying on the grass",
+        exemplars="exemplars",
+        guard_prompts=(f"{name} on the road",),
+        hyperparameters=HyperParameters(rank=2, steps=steps, batch_size=2, learning_rate=1e-3),
+    )
+    item = WorkItem(f"work-{name}", entry, f"exemplars-{name}", str(folder / "prompts" / name))
+    for share in split([item], EVALUATION, 1):
+        encode(spec, share, folder / "cache", "cpu", 1)
+    found = rungs(SEARCH, EVALUATION, steps=steps, num_inference_steps=spec.num_inference_steps)
+    return PromptPlan(item.work_id, entry, item.exemplars, str(folder / "trials" / name), found)
+
+
+class LocalTrials:
+    """A search's queue in this process, whose lane a test may kill after a number of scores."""
+
+    def __init__(self, queue: TrialQueue, *, die_after: int | None = None) -> None:
+        self._queue = queue
+        self._die_after = die_after
+        self.delivered: list[tuple[str, RungReport]] = []
+
+    def claim(self, count: int, *, max_rank: int) -> list[WorkItem]:
+        return self._queue.claim("lane", count, max_rank=max_rank)
+
+    def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
+        return self._queue.report("lane", progress)
+
+    def deliver(self, work_id: str, report: RungReport) -> None:
+        if self._die_after is not None and len(self.delivered) >= self._die_after:
+            raise KeyboardInterrupt
+        self.delivered.append((work_id, report))
+        self._queue.deliver(work_id, report)
+
+    def closed(self, held: Iterable[str]) -> list[str]:
+        return self._queue.closed(held)
+
+    def is_complete(self) -> bool:
+        return self._queue.is_complete()
+
+
+def run_lane(folder: Path, spec: BaseSpec, source: LocalTrials, *, slots: int = 3) -> None:
+    """One lane until nothing is left."""
+    settings = TrialLaneSettings(
+        slots=slots,
+        rank=4,
+        cache=folder / "cache",
+        evaluation=EVALUATION,
+        report_every=1,
+        report_seconds=0.0,
+        search=SEARCH,
+        gate=GateThresholds(),
+    )
+    TrialLane(spec, source, settings).run()
