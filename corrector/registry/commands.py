@@ -261,7 +261,9 @@ def _history(options: argparse.Namespace, place: dict[str, Any], console: Consol
     table = _table("when (UTC)", "decision", "version", "champion before", "who", "why")
     for entry in history(options.name, **place):
         action = entry.action + (" (overriding)" if entry.overridden else "")
-        cells = [f"{entry.when:%Y-%m-%d %H:%M:%S}", action, entry.version or "none", entry.before or "none"]
+        # A move that nobody wrote down is known by where the alias is, not by when it went there.
+        when = f"{entry.when:%Y-%m-%d %H:%M:%S}" if entry.recorded else "unknown"
+        cells = [when, action, entry.version or "none", entry.before or "none"]
         table.add_row(*map(escape, [*cells, entry.who, entry.why]))
     console.print(table)
     return 0
