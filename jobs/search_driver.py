@@ -36,13 +36,15 @@ from jobs.search_progress import SearchLog, describe, print_choices
 from jobs.search_result import REPORT_FILE, RESULT_FILE, read_trial, write_best_batch
 from jobs.stopping import StopRequest
 from jobs.trainer import start_queue
+from jobs.trial_desk import TrialDesk
 from jobs.trial_lane import TrialLaneSettings, exemplar_features
-from jobs.trial_queue import TrialQueue
 from jobs.trials import OWN
 from jobs.tuning import PromptSearch, make_tuner
 
 logger = logging.getLogger(__name__)
 
+SLOTS = 8
+"""Of a lane, unless somebody wishes otherwise: that many fill a step, and each more is a process of Tune's more."""
 WARM_STARTS = 2
 """Configurations of earlier searches that are tried first: a guess for each prompt that leaves room for others."""
 
@@ -102,7 +104,8 @@ class SearchJob:
         """Lanes for as many of the longest trials as there are."""
         search = self._work.batch.search
         longest = [each.longest for each in self._searches for _ in range(self._trials(each))]
-        plan = plan_on_cluster(self._work, longest, replace(self._wishes, workers=1), self._console)
+        wishes = replace(self._wishes, workers=1, slots=self._wishes.slots or SLOTS)
+        plan = plan_on_cluster(self._work, longest, wishes, self._console)
         settings = TrialLaneSettings(**vars(plan.settings), search=search, gate=self._work.batch.gate)
         return replace(plan, settings=settings)
 
@@ -114,7 +117,7 @@ class SearchJob:
     def _search(self, plan: LanePlan) -> str | None:
         """Run all trials and confirm the best; returns why the lanes were lost, None where they were not."""
         plans = {each.plan.entry.name: each.plan for each in self._searches}
-        queue = start_queue(TrialQueue, plans)
+        queue = start_queue(TrialDesk, plans)
         fleet = Fleet(queue, self._work.spec, plan, self._work.run.lanes)
         log = SearchLog(self._searches, self._console)
         search = self._work.batch.search

@@ -22,7 +22,7 @@ from corrector.registry.search_record import RungReport
 from jobs.crew import crew_of_this_process
 from jobs.lane import Lane, LaneSettings
 from jobs.preparation import bound_threads
-from jobs.queue import Progress, PromptQueue, WorkItem
+from jobs.queue import Progress, WorkItem
 from jobs.trial_lane import TrialLane, TrialLaneSettings
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class TrialQueueClient(QueueClient):
         return bool(ray.get(self._actor.is_complete.remote()))
 
 
-def start_queue(queue: type[PromptQueue], *arguments: Any) -> Any:
+def start_queue(queue: type, *arguments: Any) -> Any:
     """Start a queue as an actor on the driver's node; it dies with the job."""
     node = ray.get_runtime_context().get_node_id()
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)

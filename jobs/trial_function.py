@@ -12,7 +12,8 @@ from typing import Any
 import ray
 from ray import tune
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 1.0
+"""Between two looks of a trial at its scores. A rung takes longer, and dozens of trials that look often take a lane's time."""
 PROMPT, TRIAL = "prompt", "trial"
 """Keys of a trial's configuration that say which trial of which prompt it is; all others are hyper-parameters."""
 

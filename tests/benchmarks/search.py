@@ -5,8 +5,9 @@
 All arms try the same configurations of the first prompt of the example batch, on the embedded base and a Ray of this process.
 ``packed-asha`` is what ``jobs.search`` does; ``packed`` trains every trial to its end in the same lanes; ``alone`` gives each
 trial a process of its own with one CPU, which loads the base and trains and scores that trial only. The clock runs from the
-start of the lanes or trials to the last score, the confirmation on fresh seeds included for the two that have it. Scores can
-be compared: all finished trials have the same seeds and the whole protocol.
+start of the lanes or trials, with texts and exemplars encoded, to the last score; the first two confirm the best on fresh
+seeds besides, which counts against them. Scores can be compared: all finished trials have the same seeds and the whole
+protocol.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def work_of(folder: Path, options: argparse.Namespace, scheduler: str) -> BatchW
 def packed(folder: Path, options: argparse.Namespace, scheduler: str) -> dict[str, Any]:
     """A search as `jobs.search` runs it."""
     work = work_of(folder, options, scheduler)
+    connect()
+    encode_everything(work, work_items(work, work.prompts))
     started = time.perf_counter()
     job = SearchJob(work, Console(file=io.StringIO()), warm_start=False)
     result, lost = job.search()
