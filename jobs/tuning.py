@@ -73,10 +73,15 @@ class PromptSearch(Searcher):
 
 
 class PromptHalving(FIFOScheduler):
-    """ASHA for each prompt by itself: distances to different exemplars cannot be compared."""
+    """ASHA for each prompt by itself: distances to different exemplars cannot be compared.
+
+    The prompt's own configuration goes on whatever it scores, and does not count among those that a trial is measured by: what
+    everything beats would let everything pass.
+    """
 
     def __init__(self, search: SearchSettings, plans: Mapping[str, PromptPlan]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._kept = FIFOScheduler()
         self._halving = {
             name: ASHAScheduler(
                 time_attr=TIME,
@@ -94,10 +99,9 @@ class PromptHalving(FIFOScheduler):
         self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stop what is not among the best of its rung, save for the prompt's own configuration."""
+        """Stop what is not among the best of its rung."""
         decision: str = self._of(trial).on_trial_result(tune_controller, trial, result)
-        kept = trial.config[TRIAL] == OWN or result.get(DECIDED)
-        return TrialScheduler.CONTINUE if kept else decision
+        return TrialScheduler.CONTINUE if result.get(DECIDED) else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Let its brackets know."""
@@ -107,8 +111,8 @@ class PromptHalving(FIFOScheduler):
         """Let its brackets know."""
         self._of(trial).on_trial_remove(tune_controller, trial)
 
-    def _of(self, trial: Any) -> ASHAScheduler:
-        return self._halving[trial.config[PROMPT]]
+    def _of(self, trial: Any) -> FIFOScheduler:
+        return self._kept if trial.config[TRIAL] == OWN else self._halving[trial.config[PROMPT]]
 
 
 class SlotRelease(Callback):

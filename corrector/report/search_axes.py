@@ -9,7 +9,7 @@ from statistics import fmean
 
 from corrector.prompts.search import NUMERIC, Value
 from corrector.registry.search_record import TrialResult
-from corrector.report.plots import Tick, number
+from corrector.report.plots import Tick
 
 _GROUPS = 3
 
@@ -122,8 +122,8 @@ def _scale(name: str, values: Sequence[Value]) -> tuple[list[float], list[tuple[
     low, high = min(scaled), max(scaled)
     shares = [(each - low) / (high - low) if high > low else 0.5 for each in scaled]
     ends = {min(shares): min(numbers), max(shares): max(numbers)}
-    label = (lambda value: f"{value:.0%}") if name == "distance" else number
-    return shares, [(share, label(value)) for share, value in ends.items()]
+    style = ".0%" if name == "distance" else "g"
+    return shares, [(share, format(value, style)) for share, value in ends.items()]
 
 
 def _explained(values: Sequence[Value], outcome: Sequence[float]) -> float:

@@ -67,6 +67,15 @@ def test_the_prompts_own_configuration_is_never_stopped(plans: dict[str, PromptP
     assert decisions(halving, [other, own], [0.1, 0.9]) == [CONTINUE, CONTINUE]
 
 
+def test_what_beats_only_the_prompts_own_configuration_is_stopped(plans: dict[str, PromptPlan]) -> None:
+    halving = PromptHalving(SEARCH, plans)
+    cats = [trial(halving, "cat", index) for index in range(4)]
+
+    assert decisions(halving, cats, [0.9, 0.1, 0.2, 0.3]) == [CONTINUE, CONTINUE, STOP, STOP]
+    halving.on_trial_complete(None, cats[0], {"steps": 40, "score": 0.8})
+    assert decisions(halving, [trial(halving, "cat", 4)], [0.25]) == [STOP]
+
+
 def test_a_decision_that_an_interrupted_search_took_stays(plans: dict[str, PromptPlan]) -> None:
     halving = PromptHalving(SEARCH, plans)
     cats = [trial(halving, "cat", index) for index in range(1, 4)]

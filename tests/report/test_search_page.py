@@ -78,8 +78,8 @@ def test_parallel_coordinates_lead_every_trial_over_every_axis_to_its_distance()
     assert plot is not None
     assert [axis.name for axis in plot.axes] == ["rank", "learning rate", "distance"]
     assert [{mark.label for mark in axis.marks} for axis in plot.axes] == [
-        {"4.00", "16.0"},
-        {"0.00100", "0.00400"},
+        {"4", "16"},
+        {"0.001", "0.004"},
         {"21%", "90%"},
     ]
     assert len(plot.paths) == 3
