@@ -53,7 +53,10 @@ def write_best_batch(work: BatchWork, chosen: dict[str, Configuration]) -> Path:
         if changed := section.model_dump(mode="json", exclude_defaults=True):
             content[name] = changed
     content["prompts"] = prompts
-    head = f"# The best of {batch.path.name} by search; run it with `python -m jobs.correct {BEST_FILE}`.\n"
+    head = (
+        f"# The best of {batch.path.name} by search. From the folder that the search was run in:\n"
+        f"#     python -m jobs.correct {os.path.relpath(path)}\n"
+    )
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(
         head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8"

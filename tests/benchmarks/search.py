@@ -1,8 +1,8 @@
 """What a search costs: trials in packs with early stopping, in packs without, and as Tune runs them by itself.
 
-    python -m tests.benchmarks.search [--trials 24] [--steps 300] [--arms packed-asha packed alone] [--out FILE.json]
+    python -m tests.benchmarks.search [--trials 24] [--steps 120] [--arms packed-asha packed alone] [--out FILE.json]
 
-All arms try the same configurations of the first prompt of the example batch, on the embedded base and a Ray of this process.
+All arms try the same configurations of the first prompt of the example search, on the embedded base and a Ray of this process.
 ``packed-asha`` is what ``jobs.search`` does; ``packed`` trains every trial to its end in the same lanes; ``alone`` gives each
 trial a process of its own with one CPU, which loads the base and trains and scores that trial only. The clock runs from the
 start of the lanes or trials, with texts and exemplars encoded, to the last score; the first two confirm the best on fresh
@@ -41,7 +41,7 @@ from jobs.trial_queue import TrialQueue
 from jobs.trials import PromptPlan
 from tests.benchmarks.machine import describe
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "jobs" / "examples" / "people.yaml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "jobs" / "examples" / "search.yaml"
 ARMS = ("packed-asha", "packed", "alone")
 SPACE = {"rank": [4, 8, 16], "learning_rate": {"low": 5e-4, "high": 1e-2}}
 
@@ -86,9 +86,15 @@ def work_of(folder: Path, options: argparse.Namespace, scheduler: str) -> BatchW
     }
     if scheduler == "none":
         search["rungs"] = 1
+    content = {
+        "base": "embedded",
+        "evaluation": batch.evaluation.model_dump(mode="json", exclude_defaults=True),
+        "search": search,
+        "prompts": [described | hyper],
+    }
     path = folder / "batch.json"
     folder.mkdir(parents=True)
-    path.write_text(json.dumps({"base": "embedded", "search": search, "prompts": [described | hyper]}))
+    path.write_text(json.dumps(content))
     return check_batch(path, storage=folder / "runs", run="run")
 
 
@@ -164,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the module."""
     parser = argparse.ArgumentParser(description="What a search costs.")
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the figures")
     options = parser.parse_args(arguments)
