@@ -30,7 +30,7 @@ down: $(READY)  ## stop them; data stays in .servers/
 # One thread a process: the tests' processes share the cores, and results do not depend on how many there are.
 test: export OMP_NUM_THREADS ?= 1
 test: lint type  ## lint, types, import contract and all tests (or PYTEST=tests/adapters)
-	@$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST)
+	@$(PYTHON) -m pytest $(PYTEST)
 
 lint: $(READY)  ## ruff and the import contract
 	@$(VENV)/bin/ruff check

@@ -105,7 +105,7 @@ def curves(storage: Path, result: dict[str, Any]) -> dict[str, list[float]]:
     }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_nothing(
     cluster: None, tmp_path: Path, small_sd3: Path
 ) -> None:
@@ -160,7 +160,7 @@ def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_not
     assert all(len(losses) == 4 for losses in curves(tmp_path / "runs", third).values())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_killed_workers_change_nothing_but_the_time(cluster: None, tmp_path: Path, small_sd3: Path) -> None:
     undisturbed = write_batch(tmp_path / "a", small_sd3, steps=400)
     _, reference = correct(undisturbed, tmp_path / "a" / "runs")

@@ -84,7 +84,7 @@ def told(prompt: PromptSearchResult) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
     cluster: str, tmp_path: Path, small_sd3: Path
 ) -> None:
@@ -114,7 +114,7 @@ def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
     assert (tmp_path / "runs" / "run" / "search.html").is_file()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_killed_search_goes_on_and_repeats_nothing(cluster: str, tmp_path: Path, small_sd3: Path) -> None:
     path = write_search(tmp_path, small_sd3, steps=200)
     storage = tmp_path / "runs"
