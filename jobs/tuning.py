@@ -80,7 +80,7 @@ class PromptHalving(FIFOScheduler):
     """
 
     def __init__(self, search: SearchSettings, plans: Mapping[str, PromptPlan]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call] # Ray has not annotated it
         self._kept = FIFOScheduler()
         self._halving = {
             name: ASHAScheduler(

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import ray
 import torch
 from PIL import Image
 from rich.console import Console
@@ -26,24 +23,8 @@ from jobs.correct import main
 from jobs.driver import CorrectionJob
 from jobs.plan import LaneWishes
 from jobs.run_folder import RunFolder
-from jobs.trainer import TRAIN_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A Ray of this process: the job connects to the one that is there, as it does under `ray job submit`."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=128 * 2**20,
-        runtime_env={"env_vars": TRAIN_ENVIRONMENT},
-    )
-    yield
-    ray.shutdown()
 
 
 def write_batch(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from rich.console import Console
 
 from corrector.prompts import load_batch
@@ -22,25 +19,9 @@ from jobs.plan import LaneWishes
 from jobs.search import main
 from jobs.search_driver import SearchJob
 from jobs.search_plan import check_search_work
-from jobs.trainer import TRAIN_ENVIRONMENT
 from tests.jobs.test_correct import write_batch
 
 SPACE = {"rank": [1, 2, 4], "learning_rate": [1e-4, 1e-3, 1e-2]}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a Ray of this process."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=128 * 2**20,
-        runtime_env={"env_vars": TRAIN_ENVIRONMENT},
-    )
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
 
 
 def write_search(
@@ -74,7 +55,7 @@ def search(path: Path, storage: Path, *, resume: bool = False) -> tuple[int, Sea
 
 @pytest.mark.timeout(900)
 def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
-    cluster: str, tmp_path: Path, small_sd3: Path
+    cluster: None, tmp_path: Path, small_sd3: Path
 ) -> None:
     path = write_search(tmp_path, small_sd3, names=("person", "dog"))
     status, result, printed = search(path, tmp_path / "runs")
