@@ -1,25 +1,31 @@
-"""The search as a user submits it: on a real Ray, to its end, and with mistakes."""
+"""The search as a user submits it: on a real Ray, to its end, killed half-way, and with mistakes."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from rich.console import Console
 
 from corrector.prompts import load_batch
-from corrector.registry.search_record import SearchResult
+from corrector.registry.search_record import PromptSearchResult, SearchResult
 from corrector.settings import Settings
 from jobs.batch import check_batch
 from jobs.plan import LaneWishes
 from jobs.search import main
 from jobs.search_driver import SearchJob
 from jobs.search_plan import check_search_work
-from tests.jobs.test_correct import write_batch
+from tests.jobs.test_correct import ROOT, write_batch
 
 SPACE = {"rank": [1, 2, 4], "learning_rate": [1e-4, 1e-3, 1e-2]}
 
@@ -53,6 +59,14 @@ def search(path: Path, storage: Path, *, resume: bool = False) -> tuple[int, Sea
     return status, result, printed.getvalue()
 
 
+def told(prompt: PromptSearchResult) -> list[tuple[object, ...]]:
+    """What each trial tried and scored."""
+    return [
+        (trial.configuration, [(report.steps, report.score.score) for report in trial.reports])
+        for trial in prompt.trials
+    ]
+
+
 @pytest.mark.timeout(900)
 def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
     cluster: None, tmp_path: Path, small_sd3: Path
@@ -81,6 +95,38 @@ def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
     record = json.loads((Path(corrections[0]["folder"]) / "record.json").read_text())
     assert len(record["curve"]) == 8
     assert (tmp_path / "runs" / "run" / "search.html").is_file()
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_search_goes_on_and_repeats_nothing(cluster: None, tmp_path: Path, small_sd3: Path) -> None:
+    path = write_search(tmp_path, small_sd3, steps=200)
+    storage = tmp_path / "runs"
+    command = [sys.executable, "-m", "jobs.search", str(path), "--storage", str(storage), "--run-id", "run"]
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "OMP_NUM_THREADS": "1"}
+    driver = subprocess.Popen(
+        [*command, "--slots", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 200
+    while time.monotonic() < until and len(list(storage.glob("run/trials/*/*/reports.json"))) < 2:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = {file: json.loads(file.read_text()) for file in storage.glob("run/trials/*/*/reports.json")}
+    assert before
+
+    assert main([*command[3:], "--slots", "2"]) == 2  # only --resume goes on
+
+    _, result, _ = search(path, storage, resume=True)
+    (prompt,) = result.prompts
+    assert len(prompt.trials) == 5
+    assert {trial.state for trial in prompt.trials} <= {"finished", "stopped"}
+    for file, reports in before.items():
+        assert json.loads(file.read_text())[: len(reports)] == reports
+
+    _, again, _ = search(path, storage, resume=True)
+    assert told(again.prompts[0]) == told(prompt)
+    assert again.prompts[0].best == prompt.best
 
 
 def test_what_only_base_and_exemplars_can_tell_is_told_before_anything_starts(
