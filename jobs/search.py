@@ -3,7 +3,7 @@
 Tries configurations for every prompt of the batch (section `search` of the batch file), many at a time in the slots of
 shared lanes, scores them against held-out exemplars while they train, and spends little on those that fall behind. The best
 are scored again on fresh seeds; what is chosen goes through the same sampling, gate and registration as a correction, and is
-written back as a batch file. `--resume` goes on with a search that was stopped.
+written back as a batch file. A search that was killed goes on with `--resume`.
 
 Exit status: 0 all prompts corrected; 1 some were not; 2 the user's mistake, nothing was started; 130 stopped before the end.
 """

@@ -1,0 +1,69 @@
+"""A search on a cluster of several nodes of this machine outlives the loss of one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from rich.console import Console
+
+from corrector.registry.search_record import SearchResult
+from jobs.batch import check_batch
+from jobs.plan import LaneWishes
+from jobs.search_driver import SearchJob
+from jobs.trainer import TRAIN_ENVIRONMENT
+from tests.jobs.test_search import write_search
+
+
+@pytest.fixture
+def nodes() -> Iterator[Cluster]:
+    """A head without CPUs and one node with a CPU, on the loopback interface."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": TRAIN_ENVIRONMENT})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_a_lost_node_costs_a_search_at_most_the_way_since_the_last_rung(
+    nodes: Cluster, tmp_path: Path, small_sd3: Path
+) -> None:
+    path = write_search(tmp_path, small_sd3, steps=300, trials=3, space={"rank": [1, 2, 4]})
+    storage = tmp_path / "runs"
+    job = SearchJob(
+        check_batch(path, storage=storage, run="run"),
+        Console(file=io.StringIO()),
+        wishes=LaneWishes(slots=2),
+        warm_start=False,
+    )
+    found: list[SearchResult] = []
+    running = threading.Thread(target=lambda: found.append(job.search()[0]))
+    running.start()
+    until = time.monotonic() + 200
+    while time.monotonic() < until and not list(storage.glob("run/trials/*/*/reports.json")):
+        time.sleep(0.05)
+    before = {file: json.loads(file.read_text()) for file in storage.glob("run/trials/*/*/reports.json")}
+    lost = nodes.worker_nodes.copy().pop()
+    nodes.add_node(num_cpus=1)
+    nodes.remove_node(lost, allow_graceful=False)
+    running.join(250)
+
+    assert before
+    (result,) = found
+    trials = result.prompts[0].trials
+    assert len(trials) == 3
+    assert {trial.state for trial in trials} <= {"finished", "stopped"}
+    for file, reports in before.items():
+        assert json.loads(file.read_text())[: len(reports)] == reports
