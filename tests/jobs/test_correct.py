@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -156,15 +156,16 @@ def test_killed_workers_change_nothing_but_the_time(cluster: None, tmp_path: Pat
 
 
 def kill_a_lane_in_training(storage: Path) -> None:
-    """Kill every Ray Train worker of this machine's Ray as soon as a prompt has a checkpoint."""
+    """Kill every Ray Train worker of this process's Ray as soon as a prompt has a checkpoint."""
     until = time.monotonic() + 120
     while time.monotonic() < until and not list(storage.glob("batch/prompts/*/checkpoint/engine.json")):
         time.sleep(0.02)
     killed = 0
-    for process in psutil.process_iter(["cmdline"]):
-        if any("RayTrainWorker" in part for part in process.info["cmdline"] or ()):
-            process.send_signal(signal.SIGKILL)
-            killed += 1
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # others end meanwhile
+            if any("RayTrainWorker" in part for part in process.cmdline()):
+                process.kill()
+                killed += 1
     assert killed
 
 

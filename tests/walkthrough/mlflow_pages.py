@@ -79,4 +79,5 @@ class ReviewerPages:
         typed.press_sequentially(alias)
         typed.press("Enter")
         dialog.get_by_role("button", name="Save aliases").click()
+        dialog.wait_for(state="detached")  # it shows the alias, too, for as long as it fades
         page.get_by_role("status", name=alias, exact=True).wait_for()
