@@ -24,6 +24,8 @@ from jobs.trainer import LaneResources
 MAX_SLOTS = 16
 MAX_IMAGES = 32
 """More images at once fill no device better."""
+_WEIGHTS_SHARE = 0.25
+"""Of a machine's memory, what the copies of the base may take of the lanes that share it."""
 _MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.5}
 """What of a device's memory lanes may plan with. On a GPU the rest is for the VAE, the allocator's rounding and CUDA itself;
 on a CPU for the node, the object store and the scoring."""
@@ -57,12 +59,14 @@ class LaneWishes:
     Attributes:
         lanes: Most lanes at once.
         slots: Fine-tunes in a lane at once.
+        machine_slots: Fine-tunes at once in all lanes of a device, be it one or several; `slots` goes before it.
         workers: Workers of a lane, each with a device of its own, which divide its rows among themselves.
     """
 
     lanes: int | None = None
     slots: int | None = None
     workers: int = 1
+    machine_slots: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,30 +107,39 @@ def plan_lanes(
 ) -> LanePlan:
     """Plan the lanes for `prompts` on a cluster with these resources, made of machines like `device`.
 
-    On GPUs a worker is one GPU. On CPUs a lane is one machine with all its cores, so that the base lies in memory once.
+    On GPUs a worker is one GPU. On CPUs a machine has as many lanes as its memory and the prompts allow, which share its
+    cores: the threads of a lane wait for each other at every operation, lanes do not, and on a machine that others use, too,
+    that is faster (`tests.benchmarks.lanes`).
     """
     spec, gpu = work.spec, device.kind == "cuda"
+    weights = transformer_bytes(spec, device.kind)
     if gpu:
+        shared = 1
         resources = LaneResources(cpus=1.0, gpus=1.0, threads=1, workers=wishes.workers)
     else:
-        cpus = max(1.0, min(cluster.get("CPU", 1.0), float(device.cores)) // wishes.workers)
-        threads = max(1, device.cores // wishes.workers)
-        resources = LaneResources(cpus=cpus, gpus=0.0, threads=threads, workers=wishes.workers)
+        cpus = min(cluster.get("CPU", 1.0), float(device.cores))
+        shared = _lanes_of_machine(int(cpus), weights, device.memory_bytes, len(prompts), wishes)
+        resources = LaneResources(
+            cpus=max(1.0, cpus // (shared * wishes.workers)),
+            gpus=0.0,
+            threads=max(1, device.cores // (shared * wishes.workers)),
+            workers=wishes.workers,
+        )
     packs = plan_packs(
         transformer_config(spec),
         [each.entry.hyperparameters for each in prompts],
         resolution=spec.resolution,
         vae_scale_factor=spec.vae_scale_factor,
         tokens=_tokens(spec),
-        memory_bytes=device.memory_bytes,
+        memory_bytes=device.memory_bytes // shared,
         lanes=_room(cluster, resources, wishes.lanes),
-        rate=device.rate,
+        rate=device.rate / shared,
         dtype=spec.compute_dtype(device.kind),
-        max_slots=wishes.slots or MAX_SLOTS,
-        weights_bytes=transformer_bytes(spec, device.kind),
+        max_slots=wishes.slots or max(1, (wishes.machine_slots or MAX_SLOTS) // shared),
+        weights_bytes=weights,
         workers=wishes.workers,
         allow_offload=gpu,
-        host_memory_bytes=device.host_memory_bytes,
+        host_memory_bytes=device.host_memory_bytes // shared,
     )
     settings = LaneSettings(
         slots=packs.slots,
@@ -187,6 +200,17 @@ def _tokens(spec: BaseSpec) -> int:
     """Text tokens that the transformer reads: CLIP's and T5's."""
     tokenizer = json.loads((spec.folder / "tokenizer" / "tokenizer_config.json").read_text())
     return int(tokenizer["model_max_length"]) + spec.max_sequence_length
+
+
+def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, wishes: LaneWishes) -> int:
+    """How many lanes share one machine's cores: with two prompts each at least, and the base small beside a lane's memory."""
+    most = min(
+        cores // wishes.workers,
+        -(-prompts // 2),
+        int(memory * _WEIGHTS_SHARE / weights),
+        wishes.lanes or cores,
+    )
+    return max(1, most)
 
 
 def _room(cluster: Mapping[str, float], resources: LaneResources, most: int | None) -> int:

@@ -64,11 +64,16 @@ def check_compiled(asked: str | bool, compiled: bool) -> None:
         raise UserError(f"--compile {asked}: does not work on this machine; the warning above says why")
 
 
-def subject(options: argparse.Namespace) -> Subject:
-    """What the arguments ask for; sets the number of threads, and keeps the libraries from chatting."""
+def be_quiet() -> None:
+    """Keep the libraries from chatting."""
     for libraries in (diffusers.utils.logging, transformers.utils.logging):
         libraries.set_verbosity_error()
         libraries.disable_progress_bar()
+
+
+def subject(options: argparse.Namespace) -> Subject:
+    """What the arguments ask for; sets the number of threads, and keeps the libraries from chatting."""
+    be_quiet()
     if options.threads:
         torch.set_num_threads(options.threads)
     dtype = options.dtype or ("bfloat16" if options.device == "cuda" else "float32")
