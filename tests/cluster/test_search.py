@@ -1,10 +1,13 @@
-"""A search on a cluster of several nodes of this machine outlives the loss of one."""
+"""A search on a cluster of several nodes of this machine outlives the loss of one, and of its own driver."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,9 +21,11 @@ from rich.console import Console
 from corrector.registry.search_record import SearchResult
 from jobs.batch import check_batch
 from jobs.plan import LaneWishes
+from jobs.search import main
 from jobs.search_driver import SearchJob
 from jobs.trainer import TRAIN_ENVIRONMENT
-from tests.jobs.test_search import write_search
+from tests.jobs.test_correct import ROOT
+from tests.jobs.test_search import search, told, write_search
 
 
 @pytest.fixture
@@ -67,3 +72,36 @@ def test_a_lost_node_costs_a_search_at_most_the_way_since_the_last_rung(
     assert {trial.state for trial in trials} <= {"finished", "stopped"}
     for file, reports in before.items():
         assert json.loads(file.read_text())[: len(reports)] == reports
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_search_goes_on_and_repeats_nothing(nodes: Cluster, tmp_path: Path, small_sd3: Path) -> None:
+    path = write_search(tmp_path, small_sd3, steps=200)
+    storage = tmp_path / "runs"
+    command = [sys.executable, "-m", "jobs.search", str(path), "--storage", str(storage), "--run-id", "run"]
+    environment = os.environ | {"RAY_ADDRESS": nodes.address, "OMP_NUM_THREADS": "1"}
+    driver = subprocess.Popen(
+        [*command, "--slots", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 200
+    while time.monotonic() < until and len(list(storage.glob("run/trials/*/*/reports.json"))) < 2:
+        assert driver.poll() is None
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = {file: json.loads(file.read_text()) for file in storage.glob("run/trials/*/*/reports.json")}
+    assert before
+
+    assert main([*command[3:], "--slots", "2"]) == 2  # only --resume goes on
+
+    _, result, _ = search(path, storage, resume=True)
+    (prompt,) = result.prompts
+    assert len(prompt.trials) == 5
+    assert {trial.state for trial in prompt.trials} <= {"finished", "stopped"}
+    for file, reports in before.items():
+        assert json.loads(file.read_text())[: len(reports)] == reports
+
+    _, again, _ = search(path, storage, resume=True)
+    assert told(again.prompts[0]) == told(prompt)
+    assert again.prompts[0].best == prompt.best

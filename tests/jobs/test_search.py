@@ -1,20 +1,14 @@
-"""The search as a user submits it: on a real Ray, to its end, killed half-way, and with mistakes."""
+"""The search as a user submits it: on a real Ray, to its end, and with mistakes. Killed: `tests/cluster`."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from rich.console import Console
 
 from corrector.prompts import load_batch
@@ -25,7 +19,7 @@ from jobs.plan import LaneWishes
 from jobs.search import main
 from jobs.search_driver import SearchJob
 from jobs.search_plan import check_search_work
-from tests.jobs.test_correct import ROOT, write_batch
+from tests.jobs.test_correct import write_batch
 
 SPACE = {"rank": [1, 2, 4], "learning_rate": [1e-4, 1e-3, 1e-2]}
 
@@ -98,35 +92,19 @@ def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_search_goes_on_and_repeats_nothing(cluster: None, tmp_path: Path, small_sd3: Path) -> None:
-    path = write_search(tmp_path, small_sd3, steps=200)
-    storage = tmp_path / "runs"
-    command = [sys.executable, "-m", "jobs.search", str(path), "--storage", str(storage), "--run-id", "run"]
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "OMP_NUM_THREADS": "1"}
-    driver = subprocess.Popen(
-        [*command, "--slots", "2"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
-    )
-    until = time.monotonic() + 200
-    while time.monotonic() < until and len(list(storage.glob("run/trials/*/*/reports.json"))) < 2:
-        assert driver.poll() is None
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    before = {file: json.loads(file.read_text()) for file in storage.glob("run/trials/*/*/reports.json")}
-    assert before
+def test_a_batch_that_is_searched_as_a_whole_ends_with_one_configuration(
+    cluster: None, tmp_path: Path, small_sd3: Path
+) -> None:
+    path = write_search(tmp_path, small_sd3, names=("person", "dog"), scope="batch", trials=3)
+    _, result, _ = search(path, tmp_path / "runs")
 
-    assert main([*command[3:], "--slots", "2"]) == 2  # only --resume goes on
-
-    _, result, _ = search(path, storage, resume=True)
-    (prompt,) = result.prompts
-    assert len(prompt.trials) == 5
-    assert {trial.state for trial in prompt.trials} <= {"finished", "stopped"}
-    for file, reports in before.items():
-        assert json.loads(file.read_text())[: len(reports)] == reports
-
-    _, again, _ = search(path, storage, resume=True)
-    assert told(again.prompts[0]) == told(prompt)
-    assert again.prompts[0].best == prompt.best
+    person, dog = result.prompts
+    assert [trial.configuration for trial in person.trials] == [trial.configuration for trial in dog.trials]
+    assert [trial.state for trial in person.trials] == [trial.state for trial in dog.trials]
+    assert person.trials[0].state == "finished"
+    assert person.best is not None
+    assert (person.best, person.reason) == (dog.best, dog.reason)
+    assert all(prompt.chosen is not None and prompt.chosen.confirmed is not None for prompt in result.prompts)
 
 
 def test_what_only_base_and_exemplars_can_tell_is_told_before_anything_starts(
