@@ -1,4 +1,4 @@
-"""Where the configurations of a search come from, prompt by prompt. Knows no Ray.
+"""Where the configurations of a search come from, group by group. Knows no Ray.
 
 Every source begins with the prompt's own configuration and with what earlier searches found best. A source that is made again
 from a journal proposes what it proposed before, and only then anew.
@@ -12,18 +12,21 @@ from typing import Protocol
 import optuna
 
 from corrector.prompts import FailingPrompt, SearchSettings
-from corrector.prompts.search import WHOLE, Choices, Configuration, Dimension
+from corrector.prompts.search import HIGH, WHOLE, Choices, Configuration, Dimension, Target
 from corrector.prompts.search_space import contains, dimensions, draw, grid, highest, own_configuration
+
+Figures = Mapping[str, float]
+"""A trial's last score and what it is made of, by name; targets are among them."""
 
 
 class Proposals(Protocol):
-    """The configurations of one prompt's trials, in their order."""
+    """The configurations of one group's trials, in their order."""
 
     def next(self) -> tuple[int, Configuration] | None:
         """The next trial and what it varies; None when there is none left."""
 
-    def tell(self, index: int, score: float | None) -> None:
-        """How trial `index` ended: its last score, None where it failed."""
+    def tell(self, index: int, figures: Figures | None) -> None:
+        """How trial `index` ended; None: it failed."""
 
 
 class Planned:
@@ -36,7 +39,7 @@ class Planned:
         """The next of the plan."""
         return self._left.pop() if self._left else None
 
-    def tell(self, index: int, score: float | None) -> None:
+    def tell(self, index: int, figures: Figures | None) -> None:
         """Nothing follows from it."""
 
 
@@ -44,17 +47,26 @@ class Parzen:
     """Proposals of Optuna's tree-structured Parzen estimator, which learns from what it is told."""
 
     def __init__(
-        self, space: Mapping[str, Dimension], first: Sequence[Configuration], count: int, seed: int
+        self,
+        space: Mapping[str, Dimension],
+        first: Sequence[Configuration],
+        count: int,
+        seed: int,
+        targets: Sequence[Target] = ("score",),
     ) -> None:
         """`first` are the configurations of the first trials, at most `count` in all are proposed."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._targets = targets
         self._space = space
         self._first = list(first)
         self._count = count
         self._given = 0
         self._asked: dict[int, optuna.Trial] = {}
         self._distributions = {key: _distribution(key, each) for key, each in space.items()}
-        self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+        self._study = optuna.create_study(
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            directions=["maximize" if target == HIGH else "minimize" for target in targets],
+        )
 
     def next(self) -> tuple[int, Configuration] | None:
         """One of the first, or the estimator's next."""
@@ -70,15 +82,16 @@ class Parzen:
             for key, value in self._asked[index].params.items()
         }
 
-    def tell(self, index: int, score: float | None) -> None:
+    def tell(self, index: int, figures: Figures | None) -> None:
         """Let the estimator learn from it, if the configuration lies inside its space."""
+        values = None if figures is None else [figures[target] for target in self._targets]
         if index in self._asked:
-            state = optuna.trial.TrialState.FAIL if score is None else None
-            self._study.tell(self._asked.pop(index), score, state=state)
-        elif score is not None and contains(self._space, self._first[index]):
+            state = optuna.trial.TrialState.FAIL if values is None else None
+            self._study.tell(self._asked.pop(index), values, state=state)
+        elif values is not None and contains(self._space, self._first[index]):
             self._study.add_trial(
                 optuna.trial.create_trial(
-                    params=self._first[index], distributions=self._distributions, value=score
+                    params=self._first[index], distributions=self._distributions, values=values
                 )
             )
 
@@ -109,7 +122,7 @@ def proposals(
     if not first:
         first = [own, *(each for each in known_good if contains(space, each) and each != own)][:count]
     if search.sampler == "tpe":
-        return Parzen(space, first, count, search.seed)
+        return Parzen(space, first, count, search.seed, search.targets)
     drawn = grid(space) if search.sampler == "grid" else draw(space, count, search.seed)
     further = [each for each in drawn if each not in first]
     # A grid that just fits has no room for the prompt's own configuration: that one is extra.

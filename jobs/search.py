@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             precision=options.precision,
         )
         check_search_work(work)
+        if options.watch:
+            from jobs.search_watch import watch
+
+            watch(work, console)
+            return 0
         from jobs.plan import LaneWishes
         from jobs.search_driver import SearchJob
 
@@ -59,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.search", description=__doc__.split("\n", 1)[0])
     add_common_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the trials in the run's folder")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="start nothing: show the trials of this search as it runs elsewhere, or as it ended",
+    )
     parser.add_argument(
         "--no-warm-start",
         action="store_true",

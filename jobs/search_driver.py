@@ -12,10 +12,8 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from corrector.base import ContentCache
 from corrector.dreambooth import checkpoint
-from corrector.evaluation.features import named_extractor
-from corrector.evaluation.objective import Choice, Contender, choose
+from corrector.evaluation.objective import Choice
 from corrector.evaluation.rungs import confirmation
 from corrector.prompts.search import Configuration
 from corrector.registry import RegistryError
@@ -31,20 +29,21 @@ from jobs.proposals import affordable, proposals
 from jobs.provisioning import connect, encode_on_cluster, plan_on_cluster, work_items
 from jobs.queue import SETTLED, Progress
 from jobs.run_folder import write_json
-from jobs.search_plan import PromptSearchPlan, plan_search, recorded_configurations
+from jobs.search_choice import choose_trial, finalists
+from jobs.search_plan import PromptSearchPlan, grouped, plan_search
 from jobs.search_progress import SearchLog, describe, print_choices
-from jobs.search_result import REPORT_FILE, RESULT_FILE, read_trial, write_best_batch
+from jobs.search_result import REPORT_FILE, RESULT_FILE, read_prompt, write_best_batch
 from jobs.stopping import StopRequest
 from jobs.trainer import start_queue
 from jobs.trial_desk import TrialDesk
-from jobs.trial_lane import TrialLaneSettings, exemplar_features
-from jobs.trials import OWN
-from jobs.tuning import PromptSearch, make_tuner
+from jobs.trial_lane import TrialLaneSettings
+from jobs.trials import TrialGroup
+from jobs.tuning import GroupSearch, make_tuner
 
 logger = logging.getLogger(__name__)
 
 SLOTS = 8
-"""Of a lane, unless somebody wishes otherwise: that many fill a step, and each more is a process of Tune's more."""
+"""Of the lanes of a device, unless somebody wishes otherwise: that many fill it, and each is a process of Tune's."""
 WARM_STARTS = 2
 """Configurations of earlier searches that are tried first: a guess for each prompt that leaves room for others."""
 
@@ -72,6 +71,7 @@ class SearchJob:
         self._stop = StopRequest()
         self._started = time.monotonic()
         self._searches: list[PromptSearchPlan] = []
+        self._groups: dict[str, list[PromptSearchPlan]] = {}
         self._choices: dict[str, Choice] = {}
 
     def run(self) -> int:
@@ -93,6 +93,7 @@ class SearchJob:
         self._work.run.create()
         items = work_items(self._work, self._work.prompts)
         self._searches = plan_search(self._work, items, resume=self._resume)
+        self._groups = grouped(self._searches, self._work.batch.search)
         connect()
         plan = self._plan_lanes()
         encode_on_cluster(self._work, items, plan)
@@ -104,7 +105,7 @@ class SearchJob:
         """Lanes for as many of the longest trials as there are."""
         search = self._work.batch.search
         longest = [each.longest for each in self._searches for _ in range(self._trials(each))]
-        wishes = replace(self._wishes, workers=1, slots=self._wishes.slots or SLOTS)
+        wishes = replace(self._wishes, workers=1, machine_slots=SLOTS)
         plan = plan_on_cluster(self._work, longest, wishes, self._console)
         settings = TrialLaneSettings(**vars(plan.settings), search=search, gate=self._work.batch.gate)
         return replace(plan, settings=settings)
@@ -116,24 +117,27 @@ class SearchJob:
 
     def _search(self, plan: LanePlan) -> str | None:
         """Run all trials and confirm the best; returns why the lanes were lost, None where they were not."""
-        plans = {each.plan.entry.name: each.plan for each in self._searches}
-        queue = start_queue(TrialDesk, plans)
+        groups = {
+            name: TrialGroup(name, tuple(each.plan for each in group)) for name, group in self._groups.items()
+        }
+        queue = start_queue(TrialDesk, groups)
         fleet = Fleet(queue, self._work.spec, plan, self._work.run.lanes)
         log = SearchLog(self._searches, self._console)
         search = self._work.batch.search
         known = self._known_good()
         sources = {
-            each.plan.entry.name: proposals(search, each.plan.entry, recorded=each.recorded, known_good=known)
-            for each in self._searches
+            name: proposals(search, group[0].plan.entry, recorded=group[0].recorded, known_good=known)
+            for name, group in self._groups.items()
         }
-        proposed = PromptSearch(sources, plans)
+        proposed = GroupSearch(sources, groups)
+        capacity = plan.settings.slots * plan.lanes_on(ray.cluster_resources())
         tuner = make_tuner(
             queue,
-            plans,
+            groups,
             proposed,
             search,
-            trials=sum(map(self._trials, self._searches)),
-            concurrent=plan.settings.slots * plan.lanes_on(ray.cluster_resources()),
+            trials=sum(self._trials(group[0]) for group in self._groups.values()),
+            concurrent=max(1, capacity // max(map(len, self._groups.values()))),
             storage=self._work.run.path / "tune",
             name=f"search-{uuid.uuid4().hex[:8]}",
         )
@@ -169,7 +173,7 @@ class SearchJob:
         return found
 
     def _tend(
-        self, queue: Any, fleet: Fleet, log: SearchLog, tuning: threading.Thread, proposed: PromptSearch
+        self, queue: Any, fleet: Fleet, log: SearchLog, tuning: threading.Thread, proposed: GroupSearch
     ) -> str | None:
         """Keep the lanes going while Tune runs; returns why they were lost."""
         lost = None
@@ -185,14 +189,14 @@ class SearchJob:
         return lost
 
     def _confirm(self, queue: Any, fleet: Fleet, log: SearchLog) -> str | None:
-        """Score the best trials of every prompt again, on fresh seeds, and choose."""
+        """Score the best trials of every group again, on fresh seeds, and choose."""
         work = self._work
         fresh = confirmation(work.batch.evaluation, work.spec.num_inference_steps)
         waited: set[str] = set()
-        for each in self._searches:
-            name = each.plan.entry.name
-            for index in self._finalists(each):
-                waited.add(ray.get(queue.confirm.remote(name, index, fresh)))
+        for group in self._groups.values():
+            for index in finalists([self._read(each) for each in group], work.batch.search.confirmed):
+                for each in group:
+                    waited.add(ray.get(queue.confirm.remote(each.plan.entry.name, index, fresh)))
         while not self._stop.asked:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             open_ = sum(each.work_id in waited and each.state not in SETTLED for each in snapshot)
@@ -204,58 +208,15 @@ class SearchJob:
             time.sleep(POLL_SECONDS / 2)
         log.update(ray.get(queue.snapshot.remote()))
         if not self._stop.asked:
-            for each in self._searches:
-                self._choose(each)
+            for group in self._groups.values():
+                choice = choose_trial(self._work, group, [self._read(each) for each in group])
+                if choice is not None:
+                    self._choices |= {each.plan.entry.name: choice for each in group}
         return None
 
-    def _finalists(self, each: PromptSearchPlan) -> list[int]:
-        """The prompt's own configuration and the best of the others, of those that came to their end."""
-        finished = [trial for trial in self._read(each).trials if trial.state == "finished"]
-        others = [trial for trial in finished if trial.index != OWN]
-        others.sort(key=lambda trial: (trial.score, trial.index))
-        own = [OWN for trial in finished if trial.index == OWN]
-        return own + [trial.index for trial in others[: self._work.batch.search.confirmed]]
-
-    def _choose(self, each: PromptSearchPlan) -> None:
-        batch, plan = self._work.batch, each.plan
-        contenders = [
-            Contender(str(trial.index), trial.confirmed, plan.trial_folder(trial.index).features)
-            for trial in self._read(each).trials
-            if trial.confirmed is not None
-        ]
-        if not contenders:
-            return
-        if contenders[0].trial != str(OWN):
-            lowest = min(contenders, key=lambda contender: contender.score.score)
-            reason = (
-                "lowest on fresh seeds; the prompt's own configuration failed, so nothing is compared with it"
-            )
-            self._choices[plan.entry.name] = Choice(lowest.trial, reason, None, None)
-            return
-        side = plan.entry.hyperparameters.resolution or self._work.spec.resolution
-        item = plan.item(OWN, {})
-        extractor = named_extractor(batch.search.extractor)
-        exemplars = exemplar_features(item, side, extractor, ContentCache(self._work.run.cache))
-        self._choices[plan.entry.name] = choose(
-            contenders[0], contenders[1:], exemplars.held_out, batch.search.objective, batch.evaluation
-        )
-
     def _read(self, each: PromptSearchPlan) -> PromptSearchResult:
-        """What is known of one prompt, read from its trials' journals."""
-        plan = each.plan
-        recorded = recorded_configurations(plan)
-        choice = self._choices.get(plan.entry.name)
-        chosen = {} if choice is None else vars(choice) | {"best": int(choice.trial)}
-        chosen.pop("trial", None)
-        return PromptSearchResult(
-            name=plan.entry.name,
-            prompt=plan.entry.prompt,
-            search_id=plan.work_id,
-            trials=tuple(
-                read_trial(plan, index, configuration) for index, configuration in enumerate(recorded)
-            ),
-            **chosen,
-        )
+        """What is known of one prompt so far."""
+        return read_prompt(each.plan, self._choices.get(each.plan.entry.name))
 
     def _write_result(self) -> SearchResult:
         work = self._work

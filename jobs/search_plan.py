@@ -12,7 +12,7 @@ from corrector.base import BaseSpec
 from corrector.errors import UserError
 from corrector.evaluation.features import named_extractor
 from corrector.evaluation.rungs import rungs
-from corrector.prompts import BatchError, BatchErrors, CorrectionBatch
+from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, SearchSettings
 from corrector.prompts.search import Configuration
 from corrector.prompts.search_space import configured, dimensions, highest
 from jobs.batch import BatchWork, PromptWork
@@ -91,7 +91,7 @@ def plan_search(work: BatchWork, items: Sequence[WorkItem], *, resume: bool) -> 
     Raises:
         UserError: Trials of this search lie in the run's folder already, and `resume` is not set.
     """
-    plans = [_plan(work, prompt, item) for prompt, item in zip(work.prompts, items, strict=True)]
+    plans = [_plan(work, prompt, item.exemplars) for prompt, item in zip(work.prompts, items, strict=True)]
     begun = [each for each in plans if each.recorded]
     if begun and not resume:
         raise UserError(
@@ -101,7 +101,12 @@ def plan_search(work: BatchWork, items: Sequence[WorkItem], *, resume: bool) -> 
     return plans
 
 
-def _plan(work: BatchWork, prompt: PromptWork, item: WorkItem) -> PromptSearchPlan:
+def journals(work: BatchWork) -> list[PromptPlan]:
+    """Where the trials of `work` lie, for whoever reads and trains none."""
+    return [_plan(work, prompt, "").plan for prompt in work.prompts]
+
+
+def _plan(work: BatchWork, prompt: PromptWork, exemplars: str) -> PromptSearchPlan:
     batch, entry = work.batch, prompt.entry
     space = dimensions(batch.search.space, entry)
     own = entry.hyperparameters
@@ -114,9 +119,18 @@ def _plan(work: BatchWork, prompt: PromptWork, item: WorkItem) -> PromptSearchPl
     )
     digest = search_digest(batch, prompt)
     folder = work.run.path / "trials" / f"{entry.name[:60]}-{digest[:12]}"
-    plan = PromptPlan(digest, entry, item.exemplars, str(folder), found)
+    plan = PromptPlan(digest, entry, exemplars, str(folder), found)
     longest = PromptWork(configured(entry, extremes), prompt.work_id, prompt.folder, prompt.exemplars)
     return PromptSearchPlan(prompt, plan, longest, recorded_configurations(plan))
+
+
+def grouped(
+    searches: Sequence[PromptSearchPlan], search: SearchSettings
+) -> dict[str, list[PromptSearchPlan]]:
+    """The prompts that are searched together, by a name for each group: each by itself, or all."""
+    if search.scope == "batch":
+        return {"batch": list(searches)}
+    return {each.plan.entry.name: [each] for each in searches}
 
 
 def search_digest(batch: CorrectionBatch, prompt: PromptWork) -> str:

@@ -10,7 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import RungReport, SearchResult, TrialResult
+from corrector.registry.search_record import (
+    PromptSearchResult,
+    RungReport,
+    SearchResult,
+    TrialResult,
+)
 from jobs.queue import Progress
 from jobs.search_plan import PromptSearchPlan
 
@@ -58,17 +63,22 @@ def describe(configuration: Configuration) -> str:
 def print_choices(result: SearchResult, console: Console) -> None:
     """The trials of every prompt, best first, and what was chosen."""
     for prompt in result.prompts:
-        table = Table(header_style="bold", title=escape(prompt.prompt))
-        for column in ("trial", "configuration", "state"):
-            table.add_column(column, overflow="fold")
-        for column in ("steps", "score", "fid", "damage", "diversity", "fresh seeds", "seconds"):
-            table.add_column(column, justify="right")
-        for trial in sorted(prompt.trials, key=_order):
-            name = f"{trial.index:03d}" + (" own" if trial.index == 0 else "")
-            style = "bold green" if trial.index == prompt.best else None
-            table.add_row(name, describe(trial.configuration), trial.state, *_figures(trial), style=style)
-        console.print(table)
+        console.print(trials_table(prompt))
         console.print(f"{prompt.name}: {prompt.reason or 'no trial came to its end'}", markup=False)
+
+
+def trials_table(prompt: PromptSearchResult) -> Table:
+    """The trials of one prompt, best first."""
+    table = Table(header_style="bold", title=escape(prompt.prompt))
+    for column in ("trial", "configuration", "state"):
+        table.add_column(column, overflow="fold")
+    for column in ("steps", "score", "fid", "damage", "diversity", "fresh seeds", "seconds"):
+        table.add_column(column, justify="right")
+    for trial in sorted(prompt.trials, key=_order):
+        name = f"{trial.index:03d}" + (" own" if trial.index == 0 else "")
+        style = "bold green" if trial.index == prompt.best else None
+        table.add_row(name, describe(trial.configuration), trial.state, *_figures(trial), style=style)
+    return table
 
 
 def _order(trial: TrialResult) -> tuple[float, float, float]:

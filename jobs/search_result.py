@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from corrector.evaluation.objective import Choice
 from corrector.prompts import FailingPrompt
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import TrialResult
+from corrector.registry.search_record import PromptSearchResult, TrialResult
 from jobs.batch import BatchWork
+from jobs.search_plan import recorded_configurations
 from jobs.trials import PromptPlan
 
 BEST_FILE = "best.yaml"
@@ -34,6 +36,22 @@ def read_trial(plan: PromptPlan, index: int, configuration: Configuration) -> Tr
         reports=tuple(reports[:own]),
         confirmed=reports[own].score if len(reports) > own else None,
         **values,
+    )
+
+
+def read_prompt(plan: PromptPlan, choice: Choice | None = None) -> PromptSearchResult:
+    """What is known of one prompt, read from its trials' journals."""
+    chosen = {} if choice is None else vars(choice) | {"best": int(choice.trial)}
+    chosen.pop("trial", None)
+    return PromptSearchResult(
+        name=plan.entry.name,
+        prompt=plan.entry.prompt,
+        search_id=plan.work_id,
+        trials=tuple(
+            read_trial(plan, index, configuration)
+            for index, configuration in enumerate(recorded_configurations(plan))
+        ),
+        **chosen,
     )
 
 

@@ -20,11 +20,11 @@ def _passed_on(name: str) -> Callable[..., Any]:
 class TrialDesk:
     """What trials, lanes and the driver ask of a `TrialQueue`, which is imported where the actor lives."""
 
-    def __init__(self, plans: Any) -> None:
-        """`plans` as `TrialQueue` takes them."""
+    def __init__(self, groups: Any) -> None:
+        """`groups` as `TrialQueue` takes them."""
         from jobs.trial_queue import TrialQueue
 
-        self.queue = TrialQueue(plans)
+        self.queue = TrialQueue(groups)
 
     # The driver, and the fleet for it.
     waiting = _passed_on("waiting")

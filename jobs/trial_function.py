@@ -14,8 +14,8 @@ from ray import tune
 
 POLL_SECONDS = 1.0
 """Between two looks of a trial at its scores. A rung takes longer, and dozens of trials that look often take a lane's time."""
-PROMPT, TRIAL = "prompt", "trial"
-"""Keys of a trial's configuration that say which trial of which prompt it is; all others are hyper-parameters."""
+GROUP, TRIAL = "group", "trial"
+"""Keys of a trial's configuration that say which trial of which group it is; all others are hyper-parameters."""
 
 
 class TrialFailedError(RuntimeError):
@@ -42,11 +42,11 @@ def run_trial(config: dict[str, Any], queue: Any) -> None:
 
     Where Tune stops it, `tune.report` does not return.
     """
-    varied = {key: value for key, value in config.items() if key not in (PROMPT, TRIAL)}
-    name = ray.get(queue.open.remote(config[PROMPT], config[TRIAL], varied))
+    varied = {key: value for key, value in config.items() if key not in (GROUP, TRIAL)}
+    names = ray.get(queue.open.remote(config[GROUP], config[TRIAL], varied))
     seen = 0
     while True:
-        view: TrialView = ray.get(queue.look.remote(name, seen))
+        view: TrialView = ray.get(queue.look.remote(names, seen))
         for metrics in view.metrics:
             seen += 1
             tune.report(metrics)

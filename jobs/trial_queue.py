@@ -5,14 +5,15 @@ Plain Python; `jobs.search_driver` runs it as an actor. Trials look here for the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 from corrector.prompts import EvaluationSettings
 from corrector.prompts.search import Configuration
 from corrector.registry.search_record import RungReport
 from jobs.queue import SETTLED, Progress, PromptQueue, State
 from jobs.trial_function import TrialView
-from jobs.trials import Outcome, PromptPlan, TrialItem
+from jobs.trials import Outcome, TrialGroup, TrialItem
 
 DECIDED = "decided"
 """Metric: whether the score was reported before, by a search that was interrupted, and the trial went on from there."""
@@ -21,24 +22,25 @@ DECIDED = "decided"
 class TrialQueue(PromptQueue):
     """A queue to which trials are added while lanes work, and from which they can be taken back."""
 
-    def __init__(self, plans: Mapping[str, PromptPlan], *, max_deaths: int = 3) -> None:
+    def __init__(self, groups: Mapping[str, TrialGroup], *, max_deaths: int = 3) -> None:
         super().__init__([], max_deaths=max_deaths)
-        self._plans = plans
+        self._groups = groups
+        self._plans = {plan.entry.name: plan for group in groups.values() for plan in group.plans}
         self._reports: dict[str, list[RungReport]] = {}
         self._decided: dict[str, int] = {}
         self._closed: set[str] = set()
         self._complete = False
 
-    def open(self, prompt: str, index: int, configuration: Configuration) -> str:
-        """Begin trial `index` of a prompt, or go on with it where its journal ends; returns what it is known by.
+    def open(self, group: str, index: int, configuration: Configuration) -> tuple[str, ...]:
+        """Begin trial `index` of a group, or go on with it where its journal ends; returns what its prompts are known by.
 
-        A trial that is open already, or has ended, is left as it is.
+        What is open already, or has ended, is left as it is.
         """
-        plan = self._plans[prompt]
-        item = plan.item(index, configuration)
-        if item.work_id not in self._entries:
-            self._take_up(item)
-        return item.work_id
+        items = [plan.item(index, configuration) for plan in self._groups[group].plans]
+        for item in items:
+            if item.work_id not in self._entries:
+                self._take_up(item)
+        return tuple(item.work_id for item in items)
 
     def confirm(self, prompt: str, index: int, evaluation: EvaluationSettings) -> str:
         """Score a trial that has come to its end once more, as `evaluation` says; returns what it is known by."""
@@ -55,28 +57,25 @@ class TrialQueue(PromptQueue):
         if report.rung == len(known):
             known.append(report)
 
-    def look(self, work_id: str, seen: int) -> TrialView:
-        """What is new for a trial that knows its first `seen` scores."""
-        progress, decided = self._entries[work_id].progress, self._decided[work_id]
+    def look(self, work_ids: Sequence[str], seen: int) -> TrialView:
+        """What is new for a trial that knows the first `seen` scores of the prompts `work_ids`; a score is that of all."""
+        rungs = list(zip(*(self._reports[work_id] for work_id in work_ids), strict=False))[seen:]
+        decided = min(self._decided[work_id] for work_id in work_ids)
+        progress = [self._entries[work_id].progress for work_id in work_ids]
+        failed = [each.detail for each in progress if each.state == "failed"]
         return TrialView(
-            metrics=tuple(
-                report.metrics | {DECIDED: report.rung < decided} for report in self._reports[work_id][seen:]
-            ),
-            ended=self._stopping or progress.state in SETTLED,
-            failure=progress.detail if progress.state == "failed" else None,
+            metrics=tuple(_together(reports) | {DECIDED: reports[0].rung < decided} for reports in rungs),
+            ended=self._stopping or all(each.state in SETTLED for each in progress),
+            failure=failed[0] if failed else None,
         )
 
-    def close(self, work_id: str) -> None:
-        """Train a trial no further; one that has ended, or never began, is left as it is.
+    def close(self, group: str, index: int) -> None:
+        """Train a trial no further; what has ended of it, or never began, is left as it is.
 
         When the job is to stop, every trial ends for Tune, and none for good.
         """
-        entry = self._entries.get(work_id)
-        if self._stopping or entry is None or entry.progress.state in SETTLED:
-            return
-        self._closed.add(work_id)
-        if entry.lane is None:
-            self._end(work_id)
+        for plan in self._groups[group].plans:
+            self._close(plan.trial_id(index))
 
     def closed(self, held: Iterable[str]) -> list[str]:
         """Which of the trials that a lane holds are to end now."""
@@ -98,6 +97,14 @@ class TrialQueue(PromptQueue):
             self._end(work_id)
         return given_up
 
+    def _close(self, work_id: str) -> None:
+        entry = self._entries.get(work_id)
+        if self._stopping or entry is None or entry.progress.state in SETTLED:
+            return
+        self._closed.add(work_id)
+        if entry.lane is None:
+            self._end(work_id)
+
     def _end(self, work_id: str) -> None:
         item = self._entries[work_id].item
         assert isinstance(item, TrialItem)
@@ -118,3 +125,10 @@ class TrialQueue(PromptQueue):
     def _settle(self, item: TrialItem, state: State, detail: str) -> None:
         self._withdraw(item.work_id)
         self._entries[item.work_id].progress = Progress(item.work_id, state, detail=detail)
+
+
+def _together(reports: Sequence[RungReport]) -> dict[str, float]:
+    """The metrics of a trial at one rung: the mean over its prompts, but their seconds together."""
+    metrics = [report.metrics for report in reports]
+    means = {key: fmean(each[key] for each in metrics) for key in metrics[0]}
+    return means | {"seconds": sum(each["seconds"] for each in metrics)}

@@ -166,3 +166,21 @@ class PromptPlan:
             folder=str(self.trial_folder(index).path),
             rungs=(*own, *further),
         )
+
+
+@dataclass(frozen=True)
+class TrialGroup:
+    """The prompts that a trial of Tune trains with its configuration: one, or all of a batch that is searched as a whole."""
+
+    name: str
+    plans: tuple[PromptPlan, ...]
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Of the longest trial, at the same steps for all prompts."""
+        return self.plans[0].rungs
+
+    def begin(self, index: int, configuration: Configuration) -> None:
+        """Note for every prompt what trial `index` varies."""
+        for plan in self.plans:
+            plan.trial_folder(index).begin(configuration)

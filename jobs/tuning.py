@@ -1,4 +1,6 @@
-"""The search on Ray Tune: trials are proposed prompt by prompt, stopped early among those of their own prompt, and light.
+"""The search on Ray Tune: trials are proposed group by group, stopped early among those of their own group, and light.
+
+A group is one prompt, or all of a batch that is searched as a whole.
 
 Tune decides; what a trial does happens in a lane (`jobs.trial_lane`), and what became of it stands in its journal
 (`jobs.trials`). Hence nothing of Tune's own state is needed to go on with a search: every trial reports again what its journal
@@ -19,9 +21,9 @@ from ray.tune.search import Searcher
 
 from corrector.prompts import SearchSettings
 from jobs.proposals import Proposals
-from jobs.trial_function import PROMPT, TRIAL, run_trial
+from jobs.trial_function import GROUP, TRIAL, run_trial
 from jobs.trial_queue import DECIDED
-from jobs.trials import OWN, PromptPlan
+from jobs.trials import OWN, TrialGroup
 
 METRIC, TIME = "score", "steps"
 """What trials are compared by, and at the same point of what."""
@@ -31,12 +33,12 @@ RETRIES = 3
 """How often a trial is begun again whose process was lost, as with its node; its lane need not know."""
 
 
-class PromptSearch(Searcher):
-    """Proposes the trials of all prompts in turn, so that packs are full to the end."""
+class GroupSearch(Searcher):
+    """Proposes the trials of all groups in turn, so that packs are full to the end."""
 
-    def __init__(self, sources: Mapping[str, Proposals], plans: Mapping[str, PromptPlan]) -> None:
+    def __init__(self, sources: Mapping[str, Proposals], groups: Mapping[str, TrialGroup]) -> None:
         super().__init__(metric=METRIC, mode="min")
-        self._plans = plans
+        self._groups = groups
         self._sources = dict(sources)
         self._turns = list(sources)
         self._proposed: dict[str, tuple[str, int]] = {}
@@ -44,26 +46,26 @@ class PromptSearch(Searcher):
         """Set where the job is to end: nothing more is proposed."""
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial of the prompt whose turn it is."""
+        """The next trial of the group whose turn it is."""
         while self._turns and not self.halted:
-            prompt = self._turns.pop(0)
-            proposed = self._sources[prompt].next()
+            group = self._turns.pop(0)
+            proposed = self._sources[group].next()
             if proposed is None:
                 continue
-            self._turns.append(prompt)
+            self._turns.append(group)
             index, configuration = proposed
-            self._proposed[trial_id] = (prompt, index)
-            self._plans[prompt].trial_folder(index).begin(configuration)
-            return {PROMPT: prompt, TRIAL: index, **configuration}
+            self._proposed[trial_id] = (group, index)
+            self._groups[group].begin(index, configuration)
+            return {GROUP: group, TRIAL: index, **configuration}
         return Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Let the prompt's source know."""
-        prompt, index = self._proposed.pop(trial_id)
-        score = None if error or result is None else result.get(METRIC)
-        self._sources[prompt].tell(index, score)
+        """Let the group's source know."""
+        group, index = self._proposed.pop(trial_id)
+        scored = not error and result is not None and METRIC in result
+        self._sources[group].tell(index, result if scored else None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: sources are made again from the journals."""
@@ -72,30 +74,54 @@ class PromptSearch(Searcher):
         """Nothing, see `save`."""
 
 
-class PromptHalving(FIFOScheduler):
-    """ASHA for each prompt by itself: distances to different exemplars cannot be compared.
+def brackets(count: int, factor: int) -> list[int]:
+    """The brackets of HyperBand in the order in which trials are given to them, to be repeated.
 
-    The prompt's own configuration goes on whatever it scores, and does not count among those that a trial is measured by: what
-    everything beats would let everything pass.
+    Bracket s spares its trials the first s of `count` rungs. As many are given to each as in Li et al. 2018 (Hyperband: A
+    Novel Bandit-Based Approach to Hyperparameter Optimization, JMLR): with r rungs left, ceil(count / r * factor^(r - 1)).
+    """
+    shares = [-(-count * factor ** (left - 1) // left) for left in range(count, 0, -1)]
+    # Spread evenly: whichever is farthest behind its share is next.
+    given = [0] * count
+    order = []
+    for _ in range(sum(shares)):
+        bracket = min(range(count), key=lambda each: (given[each] + 1) / shares[each])
+        given[bracket] += 1
+        order.append(bracket)
+    return order
+
+
+class GroupHalving(FIFOScheduler):
+    """ASHA or HyperBand for each group by itself: distances to different exemplars cannot be compared.
+
+    HyperBand is asynchronous, too: each of its brackets is an ASHA that begins at a later rung. The prompt's own configuration
+    goes on whatever it scores, and does not count among those that a trial is measured by: what everything beats would let
+    everything pass.
     """
 
-    def __init__(self, search: SearchSettings, plans: Mapping[str, PromptPlan]) -> None:
+    def __init__(self, search: SearchSettings, groups: Mapping[str, TrialGroup]) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Ray has not annotated it
         self._kept = FIFOScheduler()
         self._halving = {
-            name: ASHAScheduler(
-                time_attr=TIME,
-                metric=METRIC,
-                mode="min",
-                max_t=plan.rungs[-1].steps,
-                grace_period=plan.rungs[0].steps,
-                reduction_factor=search.reduction_factor,
-            )
-            for name, plan in plans.items()
+            name: [
+                ASHAScheduler(
+                    time_attr=TIME,
+                    metric=METRIC,
+                    mode="min",
+                    max_t=group.rungs[-1].steps,
+                    grace_period=first.steps,
+                    reduction_factor=search.reduction_factor,
+                )
+                for first in (group.rungs if search.scheduler == "hyperband" else group.rungs[:1])
+            ]
+            for name, group in groups.items()
+        }
+        self._order = {
+            name: brackets(len(each), search.reduction_factor) for name, each in self._halving.items()
         }
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Take a trial into its prompt's brackets."""
+        """Take a trial into its bracket."""
         self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -104,23 +130,25 @@ class PromptHalving(FIFOScheduler):
         return TrialScheduler.CONTINUE if result.get(DECIDED) else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Let its brackets know."""
+        """Let its bracket know."""
         self._of(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Let its brackets know."""
+        """Let its bracket know."""
         self._of(trial).on_trial_remove(tune_controller, trial)
 
     def _of(self, trial: Any) -> FIFOScheduler:
-        return self._kept if trial.config[TRIAL] == OWN else self._halving[trial.config[PROMPT]]
+        if trial.config[TRIAL] == OWN:
+            return self._kept
+        order = self._order[trial.config[GROUP]]
+        return self._halving[trial.config[GROUP]][order[(trial.config[TRIAL] - 1) % len(order)]]
 
 
 class SlotRelease(Callback):
-    """Frees the slot of a trial that Tune has done with."""
+    """Frees the slots of a trial that Tune has done with."""
 
-    def __init__(self, queue: Any, plans: Mapping[str, PromptPlan]) -> None:
+    def __init__(self, queue: Any) -> None:
         self._queue = queue
-        self._plans = plans
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close it in the queue; one that came to its end is closed already."""
@@ -131,14 +159,13 @@ class SlotRelease(Callback):
         self._close(trial)
 
     def _close(self, trial: Any) -> None:
-        plan = self._plans[trial.config[PROMPT]]
-        self._queue.close.remote(plan.trial_id(trial.config[TRIAL]))
+        self._queue.close.remote(trial.config[GROUP], trial.config[TRIAL])
 
 
 def make_tuner(
     queue: Any,
-    plans: Mapping[str, PromptPlan],
-    proposed: PromptSearch,
+    groups: Mapping[str, TrialGroup],
+    proposed: GroupSearch,
     search: SearchSettings,
     *,
     trials: int,
@@ -150,7 +177,7 @@ def make_tuner(
 
     Args:
         queue: The actor of the search's `TrialQueue`.
-        trials: Of all prompts together, at most.
+        trials: Of all groups together, at most.
         concurrent: How many fit into the lanes' slots; more would wait there, and Tune would take them for running.
         name: Of the experiment's folder under `storage`; a new one for each submission.
     """
@@ -159,12 +186,12 @@ def make_tuner(
     )
     # Else Tune prints tables of its own even when it is to be silent, and is lost by a trial that ends without a score.
     os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
-    halving = search.scheduler == "asha" and any(len(plan.rungs) > 1 for plan in plans.values())
+    halving = search.scheduler != "none" and any(len(group.rungs) > 1 for group in groups.values())
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=proposed,
-            scheduler=PromptHalving(search, plans) if halving else FIFOScheduler(),
+            scheduler=GroupHalving(search, groups) if halving else FIFOScheduler(),
             num_samples=trials,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -174,7 +201,7 @@ def make_tuner(
         run_config=tune.RunConfig(
             name=name,
             storage_path=str(storage),
-            callbacks=[SlotRelease(queue, plans)],
+            callbacks=[SlotRelease(queue)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),
@@ -182,4 +209,4 @@ def make_tuner(
 
 
 def _folder_name(trial: Any) -> str:
-    return f"{trial.config[PROMPT]}-{trial.config[TRIAL]:03d}"
+    return f"{trial.config[GROUP]}-{trial.config[TRIAL]:03d}"

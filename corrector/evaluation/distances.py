@@ -6,7 +6,7 @@ about a thousand, so everything happens in the Gram matrices of the rows and not
 formed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -127,6 +127,35 @@ def compare_frechet(
         level: Of the two-sided intervals.
     """
     x, y, r = _pairs(base, corrected, reference)
+    drawn = _resampled(x, y, r, resamples, seed)
+    return FrechetComparison(
+        base=frechet_distance(x, r),
+        base_bounds=_bounds(drawn[0], level),
+        corrected=frechet_distance(y, r),
+        corrected_bounds=_bounds(drawn[1], level),
+        difference_bounds=_bounds(drawn[1] - drawn[0], level),
+    )
+
+
+def mean_frechet_difference(
+    compared: Sequence[tuple[Tensor, Tensor, Tensor]], *, resamples: int, seed: int, level: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """The mean over several (base, corrected, reference) of their Fréchet differences, and its interval.
+
+    As `compare_frechet`, with pairs drawn for each of `compared` by itself. The interval is over seeds, for
+    just these: it says nothing of others.
+    """
+    differences, drawn = [], []
+    for number, arms in enumerate(compared):
+        x, y, r = _pairs(*arms)
+        differences.append(frechet_distance(y, r) - frechet_distance(x, r))
+        before, after = _resampled(x, y, r, resamples, seed + number)
+        drawn.append(after - before)
+    return sum(differences) / len(differences), _bounds(torch.stack(drawn).mean(0), level)
+
+
+def _resampled(x: Tensor, y: Tensor, r: Tensor, resamples: int, seed: int) -> Tensor:
+    """Both arms' distances `[2, resamples]` to `r`, the same rows drawn with replacement for both."""
     n = len(x)
     arms = _FrechetArm(x, r), _FrechetArm(y, r)
     generator = torch.Generator().manual_seed(seed)
@@ -134,20 +163,13 @@ def compare_frechet(
     for count in _chunks(resamples, n * max(len(r), n)):
         rows = torch.randint(0, n, (count, n), generator=generator)
         found.append(torch.stack([arm.distances(rows) for arm in arms]))
-    drawn = torch.cat(found, dim=1)
+    return torch.cat(found, dim=1)
+
+
+def _bounds(values: Tensor, level: float) -> tuple[float, float]:
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-
-    def bounds(values: Tensor) -> tuple[float, float]:
-        low, high = values.quantile(tails).tolist()
-        return low, high
-
-    return FrechetComparison(
-        base=frechet_distance(x, r),
-        base_bounds=bounds(drawn[0]),
-        corrected=frechet_distance(y, r),
-        corrected_bounds=bounds(drawn[1]),
-        difference_bounds=bounds(drawn[1] - drawn[0]),
-    )
+    low, high = values.quantile(tails).tolist()
+    return low, high
 
 
 class _FrechetArm:

@@ -6,13 +6,19 @@ as the base, 0 is at the exemplars.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from corrector.evaluation.distances import compare_frechet, frechet_distance, kernel_distance, relative_mmd
+from corrector.evaluation.distances import (
+    frechet_distance,
+    kernel_distance,
+    mean_frechet_difference,
+    relative_mmd,
+)
 from corrector.evaluation.diversity import mean_pairwise_distance
 from corrector.evaluation.guards import kept
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
@@ -110,11 +116,16 @@ def trial_score(
 
 @dataclass(frozen=True)
 class Contender:
-    """A trial that was scored again on fresh seeds."""
+    """A trial that was scored again on fresh seeds: for one prompt, or for each of several that are searched as a whole."""
 
     trial: str
-    score: TrialScore
-    features: ArmFeatures
+    scores: tuple[TrialScore, ...]
+    features: tuple[ArmFeatures, ...]
+
+    @property
+    def score(self) -> float:
+        """The mean over its prompts."""
+        return fmean(each.score for each in self.scores)
 
 
 @dataclass(frozen=True)
@@ -124,8 +135,8 @@ class Choice:
     Attributes:
         trial: The best.
         reason: In words, for people.
-        difference: FID of the lowest contender minus that of the prompt's own configuration, on the fresh seeds; None where
-            the latter came to no score.
+        difference: FID of the lowest contender minus that of the prompts' own configuration, on the fresh seeds, the mean over
+            the prompts; None where the latter came to no score.
         interval: Its bootstrap interval over seeds.
     """
 
@@ -138,46 +149,45 @@ class Choice:
 def choose(
     own: Contender,
     others: Sequence[Contender],
-    held_out: Tensor,
+    held_out: Sequence[Tensor],
     objective: Literal["fid", "kid", "relative_mmd"],
     evaluation: EvaluationSettings,
 ) -> Choice:
-    """The contender with the lowest score on fresh seeds, if it is shown to be better than the prompt's own configuration.
+    """The contender with the lowest score on fresh seeds, if it is shown to be better than the prompts' own configuration.
 
     The lowest of several scores is low by luck, too. So it has to come nearer to the exemplars pair by pair: the upper bound
     of the FID difference below 0, or, for the kernel objectives, the relative-MMD test at the same level. Otherwise what the
-    prompt had stays.
+    prompts had stays.
+
+    Args:
+        held_out: For each prompt of the contenders `[k, d]`; the kernel objectives are for one prompt.
     """
-    lowest = min((own, *others), key=lambda contender: contender.score.score)
-    compared = compare_frechet(
-        own.features.own,
-        lowest.features.own,
-        held_out,
-        resamples=evaluation.bootstrap,
-        seed=evaluation.seed,
-        level=_LEVEL,
-    )
-    low, high = compared.difference_bounds
-    said = f"FID {compared.difference:+.1f} [{low:.1f}, {high:.1f}] against the prompt's own configuration"
+    lowest = min((own, *others), key=lambda contender: contender.score)
     if lowest is own:
         reason = "no trial scored lower on fresh seeds than the prompt's own configuration"
         return Choice(own.trial, reason, 0.0, (0.0, 0.0))
+    arms = [
+        (before.own, after.own, reference)
+        for before, after, reference in zip(own.features, lowest.features, held_out, strict=True)
+    ]
+    difference, (low, high) = mean_frechet_difference(
+        arms, resamples=evaluation.bootstrap, seed=evaluation.seed, level=_LEVEL
+    )
+    over = "" if len(arms) == 1 else f", the mean over {len(arms)} prompts"
+    said = f"FID {difference:+.1f} [{low:.1f}, {high:.1f}] against the prompt's own configuration{over}"
     if objective == "fid":
         better = high < 0
     else:
+        ((before, after, reference),) = arms
         test = relative_mmd(
-            own.features.own,
-            lowest.features.own,
-            held_out,
-            permutations=evaluation.permutations,
-            seed=evaluation.seed,
+            before, after, reference, permutations=evaluation.permutations, seed=evaluation.seed
         )
         better = test.p < (1 - _LEVEL) / 2
         said += f"; relative MMD p = {test.p:.2g}"
     if better:
-        return Choice(lowest.trial, f"best on fresh seeds: {said}", compared.difference, (low, high))
+        return Choice(lowest.trial, f"best on fresh seeds: {said}", difference, (low, high))
     reason = f"trial {lowest.trial} is not shown to be better than the prompt's own configuration: {said}"
-    return Choice(own.trial, reason, compared.difference, (low, high))
+    return Choice(own.trial, reason, difference, (low, high))
 
 
 def _damage(base: ArmFeatures, trial: ArmFeatures) -> float:

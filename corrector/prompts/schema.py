@@ -133,7 +133,8 @@ def _in_words(schema: dict[str, Any]) -> str:
         return "one of " + ", ".join(f'"{choice}"' for choice in schema["enum"])
     kind = schema["type"]
     if kind == "array":
-        return "a list of texts"
+        items = _item(schema)
+        return "a list of texts" if "enum" not in items else f"a list, each {_in_words(items)}"
     if kind == "boolean":
         return "true or false"
     if kind == "string":

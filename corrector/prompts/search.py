@@ -27,6 +27,10 @@ NUMERIC = ("rank", "alpha", "learning_rate", "steps", "batch_size", "preservatio
 """Those that a range can be given for; all are drawn by their logarithm, since their effect goes by ratios."""
 WHOLE = ("rank", "steps", "batch_size")
 
+Target = Literal["score", "distance", "damage", "diversity", "seconds"]
+"""What TPE can aim at, of a trial's last score; all are to be low but `HIGH`."""
+HIGH: Target = "diversity"
+
 Value = int | float | str | None
 Configuration = dict[str, Value]
 """One value for each hyper-parameter that is varied."""
@@ -57,15 +61,26 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    scope: Literal["prompt", "batch"] = Field(
+        default="prompt",
+        description="What a configuration is searched for: each prompt by itself, or the batch as a whole, where a trial "
+        "trains all prompts with one configuration and its score is their mean.",
+    )
     trials: int = Field(default=8, ge=1, le=10_000, description="Configurations tried for each prompt.")
     sampler: Literal["random", "grid", "tpe"] = Field(
         default="random",
         description="Where configurations come from: drawn at random, every one of the space, or proposed by Optuna's "
         "tree-structured Parzen estimator from those that were scored.",
     )
-    scheduler: Literal["asha", "none"] = Field(
+    targets: tuple[Target, ...] = Field(
+        default=("score",),
+        description="What proposals of tpe aim at: with several, they spread over the best compromises between them. What is "
+        "chosen in the end goes by the score.",
+    )
+    scheduler: Literal["asha", "hyperband", "none"] = Field(
         default="asha",
-        description="What stops trials early: asynchronous successive halving at each rung, or nothing.",
+        description="What stops trials early: asynchronous successive halving at each rung; the same with some trials spared "
+        "at the first rungs, for those that begin slowly; or nothing.",
     )
     rungs: int = Field(
         default=3, ge=1, le=10, description="How often a trial is scored, the last time at its last step."

@@ -136,11 +136,43 @@ def _conflicts(
             "search.first_images",
             f"{search.first_images} images at the first rung are more than a whole evaluation has, {images}",
         )
+    if not search.targets:
+        yield "search.targets", "empty: nothing to aim at; name some, or remove the key"
+    if len(search.targets) > 1 and search.sampler != "tpe":
+        yield "search.targets", f"only tpe aims at several; the sampler is {search.sampler}: set sampler: tpe"
+    if len(set(search.targets)) < len(search.targets):
+        yield "search.targets", "one is there twice; remove it"
+    if search.scope == "batch":
+        found = list(_scope_conflicts(search, prompts))
+        yield from found
+        if found:
+            return
     for entry in prompts:
         found = list(_entry_conflicts(search, entry))
         yield from found
         if found:  # the other prompts would say the same again
             return
+
+
+def _scope_conflicts(search: SearchSettings, prompts: Sequence[FailingPrompt]) -> Iterator[tuple[str, str]]:
+    """What keeps the batch from being searched as a whole: a trial is one configuration, scored at the same steps."""
+    if search.objective != "fid":
+        yield "search.scope", f"a batch is searched as a whole by fid; the objective is {search.objective}"
+    first = prompts[0]
+    for key in dict.fromkeys(("steps", *search.space)):
+        own = getattr(first.hyperparameters, key)
+        others = [entry for entry in prompts[1:] if getattr(entry.hyperparameters, key) != own]
+        if others:
+            theirs = f"{others[0].name} {quoted(getattr(others[0].hyperparameters, key))}"
+            message = f"the batch as a whole needs one {key} to begin with: {first.name} has {quoted(own)}, {theirs}"
+            yield "search.scope", f"{message}; set it under defaults"
+    if "preservation" in search.space:
+        spaces = [dimensions({"preservation": search.space["preservation"]}, entry) for entry in prompts]
+        if any(space != spaces[0] for space in spaces):
+            yield (
+                "search.space.preservation",
+                "its default differs among the prompts, some of which have no guard prompts or no class prompt; list values",
+            )
 
 
 def _entry_conflicts(search: SearchSettings, entry: FailingPrompt) -> Iterator[tuple[str, str]]:

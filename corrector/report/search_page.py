@@ -66,6 +66,7 @@ def write_search_report(result: SearchResult, own: Mapping[str, HyperParameters]
         ("Objective", f"{result.objective} in {result.extractor}"),
         ("Trials", str(sum(len(prompt.trials) for prompt in result.prompts))),
         ("Seconds", f"{result.seconds:g}"),
+        ("The best before and after", "report.html, beside this page"),
     ]
     html = environment().from_string(resource("search.html.jinja")).render(
         title=f"Search: {result.run}",

@@ -1,6 +1,6 @@
 """What a search costs: trials in packs with early stopping, in packs without, and as Tune runs them by itself.
 
-    python -m tests.benchmarks.search [--trials 24] [--steps 120] [--arms packed-asha packed alone] [--out FILE.json]
+    python -m tests.benchmarks.search [--trials 24] [--steps 80] [--arms packed-asha packed alone] [--out FILE.json]
 
 All arms try the same configurations of the first prompt of the example search, on the embedded base and a Ray of this process.
 ``packed-asha`` is what ``jobs.search`` does; ``packed`` trains every trial to its end in the same lanes; ``alone`` gives each
@@ -38,7 +38,7 @@ from jobs.search_driver import SearchJob
 from jobs.search_plan import plan_search
 from jobs.trial_lane import TrialLane, TrialLaneSettings
 from jobs.trial_queue import TrialQueue
-from jobs.trials import PromptPlan
+from jobs.trials import PromptPlan, TrialGroup
 from tests.benchmarks.machine import describe
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "jobs" / "examples" / "search.yaml"
@@ -50,7 +50,7 @@ class OneTrial:
     """The queue of a lane that has one trial."""
 
     def __init__(self, plan: PromptPlan, index: int) -> None:
-        self._queue = TrialQueue({plan.entry.name: plan})
+        self._queue = TrialQueue({plan.entry.name: TrialGroup(plan.entry.name, (plan,))})
         self._queue.open(plan.entry.name, index, plan.trial_folder(index).configuration or {})
         self._queue.complete()
 
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the module."""
     parser = argparse.ArgumentParser(description="What a search costs.")
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the figures")
     options = parser.parse_args(arguments)

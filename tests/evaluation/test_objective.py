@@ -42,13 +42,13 @@ def scored(trial: ArmFeatures, base: ArmFeatures = BASE, **search: object) -> Tr
 
 
 def contender(trial: str, arm: ArmFeatures, base: ArmFeatures = BASE) -> Contender:
-    return Contender(trial, scored(arm, base), arm)
+    return Contender(trial, (scored(arm, base),), (arm,))
 
 
 def chosen(own: ArmFeatures, *others: ArmFeatures, objective: str = "fid") -> Choice:
     names = [contender(str(number), each) for number, each in enumerate(others, start=1)]
     search = SearchSettings.model_validate({"objective": objective})
-    return choose(contender("0", own), names, EXEMPLARS.held_out, search.objective, EVALUATION)
+    return choose(contender("0", own), names, [EXEMPLARS.held_out], search.objective, EVALUATION)
 
 
 @pytest.mark.parametrize("objective", ["fid", "kid", "relative_mmd"])
@@ -111,7 +111,7 @@ def test_ten_identical_configurations_yield_no_winner() -> None:
         ]
         base = ArmFeatures(BASE.own, ())
         own, *others = [contender(str(n), each, base) for n, each in enumerate(fresh)]
-        winners.append(choose(own, others, EXEMPLARS.held_out, "fid", EVALUATION).trial != "0")
+        winners.append(choose(own, others, [EXEMPLARS.held_out], "fid", EVALUATION).trial != "0")
 
     assert statistics.mean(flattery) > 0.04 * truth
     assert sum(winners) <= 4
@@ -131,3 +131,26 @@ def test_what_the_prompt_had_stays_where_nothing_scores_lower() -> None:
     choice = chosen(arm(16, 3, 0.2), arm(16, 4, 0.9))
 
     assert (choice.trial, choice.difference) == ("0", 0.0)
+
+
+def test_prompts_that_are_searched_as_a_whole_have_one_choice_by_their_mean() -> None:
+    """Trial 1 is best for the first prompt and harms the second; trial 2 helps both."""
+
+    def together(trial: str, first: float, second: float, seed: int) -> Contender:
+        arms = arm(16, seed, first), arm(16, seed + 50, second)
+        return Contender(trial, tuple(map(scored, arms)), arms)
+
+    own = together("0", 1.0, 1.0, seed=3)
+    others = [together("1", 0.1, 2.0, seed=4), together("2", 0.6, 0.6, seed=5)]
+    held_out = [EXEMPLARS.held_out, EXEMPLARS.held_out]
+
+    choice = choose(own, others, held_out, "fid", EVALUATION)
+
+    assert choice.trial == "2"
+    assert choice.difference == pytest.approx(
+        statistics.mean(
+            frechet_distance(after.own, EXEMPLARS.held_out) - frechet_distance(before.own, EXEMPLARS.held_out)
+            for before, after in zip(own.features, others[1].features, strict=True)
+        )
+    )
+    assert "the mean over 2 prompts" in choice.reason

@@ -31,7 +31,7 @@ def everything(source: Proposals, *, best_rate: float = 1e-3) -> list[Configurat
         found.append(configuration)
         rate = configuration["learning_rate"]
         assert isinstance(rate, float)
-        source.tell(index, abs(rate - best_rate) / best_rate)
+        source.tell(index, {"score": abs(rate - best_rate) / best_rate, "diversity": rate})
     return found
 
 
@@ -63,6 +63,17 @@ def test_what_earlier_searches_found_best_comes_second_if_it_lies_in_the_space()
 
     assert found[:2] == [OWN, known[0]]
     assert known[1] not in found
+
+
+def test_several_targets_spread_over_their_compromises() -> None:
+    """Near 1e-3 the score is lowest, at 1e-2 the diversity highest: whoever aims at both tries more between them."""
+    one = everything(proposals(search(sampler="tpe", trials=60), ENTRY))
+    both = everything(proposals(search(sampler="tpe", trials=60, targets=("score", "diversity")), ENTRY))
+
+    def high(found: list[Configuration]) -> int:
+        return sum(float(each["learning_rate"] or 0) > 4e-3 for each in found[30:])
+
+    assert high(both) > high(one) + 5
 
 
 def test_a_grid_holds_every_point_and_the_prompts_own_configuration() -> None:

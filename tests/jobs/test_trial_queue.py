@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from corrector.evaluation.objective import ArmFeatures, TrialScore
@@ -13,35 +14,35 @@ from corrector.prompts.search import Configuration
 from corrector.registry.search_record import RungReport
 from jobs.queue import Progress
 from jobs.trial_queue import DECIDED, TrialQueue
-from jobs.trials import Outcome, PromptPlan
+from jobs.trials import Outcome, PromptPlan, TrialGroup
 
 FEATURES = ArmFeatures(torch.zeros(2, 3), (torch.zeros(1, 3),))
 
 
-def plan(folder: Path) -> PromptPlan:
+def plan(folder: Path, name: str = "person", work_id: str = "0123456789abcdef0123") -> PromptPlan:
     entry = FailingPrompt(
-        name="person",
-        prompt="a person",
+        name=name,
+        prompt=f"a {name}",
         exemplars="exemplars",
         hyperparameters=HyperParameters(rank=4, steps=40, preservation="none"),
     )
     found = rungs(SearchSettings(), EvaluationSettings(), steps=40, num_inference_steps=4)
-    return PromptPlan("0123456789abcdef0123", entry, "key", str(folder), found)
+    return PromptPlan(work_id, entry, "key", str(folder), found)
 
 
 def opened(folder: Path, *configurations: Configuration) -> TrialQueue:
-    queue = TrialQueue({"person": plan(folder)})
+    queue = TrialQueue({"person": TrialGroup("person", (plan(folder),))})
     for index, configuration in enumerate(configurations):
         plan(folder).trial_folder(index).begin(configuration)
         queue.open("person", index, configuration)
     return queue
 
 
-def report(rung: int, steps: int) -> RungReport:
-    score = TrialScore(
-        score=0.5, distance=0.5, fid=1, fid_base=2, kid=1, kid_base=2, damage=0, diversity=1, n=8
+def report(rung: int, steps: int, score: float = 0.5) -> RungReport:
+    scored = TrialScore(
+        score=score, distance=score, fid=1, fid_base=2, kid=1, kid_base=2, damage=0, diversity=1, n=8
     )
-    return RungReport(rung=rung, steps=steps, seconds=1.0, score=score)
+    return RungReport(rung=rung, steps=steps, seconds=1.0, score=scored)
 
 
 def claimed(queue: TrialQueue, lane: str = "lane") -> list[str]:
@@ -63,16 +64,16 @@ def test_a_score_is_seen_once_however_often_it_is_delivered(tmp_path: Path) -> N
     for _ in range(2):
         queue.deliver(name, report(0, 10))
 
-    view = queue.look(name, 0)
+    view = queue.look([name], 0)
 
     assert [metrics["steps"] for metrics in view.metrics] == [10]
     assert not view.ended
-    assert queue.look(name, 1).metrics == ()
+    assert queue.look([name], 1).metrics == ()
 
 
 def test_a_trial_that_is_closed_waits_for_no_lane_and_keeps_its_end(tmp_path: Path) -> None:
     queue = opened(tmp_path, {"rank": 2}, {"rank": 8})
-    queue.close(plan(tmp_path).trial_id(0))
+    queue.close("person", 0)
 
     assert claimed(queue) == [plan(tmp_path).trial_id(1)]
     assert plan(tmp_path).trial_folder(0).outcome == Outcome(state="stopped")
@@ -81,17 +82,17 @@ def test_a_trial_that_is_closed_waits_for_no_lane_and_keeps_its_end(tmp_path: Pa
 def test_a_lane_is_told_which_of_its_trials_to_end(tmp_path: Path) -> None:
     queue = opened(tmp_path, {"rank": 2}, {"rank": 8})
     names = claimed(queue)
-    queue.close(names[1])
+    queue.close("person", 1)
 
     assert queue.closed(names) == [names[1]]
     queue.report("lane", [Progress(names[1], "stopped")])
-    assert queue.look(names[1], 0).ended
+    assert queue.look([names[1]], 0).ended
 
 
 def test_a_closed_trial_whose_lane_dies_does_not_begin_again(tmp_path: Path) -> None:
     queue = opened(tmp_path, {"rank": 2}, {"rank": 8})
     names = claimed(queue)
-    queue.close(names[0])
+    queue.close("person", 0)
     queue.restart("lane", "killed")
 
     assert claimed(queue, "another") == [names[1]]
@@ -106,7 +107,7 @@ def test_a_search_that_goes_on_repeats_scores_and_trains_nothing_that_ended(tmp_
     failed.end(Outcome(state="failed", detail="the loss became nan"))
 
     queue = opened(tmp_path, {"rank": 1}, {"rank": 2}, {"rank": 3}, {"rank": 4})
-    views = [queue.look(plan(tmp_path).trial_id(index), 0) for index in range(4)]
+    views = [queue.look([plan(tmp_path).trial_id(index)], 0) for index in range(4)]
 
     assert [len(view.metrics) for view in views] == [3, 1, 0, 2]
     assert [view.ended for view in views] == [True, True, True, False]
@@ -121,8 +122,8 @@ def test_when_the_job_stops_every_trial_ends_for_tune_and_none_for_good(tmp_path
     (name,) = claimed(queue)
     queue.stop()
 
-    assert queue.look(name, 0).ended
-    queue.close(name)
+    assert queue.look([name], 0).ended
+    queue.close("person", 0)
     assert plan(tmp_path).trial_folder(0).outcome is None
 
 
@@ -137,7 +138,7 @@ def test_confirmation_is_one_more_score_of_a_finished_trial(tmp_path: Path) -> N
 
     assert claimed(queue) == [name]
     queue.deliver(name, report(3, 40))
-    assert len(queue.look(name, 0).metrics) == 4
+    assert len(queue.look([name], 0).metrics) == 4
 
 
 def test_a_journal_gives_back_the_features_that_it_was_given(tmp_path: Path) -> None:
@@ -146,3 +147,32 @@ def test_a_journal_gives_back_the_features_that_it_was_given(tmp_path: Path) -> 
 
     assert torch.equal(folder.features.own, FEATURES.own)
     assert len(folder.features.guards) == 1
+
+
+def test_a_trial_of_a_group_has_the_mean_score_of_its_prompts_and_ends_with_all_of_them(
+    tmp_path: Path,
+) -> None:
+    plans = (
+        plan(tmp_path / "cat", "cat", "cat-0123456789abcdef"),
+        plan(tmp_path / "dog", "dog", "dog-0123456789abcdef"),
+    )
+    group = TrialGroup("batch", plans)
+    queue = TrialQueue({"batch": group})
+    group.begin(0, {"rank": 2})
+    names = queue.open("batch", 0, {"rank": 2})
+    assert claimed(queue) == list(names)
+
+    queue.deliver(names[0], report(0, 10, 0.4))
+    assert queue.look(names, 0).metrics == ()
+    queue.deliver(names[1], report(0, 10, 0.8))
+    (metrics,) = queue.look(names, 0).metrics
+    assert metrics["score"] == pytest.approx(0.6)
+    assert (metrics["steps"], metrics["seconds"]) == (10, 2.0)
+
+    queue.report("lane", [Progress(names[0], "sampled")])
+    assert not queue.look(names, 1).ended
+    queue.close("batch", 0)
+    assert queue.closed(names) == [names[1]]
+    queue.report("lane", [Progress(names[1], "failed", detail="the loss became nan")])
+    assert queue.look(names, 1).ended
+    assert queue.look(names, 1).failure == "the loss became nan"

@@ -103,6 +103,11 @@ def test_a_small_space_is_drawn_whole_and_no_further() -> None:
         ),
         ("  max_steps: 499", 3, "search.max_steps", "less than the 500 of one trial"),
         ("  first_images: 33", 3, "search.first_images", "more than a whole evaluation"),
+        ("  targets: [score, damage]", 3, "search.targets", "set sampler: tpe"),
+        ("  targets: []", 3, "search.targets", "nothing to aim at"),
+        ("  targets: score", 3, "search.targets", 'each one of "score", "distance"'),
+        ("  targets: [fid]", 3, "search.targets[0]", 'one of "score", "distance"'),
+        ("  scope: batch\n  objective: kid", 3, "search.scope", "as a whole by fid"),
         ("  extractor: inception", 3, "search.extractor", '"efficientnet_lite0", "opennsfw"'),
         ("  trial: 3", 3, "search.trial", 'did you mean "trials"?'),
     ],
@@ -130,3 +135,17 @@ def test_a_warm_up_longer_than_the_shortest_training_is_a_contradiction(
 
     assert (error.line, error.field) == (4, "search.space.steps")
     assert "leaves nothing of 50 steps" in error.message
+
+
+def test_a_batch_that_is_searched_as_a_whole_begins_with_one_configuration(
+    folder: Path, settings: Settings
+) -> None:
+    text = (
+        search("  scope: batch\n  space:\n    rank: [2, 4]")
+        + ENTRY.replace("person", "robot")
+        + "    rank: 8\n"
+    )
+    error = only(mistakes(folder, "batch.yaml", text, settings))
+
+    assert (error.line, error.field) == (3, "search.scope")
+    assert "needs one rank to begin with" in error.message
