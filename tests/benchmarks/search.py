@@ -1,6 +1,6 @@
 """What a search costs: trials in packs with early stopping, in packs without, and as Tune runs them by itself.
 
-    python -m tests.benchmarks.search [--trials 24] [--steps 80] [--arms packed-asha packed alone] [--out FILE.json]
+    python -m tests.benchmarks.search [--trials 24] [--steps 100] [--arms packed-asha packed alone] [--out FILE.json]
 
 All arms try the same configurations of the first prompt of the example search, on the embedded base and a Ray of this process.
 ``packed-asha`` is what ``jobs.search`` does; ``packed`` trains every trial to its end in the same lanes; ``alone`` gives each
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the module."""
     parser = argparse.ArgumentParser(description="What a search costs.")
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file for the figures")
     options = parser.parse_args(arguments)
