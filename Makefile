@@ -27,11 +27,10 @@ up: $(READY)  ## start object store, MLflow and Ray on this machine; what was in
 down: $(READY)  ## stop them; data stays in .servers/
 	@$(PYTHON) -m cluster.services down
 
-# Two processes: one for the tests that start clusters and servers, one for all others (tests/conftest.py). One thread in
-# each of their processes: they share the cores, and results do not depend on how many there are.
+# One thread a process: the tests' processes share the cores, and results do not depend on how many there are.
 test: export OMP_NUM_THREADS ?= 1
 test: lint type  ## lint, types, import contract and all tests (or PYTEST=tests/adapters)
-	@$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup $(PYTEST)
+	@$(PYTHON) -m pytest $(PYTEST)
 
 lint: $(READY)  ## ruff and the import contract
 	@$(VENV)/bin/ruff check

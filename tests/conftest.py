@@ -11,22 +11,12 @@ from tests.object_store import object_store, s3
 
 __all__ = ["mlflow_server", "object_store", "s3"]
 
-WHOLE_MACHINE = ("cluster", "jobs", "registry", "serving/endpoint", "walkthrough")
-"""Packages whose tests start servers and whole clusters, or count what a machine does."""
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--reference PATH``: a checkout of diffusers, whose own training script the parity tests run."""
     parser.addoption("--reference", type=Path, help="checkout of huggingface/diffusers to compare with")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the tests: those of whole machines go to one, one by one, all others file by file."""
-    for item in items:
-        file = item.path.relative_to(config.rootpath / "tests").as_posix()
-        group = "machine" if file.startswith(tuple(f"{each}/" for each in WHOLE_MACHINE)) else file
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from corrector.adapters import AdapterBank
 from corrector.dreambooth import Engine
 from tests.benchmarks import all as every
-from tests.benchmarks import end_to_end, lanes, memory, profiling, sampling, serving, training
+from tests.benchmarks import end_to_end, memory, profiling, sampling, serving, training
 from tests.benchmarks.subject import Subject, twin
 from tests.benchmarks.timing import Timing, interleaved
 from tests.benchmarks.training import Setting
@@ -199,15 +199,6 @@ def test_the_script_is_timed_beside(run: Run, reference_checkout: Path) -> None:
         *reference,
     )
     assert row["reference_measured_steps"] == 6 and row["packed_over_reference"] > 0
-
-
-def test_lanes_are_timed_at_once(tmp_path: Path) -> None:
-    out = tmp_path / "lanes.json"
-    lanes.main(["--slots", "2", "--seconds", "1", "--rounds", "1", "--out", str(out)])
-
-    results = json.loads(out.read_text())["results"]
-    assert {(row["busy"]) for row in results} == {False, True}
-    assert all(row["images_per_second"] > 0 for row in results)
 
 
 def test_all_goes_on_after_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
 def test_a_batch_that_is_searched_as_a_whole_ends_with_one_configuration(
     cluster: None, tmp_path: Path, small_sd3: Path
 ) -> None:
-    path = write_search(tmp_path, small_sd3, names=("person", "dog"), scope="batch", trials=3)
+    path = write_search(tmp_path, small_sd3, names=("person", "dog"), scope="batch", trials=2)
     _, result, _ = search(path, tmp_path / "runs")
 
     person, dog = result.prompts
