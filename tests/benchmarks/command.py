@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -137,15 +137,33 @@ class Report:
     def _write(self) -> None:
         if self._out is None:
             return
-        content = {
-            "benchmark": self._benchmark,
-            "machine": self._machine,
-            "arguments": self._arguments,
-            "limits": asdict(self.limits),
-            "results": self.rows,
-        }
-        self._out.parent.mkdir(parents=True, exist_ok=True)
-        self._out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_results(
+            self._out,
+            {
+                "benchmark": self._benchmark,
+                "machine": self._machine,
+                "arguments": self._arguments,
+                "limits": asdict(self.limits),
+                "results": self.rows,
+            },
+        )
+
+
+def cpu_results(benchmark: str, options: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """Writes the rows of a command that knows CPUs alone to its ``--out``, if it has one."""
+    if options.out is None:
+        return
+    arguments = {key: value for key, value in vars(options).items() if key != "out"}
+    machine = describe(torch.device("cpu"))
+    write_results(
+        options.out, {"benchmark": benchmark, "machine": machine, "arguments": arguments, "results": rows}
+    )
+
+
+def write_results(out: Path, content: Mapping[str, Any]) -> None:
+    """Writes a command's JSON file."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _cell(value: Any) -> str:

@@ -8,7 +8,6 @@ node's Ray, the driver and dozens of trials do. Rounds alternate between the set
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import subprocess
@@ -28,7 +27,6 @@ from rich.table import Table
 from corrector.dreambooth import Engine
 from jobs.preparation import bound_threads
 from tests.benchmarks import command, training
-from tests.benchmarks.machine import describe
 from tests.benchmarks.subject import Subject
 
 WAKERS = 15
@@ -127,15 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = "busy" if row["busy"] else "idle"
         table.add_row(str(row["lanes"]), str(row["threads"]), name, f"{row['images_per_second']:.1f}")
     Console().print(table)
-    if options.out is not None:
-        content = {
-            "benchmark": "lanes",
-            "machine": describe(torch.device("cpu")),
-            "arguments": {key: value for key, value in vars(options).items() if key != "out"},
-            "results": rows,
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    command.cpu_results("lanes", options, rows)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from corrector.registry.references import CHAMPION, Reference
 from corrector.registry.review import promote
 from corrector.registry.store import open_store
 from corrector.registry.verify import WORKERS, verify
+from tests.benchmarks import command
 from tests.benchmarks.machine import describe
 from tests.registry.records import write_record
 
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             },
             "results": figures,
         }
-        options.out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        command.write_results(options.out, content)
     return 0 if figures["lost, doubled or damaged"] == 0 else 1
 
 

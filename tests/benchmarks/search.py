@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray import tune
 from rich.console import Console
 
@@ -39,7 +38,7 @@ from jobs.search_plan import plan_search
 from jobs.trial_lane import TrialLane, TrialLaneSettings
 from jobs.trial_queue import TrialQueue
 from jobs.trials import PromptPlan, TrialGroup
-from tests.benchmarks.machine import describe
+from tests.benchmarks import command
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "jobs" / "examples" / "search.yaml"
 ARMS = ("packed-asha", "packed", "alone")
@@ -187,15 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append({"arm": arm, "trials": options.trials} | found)
             console.print(rows[-1])
     ray.shutdown()
-    if options.out is not None:
-        content = {
-            "benchmark": "search",
-            "machine": describe(torch.device("cpu")),
-            "arguments": {key: value for key, value in vars(options).items() if key != "out"},
-            "results": rows,
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    command.cpu_results("search", options, rows)
 
 
 if __name__ == "__main__":
