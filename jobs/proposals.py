@@ -123,7 +123,11 @@ def proposals(
         first = [own, *(each for each in known_good if contains(space, each) and each != own)][:count]
     if search.sampler == "tpe":
         return Parzen(space, first, count, search.seed, search.targets)
-    drawn = grid(space) if search.sampler == "grid" else draw(space, count, search.seed)
+    drawn = (
+        grid(space)
+        if search.sampler == "grid"
+        else draw(space, count, search.seed, evenly=search.sampler == "sobol")
+    )
     further = [each for each in drawn if each not in first]
     # A grid that just fits has no room for the prompt's own configuration: that one is extra.
     return Planned([*first, *further][: count + 1 if search.sampler == "grid" else count])

@@ -18,7 +18,7 @@ from corrector.evaluation.rungs import confirmation
 from corrector.prompts.search import Configuration
 from corrector.registry import RegistryError
 from corrector.registry.search_record import PromptSearchResult, SearchResult
-from corrector.registry.searches import known_good, log_search
+from corrector.registry.searches import known_good
 from corrector.report import write_search_report
 from corrector.settings import Settings
 from jobs.batch import BatchWork, check_batch
@@ -33,6 +33,7 @@ from jobs.search_choice import choose_trial, finalists
 from jobs.search_plan import PromptSearchPlan, grouped, plan_search
 from jobs.search_progress import SearchLog, describe, print_choices
 from jobs.search_result import REPORT_FILE, RESULT_FILE, read_prompt, write_best_batch
+from jobs.search_tracking import SearchTracking
 from jobs.stopping import StopRequest
 from jobs.trainer import start_queue
 from jobs.trial_desk import TrialDesk
@@ -73,16 +74,18 @@ class SearchJob:
         self._searches: list[PromptSearchPlan] = []
         self._groups: dict[str, list[PromptSearchPlan]] = {}
         self._choices: dict[str, Choice] = {}
+        self._tracking = SearchTracking(self._result, tracking_uri=tracking_uri, root=work.run.registry)
 
     def run(self) -> int:
         """Search, confirm, and correct the batch with what was found best; returns the exit status."""
         result, lost = self.search()
         if self._stop.asked:
+            self._tracking.join()
             return 130
         if lost is not None:
             self._console.print(lost, style="red", markup=False, highlight=False)
             return 1
-        self._log(result)
+        self._tracking.finish(result)
         own = {each.plan.entry.name: each.plan.entry.hyperparameters for each in self._searches}
         write_search_report(result, own, self._work.run.path / REPORT_FILE)
         print_choices(result, self._console)
@@ -99,7 +102,9 @@ class SearchJob:
         encode_on_cluster(self._work, items, plan)
         with self._stop.listening("submit it again with --resume to go on"):
             lost = self._search(plan)
-        return self._write_result(), lost
+        result = self._result()
+        write_json(self._work.run.path / RESULT_FILE, result.model_dump(mode="json"))
+        return result, lost
 
     def _plan_lanes(self) -> LanePlan:
         """Lanes for as many of the longest trials as there are."""
@@ -180,6 +185,7 @@ class SearchJob:
         while tuning.is_alive():
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             log.update(snapshot)
+            self._tracking.update()
             lost = lost or fleet.tend(sum(each.state not in SETTLED for each in snapshot))
             if self._stop.asked or lost is not None:
                 proposed.halted = True
@@ -218,9 +224,10 @@ class SearchJob:
         """What is known of one prompt so far."""
         return read_prompt(each.plan, self._choices.get(each.plan.entry.name))
 
-    def _write_result(self) -> SearchResult:
+    def _result(self) -> SearchResult:
+        """What is known of the search so far."""
         work = self._work
-        result = SearchResult(
+        return SearchResult(
             run=work.run.run,
             batch=str(work.batch.path),
             base=work.spec.name,
@@ -230,15 +237,6 @@ class SearchJob:
             seconds=round(time.monotonic() - self._started, 1),
             prompts=tuple(self._read(each) for each in self._searches),
         )
-        write_json(work.run.path / RESULT_FILE, result.model_dump(mode="json"))
-        return result
-
-    def _log(self, result: SearchResult) -> None:
-        """Let MLflow know; a search whose registry is down is none the worse."""
-        try:
-            log_search(result, tracking_uri=self._tracking_uri, root=self._work.run.registry)
-        except RegistryError as error:
-            logger.warning("the search is not in MLflow: %s", error)
 
     def _correct_best(self) -> int:
         """Hand the chosen trials' fine-tunes to the ordinary job, which samples, judges and registers them."""

@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,16 +131,9 @@ class LaneRun:
             resources_per_worker={"CPU": resources.cpus}
             | ({"GPU": resources.gpus} if resources.gpus else {}),
         )
-        config = {
-            "name": name,
-            "queue": queue,
-            "spec": spec,
-            "settings": settings,
-            "threads": resources.threads,
-        }
-        self._trainer = TorchTrainer(
-            train_lane, train_loop_config=config, scaling_config=scaling, run_config=run_config
-        )
+        # Not Ray's `train_loop_config`: its controller reads that, too, and would have to import all that a lane does.
+        train = partial(train_lane, name, queue, spec, settings, resources.threads)
+        self._trainer = TorchTrainer(train, scaling_config=scaling, run_config=run_config)
         self._thread = threading.Thread(target=self._fit, name=name, daemon=True)
         self._thread.start()
 
@@ -160,18 +154,17 @@ class LaneRun:
             logger.error("lane %s ended: %s", self.name, self.error)
 
 
-def train_lane(config: dict[str, Any]) -> None:
+def train_lane(name: str, queue: Any, spec: BaseSpec, settings: LaneSettings, threads: int) -> None:
     """What the Ray Train worker runs."""
-    bound_threads(config["threads"])
+    bound_threads(threads)
     crew = crew_of_this_process()
-    settings: LaneSettings = config["settings"]
     client_class = TrialQueueClient if isinstance(settings, TrialLaneSettings) else QueueClient
-    client = client_class(config["queue"], config["name"])
+    client = client_class(queue, name)
     if crew.rank == 0:
         client.restart("its process ended")
     if settings.device == "cuda":
         settings = replace(settings, device=str(ray.train.torch.get_device()))
     if isinstance(settings, TrialLaneSettings) and isinstance(client, TrialQueueClient):
-        TrialLane(config["spec"], client, settings).run()
+        TrialLane(spec, client, settings).run()
     else:
-        Lane(config["spec"], client, settings, crew).run()
+        Lane(spec, client, settings, crew).run()

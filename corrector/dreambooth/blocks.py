@@ -1,12 +1,16 @@
 """How a transformer's blocks run: recomputed in the backward, and compiled."""
 
+from __future__ import annotations
+
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import SD3Transformer2DModel
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 _GRAPHS = 64
 """Most graphs of all blocks together. There are at most four kinds of block (the first, whose inputs need no gradient; with

@@ -1,11 +1,12 @@
 """Engine: many DreamBooth-LoRA fine-tunes advance together on one frozen transformer."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
 from corrector.adapters import SD3_TARGETS, Adapter, AdapterBank
@@ -19,6 +20,9 @@ from corrector.dreambooth.run import Run, saved_task
 from corrector.dreambooth.schedule import learning_rate
 from corrector.dreambooth.workers import Workers
 from corrector.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 
 class Engine:

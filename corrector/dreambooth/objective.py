@@ -6,13 +6,17 @@ The mathematics is that of diffusers' ``examples/dreambooth/train_dreambooth_lor
 weight. Everything is float32.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
 TimestepDensity = Literal["logit_normal", "mode", "cosmap", "uniform", "sigma_sqrt"]
 
@@ -25,9 +29,9 @@ class NoiseTable:
     timesteps: Tensor
 
     @staticmethod
-    def of(scheduler: FlowMatchEulerDiscreteScheduler) -> "NoiseTable":
+    def of(scheduler: FlowMatchEulerDiscreteScheduler) -> NoiseTable:
         """Read from the scheduler's configuration, so one that is sampling at the same time changes nothing."""
-        fresh = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
+        fresh = type(scheduler).from_config(scheduler.config)
         return NoiseTable(fresh.sigmas.float().cpu(), fresh.timesteps.float().cpu())
 
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:

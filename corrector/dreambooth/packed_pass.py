@@ -1,17 +1,22 @@
 """One forward and backward for the rows of many fine-tunes."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
 from corrector.adapters import AdapterBank
 from corrector.base import TextEmbeddings
 from corrector.dreambooth.draws import Rows
 from corrector.dreambooth.objective import row_losses
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Part:
         # Forward and backward of a frozen base are two forwards' arithmetic.
         return [2 * tokens] * (len(self.rows) - guarded) + [3 * tokens] * guarded
 
-    def span(self, start: int, stop: int) -> "Part":
+    def span(self, start: int, stop: int) -> Part:
         """Rows ``[start, stop)`` of these."""
         return replace(self, rows=self.rows.span(start, stop))
 
@@ -90,7 +95,7 @@ class _Batch:
     texts: TextEmbeddings
 
     @staticmethod
-    def of(parts: Sequence[Part]) -> "_Batch":
+    def of(parts: Sequence[Part]) -> _Batch:
         device, dtype = parts[0].texts.prompt.device, parts[0].texts.prompt.dtype
         guarded = [
             torch.arange(len(part.rows)) >= (part.rows.exemplars if part.rows.guarded else len(part.rows))

@@ -17,7 +17,8 @@ from corrector.errors import UserError
 from corrector.evaluation.efficientnet import FEATURES, SIDE, load_efficientnet_lite0
 from corrector.evaluation.images import resized
 
-_BATCH = 8
+_BATCH = 2
+"""Images that go through a network together: what lies between two layers of more does not fit into a core's cache."""
 
 
 class FeatureExtractor(Protocol):

@@ -67,10 +67,10 @@ class SearchSettings(BaseModel):
         "trains all prompts with one configuration and its score is their mean.",
     )
     trials: int = Field(default=8, ge=1, le=10_000, description="Configurations tried for each prompt.")
-    sampler: Literal["random", "grid", "tpe"] = Field(
-        default="random",
-        description="Where configurations come from: drawn at random, every one of the space, or proposed by Optuna's "
-        "tree-structured Parzen estimator from those that were scored.",
+    sampler: Literal["sobol", "random", "grid", "tpe"] = Field(
+        default="sobol",
+        description="Where configurations come from: drawn evenly over every dimension, drawn at random, every one of the "
+        "space, or proposed by Optuna's tree-structured Parzen estimator from those that were scored.",
     )
     targets: tuple[Target, ...] = Field(
         default=("score",),

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -86,14 +86,21 @@ def grid(space: Mapping[str, Dimension]) -> list[Configuration]:
     return [dict(zip(space, point, strict=True)) for point in product(*values)]
 
 
-def draw(space: Mapping[str, Dimension], count: int, seed: int) -> list[Configuration]:
-    """At most `count` different configurations at random, fewer where the space holds no more."""
-    generator = random.Random(seed)
+def draw(
+    space: Mapping[str, Dimension], count: int, seed: int, *, evenly: bool = False
+) -> list[Configuration]:
+    """At most `count` different configurations at random, fewer where the space holds no more.
+
+    Args:
+        evenly: Spread over every dimension as a Sobol sequence is. The first of more are the same either way.
+    """
+    points = (_sobol if evenly else _uniform)(len(space), count * _DRAWS_PER_CONFIGURATION, seed)
     found: list[Configuration] = []
-    for _ in range(count * _DRAWS_PER_CONFIGURATION):
+    for point in points:
         if len(found) == count:
             break
-        configuration = {key: _value(key, each, generator.random()) for key, each in space.items()}
+        pairs = zip(space.items(), point, strict=True)
+        configuration = {key: _value(key, each, share) for (key, each), share in pairs}
         if configuration not in found:
             found.append(configuration)
     return found
@@ -108,6 +115,20 @@ def configured(entry: FailingPrompt, configuration: Mapping[str, Value]) -> Fail
     """`entry` with the configuration's hyper-parameters, which were checked when the space was read, in place of its own."""
     trained = entry.hyperparameters.model_copy(update=dict(configuration))
     return entry.model_copy(update={"hyperparameters": trained})
+
+
+def _uniform(dimensions: int, count: int, seed: int) -> Iterator[Sequence[float]]:
+    generator = random.Random(seed)
+    for _ in range(count):
+        yield [generator.random() for _ in range(dimensions)]
+
+
+def _sobol(dimensions: int, count: int, seed: int) -> Iterator[Sequence[float]]:
+    """A Sobol sequence scrambled after Owen 1998 (Scrambling Sobol' and Niederreiter-Xing Points, Journal of Complexity)."""
+    from scipy.stats import qmc  # takes a second, which whoever draws nothing need not wait
+
+    points = qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2(math.ceil(math.log2(count)))
+    yield from points[:count].tolist()
 
 
 def _value(key: str, dimension: Dimension, share: float) -> Value:

@@ -180,9 +180,9 @@ def _entry_conflicts(search: SearchSettings, entry: FailingPrompt) -> Iterator[t
     settings, total = entry.hyperparameters, size(space)
     if search.sampler == "grid" and total is None:
         ranges = [key for key, each in space.items() if isinstance(each, Range)]
-        yield f"search.space.{ranges[0]}", "a range has no end: a grid needs lists; or set sampler: random"
+        yield f"search.space.{ranges[0]}", "a range has no end: a grid needs lists; or set sampler: sobol"
     elif search.sampler == "grid" and total is not None and total > search.trials:
-        yield "search.trials", f"the grid has {total} configurations; raise trials, or set sampler: random"
+        yield "search.trials", f"the grid has {total} configurations; raise trials, or set sampler: sobol"
     most = round(highest(space, "steps", settings.steps))
     if search.max_steps is not None and search.max_steps < most:
         yield (

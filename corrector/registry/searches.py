@@ -31,11 +31,12 @@ _MOST = 1000
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
-def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path) -> None:
-    """Log every prompt of a search that has come to its end; trials that have not are left out.
+def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path, ended: bool = True) -> None:
+    """Log every prompt of a search; trials that have not come to their end are left out.
 
     Args:
         tracking_uri: Of an MLflow server; None for the local form under `root`.
+        ended: Whether the search is through; until then the runs of its prompts stay open.
 
     Raises:
         RegistryError: MLflow failed.
@@ -45,13 +46,17 @@ def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path) ->
         for prompt in result.prompts:
             parent = _parent(store, experiment, result, prompt)
             known = {
-                run.data.tags.get(_TRIAL)
+                run.data.tags.get(_TRIAL): run
                 for run in _runs(store, experiment, f"tags.`{_PARENT}` = '{parent}'")
             }
             for trial in prompt.trials:
-                if trial.state in _STATUS and str(trial.index) not in known:
+                run = known.get(str(trial.index))
+                if run is not None:
+                    _log_confirmation(store, run, trial)
+                elif trial.state in _STATUS:
                     _log_trial(store, experiment, parent, result, prompt, trial)
-            _conclude(store, parent, prompt)
+            if ended:
+                _conclude(store, parent, prompt)
 
 
 def known_good(
@@ -142,16 +147,34 @@ def _log_trial(
     store.client.set_terminated(run.info.run_id, status=_STATUS[trial.state])
 
 
+def _log_confirmation(store: Store, run: Run, trial: TrialResult) -> None:
+    """Add a trial's score on fresh seeds to its run, which was logged before there was one."""
+    metrics = [each for each in _confirmation(trial) if each.key not in run.data.metrics]
+    if metrics:
+        store.client.log_batch(run.info.run_id, metrics=metrics)
+
+
 def _metrics(trial: TrialResult) -> Iterator[Metric]:
     from mlflow.entities import Metric
 
-    at = round(1000 * datetime.now(UTC).timestamp())
+    at = _now()
     for report in trial.reports:
         for name, value in report.metrics.items():
             yield Metric(name, float(value), at, report.steps)
+    yield from _confirmation(trial)
+
+
+def _confirmation(trial: TrialResult) -> Iterator[Metric]:
+    from mlflow.entities import Metric
+
     if trial.confirmed is not None:
         for name, value in trial.confirmed.model_dump().items():
-            yield Metric(f"confirmed_{name}", float(value), at, trial.reports[-1].steps)
+            yield Metric(f"confirmed_{name}", float(value), _now(), trial.reports[-1].steps)
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return round(1000 * datetime.now(UTC).timestamp())
 
 
 def _conclude(store: Store, parent: str, prompt: PromptSearchResult) -> None:

@@ -1,15 +1,20 @@
 """Draw a list of rows, a bounded number of them at a time."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
 from corrector.adapters import AdapterBank
 from corrector.base import TextEmbeddings, decode_latents
 from corrector.sampling.sampler import Sampler, SampleRow
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 
 def sample_latents(

@@ -1,19 +1,23 @@
 """Sampler: one denoising batch that rows enter and leave at any step."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
 from corrector.adapters import AdapterBank, upload
 from corrector.base import TextEmbeddings
 from corrector.errors import UserError
 from corrector.sampling.schedule import FlowSchedule, flow_schedule
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Sampler:
         layout.taken += 1
         return self._release() if layout.taken == len(layout.deltas) else {}
 
-    def _velocity(self, layout: "_Layout") -> Tensor:
+    def _velocity(self, layout: _Layout) -> Tensor:
         """The guided prediction ``[b, C, h, w]`` float32 of the rows under way."""
         rows: AbstractContextManager[None] = nullcontext()
         if self._bank is not None:
@@ -160,7 +164,7 @@ class Sampler:
         unconditional = predicted[layout.unconditional]
         return unconditional + layout.guidance * (conditional - unconditional)
 
-    def _arrange(self) -> "_Layout":
+    def _arrange(self) -> _Layout:
         """Sorts the rows under way by slot, and lays out all forwards until the first of them is done."""
         order = sorted(range(len(self._active)), key=lambda place: self._active[place].row.slot)
         self._active = [self._active[place] for place in order]

@@ -1,12 +1,17 @@
 """The times at which a sample is denoised, as ``FlowMatchEulerDiscreteScheduler`` sets them."""
 
+from __future__ import annotations
+
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from corrector.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
 
 @dataclass(frozen=True)

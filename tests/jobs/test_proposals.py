@@ -35,7 +35,7 @@ def everything(source: Proposals, *, best_rate: float = 1e-3) -> list[Configurat
     return found
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["sobol", "random", "tpe"])
 def test_the_prompts_own_configuration_comes_first_and_trials_are_as_many_as_asked(sampler: str) -> None:
     found = everything(proposals(search(sampler=sampler), ENTRY))
 
@@ -44,7 +44,7 @@ def test_the_prompts_own_configuration_comes_first_and_trials_are_as_many_as_ask
     assert found == everything(proposals(search(sampler=sampler), ENTRY))
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["sobol", "random", "tpe"])
 def test_what_a_journal_holds_is_proposed_again_before_anything_new(sampler: str) -> None:
     before = everything(proposals(search(sampler=sampler, trials=4), ENTRY))
     after = everything(proposals(search(sampler=sampler), ENTRY, recorded=before))

@@ -1,11 +1,12 @@
 """The search section of a batch file: its default space, its configurations, and its mistakes with their lines."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from corrector.prompts import FailingPrompt, HyperParameters, SearchSettings, load_batch
-from corrector.prompts.search import SEARCHED, Choices, Range
+from corrector.prompts.search import SEARCHED, Choices, Dimension, Range
 from corrector.prompts.search_space import configured, contains, default_dimension, dimensions, draw, grid
 from corrector.settings import Settings
 from tests.prompts.batch_files import ENTRY, mistakes, only, write
@@ -63,21 +64,39 @@ def test_the_space_is_read_in_all_its_forms(folder: Path, settings: Settings) ->
     }
 
 
-def test_drawn_configurations_differ_lie_inside_and_are_the_same_for_the_same_seed() -> None:
+@pytest.mark.parametrize("evenly", [False, True])
+def test_drawn_configurations_differ_lie_inside_and_are_the_same_for_the_same_seed(evenly: bool) -> None:
     space = dimensions(SearchSettings().space, entry())
-    found = draw(space, 30, seed=3)
+    found = draw(space, 30, seed=3, evenly=evenly)
 
     assert len(found) == 30
     assert all(contains(space, each) for each in found)
     assert all(each not in found[:index] for index, each in enumerate(found))
-    assert draw(space, 30, seed=3) == found
-    assert draw(space, 30, seed=4) != found
+    assert draw(space, 30, seed=3, evenly=evenly) == found
+    assert draw(space, 12, seed=3, evenly=evenly) == found[:12]
+    assert draw(space, 30, seed=4, evenly=evenly) != found
 
 
-def test_a_small_space_is_drawn_whole_and_no_further() -> None:
+@pytest.mark.parametrize("evenly", [False, True])
+def test_a_small_space_is_drawn_whole_and_no_further(evenly: bool) -> None:
     space = {"rank": Choices(values=(2, 4)), "steps": Choices(values=(10, 20))}
 
-    assert sorted(draw(space, 99, seed=0), key=str) == sorted(grid(space), key=str)
+    assert sorted(draw(space, 99, seed=0, evenly=evenly), key=str) == sorted(grid(space), key=str)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_drawn_evenly_has_one_value_in_every_part_of_a_range(seed: int) -> None:
+    space: dict[str, Dimension] = {
+        "rank": Choices(values=(2, 4)),
+        "learning_rate": Range(low=1e-4, high=1e-2),
+    }
+    drawn = draw(space, 8, seed, evenly=True)
+
+    shares = sorted(math.log(float(each["learning_rate"] or 0) / 1e-4, 100) for each in drawn)
+    rounding = 1e-3
+    for part, share in enumerate(shares):  # by chance once in 416 times
+        assert part / 8 - rounding <= share <= (part + 1) / 8 + rounding
+    assert [each["rank"] for each in drawn].count(2) == 4
 
 
 @pytest.mark.parametrize(

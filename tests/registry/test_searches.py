@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from corrector.registry.search_record import SearchResult
 from corrector.registry.searches import EXPERIMENT, known_good, log_search
 from corrector.registry.store import local_uri
 from tests.registry.search_results import BASE_REVISION, search_result, trial
@@ -59,6 +61,36 @@ def test_a_search_that_is_logged_again_adds_only_what_is_new(root: Path) -> None
     log_search(result.model_copy(update={"prompts": (longer,)}), tracking_uri=None, root=root)
 
     assert len(client.search_runs([experiment.experiment_id], max_results=100)) == before + 1
+
+
+def test_a_search_is_followed_while_it_runs_and_concluded_at_its_end(tmp_path: Path) -> None:
+    def logged(result: SearchResult, *, ended: bool) -> tuple[Run, dict[str, Run]]:
+        log_search(result, tracking_uri=None, root=tmp_path, ended=ended)
+        client = MlflowClient(local_uri(tmp_path))
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        assert experiment is not None
+        runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+        return runs.pop("person"), runs
+
+    whole = search_result()
+    trials = whole.prompts[0].trials
+    running = tuple(
+        each.model_copy(update={"confirmed": None} | ({} if each.index < 3 else {"state": "unfinished"}))
+        for each in trials
+    )
+    update = {"best": None, "reason": "", "difference": None, "interval": None, "trials": running}
+    part = whole.model_copy(update={"prompts": (whole.prompts[0].model_copy(update=update),)})
+
+    parent, children = logged(part, ended=False)
+    assert parent.info.status == "RUNNING"
+    assert sorted(children) == ["person-000", "person-001", "person-002"]
+    assert "confirmed_score" not in children["person-002"].data.metrics
+    assert known_good(BASE_REVISION, but=(), count=3, tracking_uri=None, root=tmp_path) == []
+
+    parent, children = logged(whole, ended=True)
+    assert parent.info.status == "FINISHED"
+    assert sorted(children) == ["person-000", "person-001", "person-002", "person-003"]
+    assert children["person-002"].data.metrics["confirmed_score"] == 0.2
 
 
 def test_what_earlier_searches_on_the_same_base_chose_is_known_best_first(root: Path) -> None:
