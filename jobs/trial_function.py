@@ -16,10 +16,8 @@ POLL_SECONDS = 1.0
 """Between two looks of a trial at its scores. A rung takes longer, and dozens of trials that look often take a lane's time."""
 GROUP, TRIAL = "group", "trial"
 """Keys of a trial's configuration that say which trial of which group it is; all others are hyper-parameters."""
-
-
-class TrialFailedError(RuntimeError):
-    """A trial that diverged, or whose lanes died; Tune keeps it as an error, and the search goes on."""
+FAILURE = "failure"
+"""What a trial that failed reports instead of a score."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,8 @@ class TrialView:
 def run_trial(config: dict[str, Any], queue: Any) -> None:
     """Open the trial in the search's queue, an actor, and report each of its scores until it ends.
 
-    Where Tune stops it, `tune.report` does not return.
+    A trial that diverged, or whose lanes died, ends like any other: one that raised an error would be begun again. Where Tune
+    stops it, `tune.report` does not return.
     """
     varied = {key: value for key, value in config.items() if key not in (GROUP, TRIAL)}
     names = ray.get(queue.open.remote(config[GROUP], config[TRIAL], varied))
@@ -51,7 +50,8 @@ def run_trial(config: dict[str, Any], queue: Any) -> None:
             seen += 1
             tune.report(metrics)
         if view.failure is not None:
-            raise TrialFailedError(view.failure)
+            tune.report({FAILURE: view.failure})
+            return
         if view.ended:
             return
         time.sleep(POLL_SECONDS)

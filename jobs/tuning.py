@@ -16,6 +16,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune import Callback
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -184,8 +185,13 @@ def make_tuner(
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, queue=queue), {"cpu": 0, "memory": TRIAL_BYTES}
     )
-    # Else Tune prints tables of its own even when it is to be silent, and is lost by a trial that ends without a score.
-    os.environ |= {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+    # Else Tune prints tables of its own even when it is to be silent, is lost by a trial that ends without a score, and keeps
+    # three logs of every trial, of which it reads one.
+    os.environ |= {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    }
     halving = search.scheduler != "none" and any(len(group.rungs) > 1 for group in groups.values())
     return tune.Tuner(
         trainable,
@@ -201,7 +207,7 @@ def make_tuner(
         run_config=tune.RunConfig(
             name=name,
             storage_path=str(storage),
-            callbacks=[SlotRelease(queue)],
+            callbacks=[SlotRelease(queue), JsonLoggerCallback()],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),

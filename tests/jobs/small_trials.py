@@ -19,7 +19,7 @@ from corrector.prompts import (
 from corrector.registry.search_record import RungReport
 from jobs.encoding import encode, split
 from jobs.queue import Progress, WorkItem
-from jobs.trial_lane import TrialLane, TrialLaneSettings
+from jobs.trial_lane import TrialLane, TrialLaneSettings, TrialSource
 from jobs.trial_queue import TrialQueue
 from jobs.trials import PromptPlan
 
@@ -77,7 +77,7 @@ class LocalTrials:
         return self._queue.is_complete()
 
 
-def run_lane(folder: Path, spec: BaseSpec, source: LocalTrials, *, slots: int = 3) -> None:
+def run_lane(folder: Path, spec: BaseSpec, source: TrialSource, *, slots: int = 3) -> None:
     """One lane until nothing is left."""
     settings = TrialLaneSettings(
         slots=slots,

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from corrector.prompts import load_batch
 from corrector.registry.search_record import PromptSearchResult, SearchResult
+from corrector.registry.searches import EXPERIMENT, log_search
+from corrector.registry.store import local_uri
 from corrector.settings import Settings
 from jobs.batch import check_batch
 from jobs.plan import LaneWishes
@@ -20,6 +23,7 @@ from jobs.search import main
 from jobs.search_driver import SearchJob
 from jobs.search_plan import check_search_work
 from tests.jobs.test_correct import write_batch
+from tests.registry.search_results import search_result
 
 SPACE = {"rank": [1, 2, 4], "learning_rate": [1e-4, 1e-3, 1e-2]}
 
@@ -92,19 +96,41 @@ def test_more_trials_than_slots_come_to_an_end_and_the_best_is_registered(
 
 
 @pytest.mark.timeout(900)
-def test_a_batch_that_is_searched_as_a_whole_ends_with_one_configuration(
+def test_a_batch_is_searched_as_a_whole_and_begun_with_what_an_earlier_search_chose(
     cluster: None, tmp_path: Path, small_sd3: Path
 ) -> None:
     path = write_search(tmp_path, small_sd3, names=("person", "dog"), scope="batch", trials=2)
-    _, result, _ = search(path, tmp_path / "runs")
+    work = check_batch(path, storage=tmp_path / "runs", run="run")
+    known = {"rank": 4, "learning_rate": 1e-2}
+    earlier = search_result("earlier")
+    (prompt,) = earlier.prompts
+    trials = tuple(
+        trial.model_copy(update={"configuration": known}) if trial.index == prompt.best else trial
+        for trial in prompt.trials
+    )
+    prompt = prompt.model_copy(update={"trials": trials})
+    earlier = earlier.model_copy(update={"base_revision": work.spec.revision, "prompts": (prompt,)})
+    log_search(earlier, tracking_uri=None, root=work.run.registry)
 
+    _, result, printed = search(path, tmp_path / "runs")
+
+    assert "begun with what an earlier search chose: rank 4  learning_rate 0.01" in printed
     person, dog = result.prompts
     assert [trial.configuration for trial in person.trials] == [trial.configuration for trial in dog.trials]
+    assert person.trials[1].configuration == known
     assert [trial.state for trial in person.trials] == [trial.state for trial in dog.trials]
     assert person.trials[0].state == "finished"
     assert person.best is not None
     assert (person.best, person.reason) == (dog.best, dog.reason)
     assert all(prompt.chosen is not None and prompt.chosen.confirmed is not None for prompt in result.prompts)
+
+    client = MlflowClient(local_uri(work.run.registry))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    logged = {run.info.run_name: run.info.status for run in runs}
+    assert {logged[name] for name in ("person", "dog", "person-000", "dog-000")} == {"FINISHED"}
+    assert {logged[name] for name in ("person-001", "dog-001")} <= {"FINISHED", "KILLED"}
 
 
 def test_what_only_base_and_exemplars_can_tell_is_told_before_anything_starts(

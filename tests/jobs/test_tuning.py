@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+import ray
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from corrector.base import resolve_base
 from corrector.evaluation.rungs import rungs
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
-from jobs.proposals import Planned
-from jobs.trial_function import GROUP, TRIAL
+from jobs.proposals import Figures, Planned
+from jobs.trainer import TrialQueueClient, start_queue
+from jobs.trial_desk import TrialDesk
+from jobs.trial_function import FAILURE, GROUP, TRIAL
 from jobs.trial_queue import DECIDED
 from jobs.trials import PromptPlan, TrialGroup
-from jobs.tuning import GroupHalving, GroupSearch, brackets
+from jobs.tuning import GroupHalving, GroupSearch, brackets, make_tuner
+from tests.jobs import small_trials
 
 SEARCH = SearchSettings(rungs=3, reduction_factor=2)
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
@@ -130,3 +136,49 @@ def test_brackets_get_the_shares_of_the_paper() -> None:
     # Li et al. 2018, table 1, R = 81: 81, 34, 15, 8 and 5 trials.
     assert [order.count(bracket) for bracket in range(5)] == [81, 34, 15, 8, 5]
     assert set(order[:30]) == set(range(5))
+
+
+@pytest.mark.timeout(300)
+def test_a_trial_that_diverges_ends_once_and_the_others_go_on(
+    cluster: None, tmp_path: Path, small_sd3: Path
+) -> None:
+    class Told(Planned):
+        def __init__(self) -> None:
+            super().__init__([{"rank": 2}, {"learning_rate": 1e38, "steps": 50}])
+            self.told: dict[int, Figures | None] = {}
+
+        def tell(self, index: int, figures: Figures | None) -> None:
+            assert index not in self.told
+            self.told[index] = figures
+
+    spec, source = resolve_base(str(small_sd3)), Told()
+    person = {"person": TrialGroup("person", (small_trials.plan(tmp_path, spec),))}
+    queue = start_queue(TrialDesk, person)
+    tuner = make_tuner(
+        queue,
+        person,
+        GroupSearch({"person": source}, person),
+        small_trials.SEARCH,
+        trials=2,
+        concurrent=2,
+        storage=tmp_path / "tune",
+        name="search",
+    )
+
+    def train() -> None:
+        small_trials.run_lane(tmp_path, spec, TrialQueueClient(queue, "lane"))
+
+    lane = Thread(target=train, daemon=True)
+    lane.start()
+    results = tuner.fit()
+    ray.get(queue.complete.remote())
+    lane.join(30)
+
+    assert not lane.is_alive()
+    assert results.num_errors == 0
+    good, bad = (results[index].metrics or {} for index in range(2))
+    assert (good["steps"], good["training_iteration"]) == (8, 2)
+    assert "lower the learning rate" in bad[FAILURE]
+    assert bad["training_iteration"] == 1
+    assert source.told[0] is not None
+    assert source.told[1] is None
