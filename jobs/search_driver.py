@@ -39,12 +39,14 @@ from jobs.trainer import start_queue
 from jobs.trial_desk import TrialDesk
 from jobs.trial_lane import TrialLaneSettings
 from jobs.trials import TrialGroup
-from jobs.tuning import GroupSearch, make_tuner
+from jobs.tuning import GroupSearch, SlotRelease, make_tuner
 
 logger = logging.getLogger(__name__)
 
 SLOTS = 8
 """Of the lanes of a device, unless somebody wishes otherwise: that many fill it, and each is a process of Tune's."""
+TUNE_SECONDS = 60.0
+"""For Tune to put away its processes, at most."""
 WARM_STARTS = 2
 """Configurations of earlier searches that are tried first: a guess for each prompt that leaves room for others."""
 
@@ -134,21 +136,23 @@ class SearchJob:
             name: proposals(search, group[0].plan.entry, recorded=group[0].recorded, known_good=known)
             for name, group in self._groups.items()
         }
-        proposed = GroupSearch(sources, groups)
+        trials = sum(self._trials(group[0]) for group in self._groups.values())
+        proposed, release = GroupSearch(sources, groups, trials), SlotRelease(queue)
         capacity = plan.settings.slots * plan.lanes_on(ray.cluster_resources())
         tuner = make_tuner(
             queue,
             groups,
             proposed,
+            release,
             search,
-            trials=sum(self._trials(group[0]) for group in self._groups.values()),
+            trials=trials,
             concurrent=max(1, capacity // max(map(len, self._groups.values()))),
             storage=self._work.run.path / "tune",
             name=f"search-{uuid.uuid4().hex[:8]}",
         )
         tuning = threading.Thread(target=_fit, args=(tuner,), name="tune", daemon=True)
         tuning.start()
-        lost = self._tend(queue, fleet, log, tuning, proposed)
+        lost = self._tend(queue, fleet, log, tuning, proposed, release)
         if lost is None and not self._stop.asked:
             lost = self._confirm(queue, fleet, log)
         ray.get(queue.complete.remote())
@@ -156,6 +160,7 @@ class SearchJob:
             fleet.stop()
         else:
             fleet.join()
+        tuning.join(TUNE_SECONDS)
         return lost
 
     def _known_good(self) -> list[Configuration]:
@@ -178,11 +183,20 @@ class SearchJob:
         return found
 
     def _tend(
-        self, queue: Any, fleet: Fleet, log: SearchLog, tuning: threading.Thread, proposed: GroupSearch
+        self,
+        queue: Any,
+        fleet: Fleet,
+        log: SearchLog,
+        tuning: threading.Thread,
+        proposed: GroupSearch,
+        release: SlotRelease,
     ) -> str | None:
-        """Keep the lanes going while Tune runs; returns why they were lost."""
+        """Keep the lanes going until Tune has done with every trial; returns why they were lost.
+
+        Tune takes some seconds more to put away its processes: nobody need wait for that.
+        """
         lost = None
-        while tuning.is_alive():
+        while tuning.is_alive() and release.released != proposed.final_count:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             log.update(snapshot)
             self._tracking.update()

@@ -37,26 +37,39 @@ RETRIES = 3
 class GroupSearch(Searcher):
     """Proposes the trials of all groups in turn, so that packs are full to the end."""
 
-    def __init__(self, sources: Mapping[str, Proposals], groups: Mapping[str, TrialGroup]) -> None:
+    def __init__(
+        self, sources: Mapping[str, Proposals], groups: Mapping[str, TrialGroup], trials: int
+    ) -> None:
+        """`trials` are proposed at most, of all groups together."""
         super().__init__(metric=METRIC, mode="min")
         self._groups = groups
+        self._left = trials
+        self._given = 0
         self._sources = dict(sources)
         self._turns = list(sources)
         self._proposed: dict[str, tuple[str, int]] = {}
         self.halted = False
         """Set where the job is to end: nothing more is proposed."""
 
+    @property
+    def final_count(self) -> int | None:
+        """How many trials there are, once no further will be proposed; None before."""
+        return None if self._left and self._turns else self._given
+
     def suggest(self, trial_id: str) -> Any:
         """The next trial of the group whose turn it is."""
         while self._turns and not self.halted:
-            group = self._turns.pop(0)
+            group = self._turns[0]
             proposed = self._sources[group].next()
             if proposed is None:
+                self._turns.remove(group)
                 continue
-            self._turns.append(group)
+            self._turns.append(self._turns.pop(0))
             index, configuration = proposed
             self._proposed[trial_id] = (group, index)
             self._groups[group].begin(index, configuration)
+            self._given += 1
+            self._left -= 1
             return {GROUP: group, TRIAL: index, **configuration}
         return Searcher.FINISHED
 
@@ -150,6 +163,8 @@ class SlotRelease(Callback):
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
+        self.released = 0
+        """Trials that Tune has done with."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close it in the queue; one that came to its end is closed already."""
@@ -161,12 +176,14 @@ class SlotRelease(Callback):
 
     def _close(self, trial: Any) -> None:
         self._queue.close.remote(trial.config[GROUP], trial.config[TRIAL])
+        self.released += 1
 
 
 def make_tuner(
     queue: Any,
     groups: Mapping[str, TrialGroup],
     proposed: GroupSearch,
+    release: SlotRelease,
     search: SearchSettings,
     *,
     trials: int,
@@ -207,7 +224,7 @@ def make_tuner(
         run_config=tune.RunConfig(
             name=name,
             storage_path=str(storage),
-            callbacks=[SlotRelease(queue), JsonLoggerCallback()],
+            callbacks=[release, JsonLoggerCallback()],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,
         ),

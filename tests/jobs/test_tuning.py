@@ -21,7 +21,7 @@ from jobs.trial_desk import TrialDesk
 from jobs.trial_function import FAILURE, GROUP, TRIAL
 from jobs.trial_queue import DECIDED
 from jobs.trials import PromptPlan, TrialGroup
-from jobs.tuning import GroupHalving, GroupSearch, brackets, make_tuner
+from jobs.tuning import GroupHalving, GroupSearch, SlotRelease, brackets, make_tuner
 from tests.jobs import small_trials
 
 SEARCH = SearchSettings(rungs=3, reduction_factor=2)
@@ -96,9 +96,13 @@ def test_prompts_take_turns_and_every_proposal_is_in_its_journal(groups: dict[st
         "cat": Planned([{"rank": 1}, {"rank": 2}, {"rank": 4}]),
         "dog": Planned([{"rank": 8}]),
     }
-    search = GroupSearch(sources, groups)
+    search = GroupSearch(sources, groups, 5)
 
-    proposed = [search.suggest(str(number)) for number in range(5)]
+    proposed = []
+    for number in range(5):
+        assert search.final_count is None
+        proposed.append(search.suggest(str(number)))
+    assert search.final_count == 4
 
     assert [(each[GROUP], each[TRIAL], each["rank"]) for each in proposed[:4]] == [
         ("cat", 0, 1),
@@ -111,7 +115,7 @@ def test_prompts_take_turns_and_every_proposal_is_in_its_journal(groups: dict[st
 
 
 def test_a_job_that_is_to_end_proposes_nothing_more(groups: dict[str, TrialGroup]) -> None:
-    search = GroupSearch({"cat": Planned([{"rank": 1}])}, groups)
+    search = GroupSearch({"cat": Planned([{"rank": 1}])}, groups, 1)
     search.halted = True
 
     assert search.suggest("0") == Searcher.FINISHED
@@ -154,10 +158,12 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(
     spec, source = resolve_base(str(small_sd3)), Told()
     person = {"person": TrialGroup("person", (small_trials.plan(tmp_path, spec),))}
     queue = start_queue(TrialDesk, person)
+    proposed, release = GroupSearch({"person": source}, person, 2), SlotRelease(queue)
     tuner = make_tuner(
         queue,
         person,
-        GroupSearch({"person": source}, person),
+        proposed,
+        release,
         small_trials.SEARCH,
         trials=2,
         concurrent=2,
@@ -176,6 +182,7 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(
 
     assert not lane.is_alive()
     assert results.num_errors == 0
+    assert release.released == proposed.final_count == 2
     good, bad = (results[index].metrics or {} for index in range(2))
     assert (good["steps"], good["training_iteration"]) == (8, 2)
     assert "lower the learning rate" in bad[FAILURE]
