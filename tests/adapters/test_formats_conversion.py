@@ -136,6 +136,16 @@ def test_a_damaged_file_is_read_or_refused_and_never_more(
             assert str(error).startswith(str(file))  # noqa: PT017 - most damage is refused, some leaves an adapter
 
 
+def test_zeros_of_layers_that_the_configuration_does_not_name_are_refused(tmp_path: Path) -> None:
+    untrained = {"transformer_blocks.0.ff.net.0.proj": (torch.ones(1, 1), torch.zeros(2, 1))}
+    payload = adapter_bytes(Adapter(1, 1.0, untrained), "comfyui")
+    file = tmp_path / "damaged.safetensors"
+    file.write_bytes(payload.replace(b"ff.net.0.proj", b"ff.net.9.proj"))
+
+    with pytest.raises(AdapterError, match="names none of their layers"):
+        load_adapter(file)
+
+
 def adapter_for(transformer: SD3Transformer2DModel, variant: Variant, *, rank: int, alpha: float) -> Adapter:
     targets = SD35_TARGETS if variant == "sd35" else SD35_TARGETS[:8]
     bank = AdapterBank(transformer, slots=1, rank=rank, targets=targets, base_revision="abc")

@@ -172,6 +172,10 @@ def _in_diffusers_layout(
         parts = fusion.split(name.layer, factors, stated.rank_of(names.diffusers_layers(name.layer)[0]))
         # q, k or v that has no LoRA is fused as zeros; only the configuration tells it from one still untrained.
         layers |= {path: part for path, part in parts.items() if part.up.any() or not stated.leaves_out(path)}
+    if not layers:
+        raise AdapterError(
+            "its weights are all zero, and its configuration names none of their layers; one of the two is damaged"
+        )
     return {path: layers[path] for path in sorted(layers)}
 
 
