@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor_config
 from torch._inductor.utils import fresh_cache
 
 from corrector.dreambooth import Engine, FineTune
@@ -130,11 +131,10 @@ def test_blocks_compiled_by_inductor_train_as_uncompiled_ones(graphs: Any) -> No
     assert graphs() > 1
 
 
-def test_without_a_compiler_the_engine_goes_on_uncompiled_and_says_so(
-    graphs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "no-compiler"),))
-    with fresh_cache(), warnings.catch_warnings(record=True) as warned:
+def test_without_a_compiler_the_engine_goes_on_uncompiled_and_says_so(graphs: Any, tmp_path: Path) -> None:
+    # Not monkeypatch, which takes the setting for missing and hides it from every test that follows.
+    no_compiler = inductor_config.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),)})
+    with no_compiler, fresh_cache(), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
         pack = engine(2, compile=True)
     assert [str(each.message)[:29] for each in warned if each.category is UserWarning] == [
