@@ -23,7 +23,7 @@ from jobs.trainer import LaneResources
 
 MAX_SLOTS = 16
 MAX_IMAGES = {"cuda": 32, "cpu": 8}
-"""More images at once fill no device better; on a CPU they leave its cache, and each takes a fifth longer."""
+"""More images at once fill no device better; on a CPU what lies between two layers leaves the cache."""
 _WEIGHTS_SHARE = 0.25
 """Of a machine's memory, what the copies of the base may take of the lanes that share it."""
 _MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.5}

@@ -82,7 +82,6 @@ class SearchJob:
         """Search, confirm, and correct the batch with what was found best; returns the exit status."""
         result, lost = self.search()
         if self._stop.asked:
-            self._tracking.join()
             return 130
         if lost is not None:
             self._console.print(lost, style="red", markup=False, highlight=False)
@@ -145,7 +144,6 @@ class SearchJob:
             proposed,
             release,
             search,
-            trials=trials,
             concurrent=max(1, capacity // max(map(len, self._groups.values()))),
             storage=self._work.run.path / "tune",
             name=f"search-{uuid.uuid4().hex[:8]}",

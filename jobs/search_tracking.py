@@ -34,6 +34,7 @@ class SearchTracking:
         """Log what is new if it is time, without waiting for it."""
         if time.monotonic() < self._next or (self._thread is not None and self._thread.is_alive()):
             return
+        self._next = time.monotonic() + SECONDS
         self._thread = threading.Thread(target=self._log_running, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -49,7 +50,6 @@ class SearchTracking:
 
     def _log_running(self) -> None:
         self._log(self._read(), ended=False)
-        self._next = time.monotonic() + SECONDS
 
     def _log(self, result: SearchResult, *, ended: bool) -> None:
         try:

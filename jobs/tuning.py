@@ -42,6 +42,7 @@ class GroupSearch(Searcher):
     ) -> None:
         """`trials` are proposed at most, of all groups together."""
         super().__init__(metric=METRIC, mode="min")
+        self.trials = trials
         self._groups = groups
         self._left = trials
         self._given = 0
@@ -186,7 +187,6 @@ def make_tuner(
     release: SlotRelease,
     search: SearchSettings,
     *,
-    trials: int,
     concurrent: int,
     storage: Path,
     name: str,
@@ -195,7 +195,6 @@ def make_tuner(
 
     Args:
         queue: The actor of the search's `TrialQueue`.
-        trials: Of all groups together, at most.
         concurrent: How many fit into the lanes' slots; more would wait there, and Tune would take them for running.
         name: Of the experiment's folder under `storage`; a new one for each submission.
     """
@@ -215,7 +214,7 @@ def make_tuner(
         tune_config=tune.TuneConfig(
             search_alg=proposed,
             scheduler=GroupHalving(search, groups) if halving else FIFOScheduler(),
-            num_samples=trials,
+            num_samples=proposed.trials,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
             trial_dirname_creator=_folder_name,

@@ -50,11 +50,13 @@ def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path, en
                 for run in _runs(store, experiment, f"tags.`{_PARENT}` = '{parent}'")
             }
             for trial in prompt.trials:
-                run = known.get(str(trial.index))
-                if run is not None:
+                if trial.state not in _STATUS:
+                    continue
+                run = known.get(str(trial.index)) or _begin(store, experiment, parent, result, prompt, trial)
+                if run.info.status == "RUNNING":  # or left so by a job that was killed here
+                    _log_trial(store, run, trial)
+                else:
                     _log_confirmation(store, run, trial)
-                elif trial.state in _STATUS:
-                    _log_trial(store, experiment, parent, result, prompt, trial)
             if ended:
                 _conclude(store, parent, prompt)
 
@@ -121,16 +123,15 @@ def _parent(store: Store, experiment: str, result: SearchResult, prompt: PromptS
     return str(store.client.create_run(experiment, tags=tags, run_name=prompt.name).info.run_id)
 
 
-def _log_trial(
+def _begin(
     store: Store,
     experiment: str,
     parent: str,
     result: SearchResult,
     prompt: PromptSearchResult,
     trial: TrialResult,
-) -> None:
-    from mlflow.entities import Param
-
+) -> Run:
+    """An open run for a trial."""
     tags = {
         _PARENT: parent,
         "kind": "trial",
@@ -141,7 +142,13 @@ def _log_trial(
     }
     if trial.detail:
         tags["detail"] = cut(trial.detail)
-    run = store.client.create_run(experiment, tags=tags, run_name=f"{prompt.name}-{trial.index:03d}")
+    return store.client.create_run(experiment, tags=tags, run_name=f"{prompt.name}-{trial.index:03d}")
+
+
+def _log_trial(store: Store, run: Run, trial: TrialResult) -> None:
+    """Write a trial into its run, and close it last."""
+    from mlflow.entities import Param
+
     parameters = [Param(key, str(value)) for key, value in trial.configuration.items()]
     store.client.log_batch(run.info.run_id, params=parameters, metrics=list(_metrics(trial)))
     store.client.set_terminated(run.info.run_id, status=_STATUS[trial.state])

@@ -165,7 +165,6 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(
         proposed,
         release,
         small_trials.SEARCH,
-        trials=2,
         concurrent=2,
         storage=tmp_path / "tune",
         name="search",

@@ -93,6 +93,27 @@ def test_a_search_is_followed_while_it_runs_and_concluded_at_its_end(tmp_path: P
     assert children["person-002"].data.metrics["confirmed_score"] == 0.2
 
 
+def test_a_trial_that_a_killed_job_had_only_begun_to_log_is_completed(tmp_path: Path) -> None:
+    result = search_result()
+    (prompt,) = result.prompts
+    nothing = result.model_copy(update={"prompts": (prompt.model_copy(update={"trials": ()}),)})
+    log_search(nothing, tracking_uri=None, root=tmp_path, ended=False)
+    client = MlflowClient(local_uri(tmp_path))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id])
+    begun = client.create_run(
+        experiment.experiment_id, tags={"mlflow.parentRunId": parent.info.run_id, "trial": "2"}
+    )
+
+    log_search(result, tracking_uri=None, root=tmp_path)
+
+    assert len(client.search_runs([experiment.experiment_id])) == 5
+    completed = client.get_run(begun.info.run_id)
+    assert completed.info.status == "FINISHED"
+    assert completed.data.metrics["confirmed_score"] == 0.2
+
+
 def test_what_earlier_searches_on_the_same_base_chose_is_known_best_first(root: Path) -> None:
     best = {"rank": 16, "learning_rate": 4e-3}
 
