@@ -57,8 +57,9 @@ class _Entry:
 class PromptQueue:
     """A priority queue with leases.
 
-    A claimed prompt is leased to its lane until the lane reports it sampled or failed. A lane that starts (again) under the
-    same name gives its leases back first, so a prompt is never lost with its lane; a prompt that was held by a lane which died
+    A claimed prompt is leased to its lane until the lane reports it sampled or failed. When the process of a lane is gone, its
+    leases are given back (`jobs.leases`; the lane that starts again under the same name does so, too), so a prompt is never
+    lost with its lane nor waits until there is room for it again; a prompt that was held by a lane which died
     `max_deaths` times is failed rather than allowed to kill the next one.
     """
 

@@ -22,6 +22,7 @@ from corrector.base import BaseSpec
 from corrector.registry.search_record import RungReport
 from jobs.crew import crew_of_this_process
 from jobs.lane import Lane, LaneSettings
+from jobs.leases import LeaseReturn, brief
 from jobs.preparation import bound_threads
 from jobs.queue import Progress, WorkItem
 from jobs.trial_lane import TrialLane, TrialLaneSettings
@@ -124,6 +125,7 @@ class LaneRun:
             name=f"{name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=max_failures),
+            callbacks=[LeaseReturn(queue, name)],  # type: ignore[list-item] # Ray annotates its old Train
         )
         scaling = ScalingConfig(
             num_workers=resources.workers,
@@ -150,7 +152,7 @@ class LaneRun:
         try:
             self._trainer.fit()
         except Exception as error:
-            self.error = " ".join(str(error).split())[:500] or type(error).__name__
+            self.error = brief(error)
             logger.error("lane %s ended: %s", self.name, self.error)
 
 
