@@ -19,7 +19,6 @@ from corrector.base.precision import QUANTISED
 from corrector.dreambooth.planner import PackPlan, measure_rate, plan_packs
 from jobs.batch import BatchWork, PromptWork
 from jobs.lane import LaneSettings
-from jobs.trainer import LaneResources
 
 MAX_SLOTS = 16
 MAX_IMAGES = {"cuda": 32, "cpu": 8}
@@ -67,6 +66,16 @@ class LaneWishes:
     slots: int | None = None
     workers: int = 1
     machine_slots: int | None = None
+
+
+@dataclass(frozen=True)
+class LaneResources:
+    """What one worker of a lane asks of the cluster: logical CPUs and GPUs, and torch's threads; and a lane's workers."""
+
+    cpus: float
+    gpus: float
+    threads: int
+    workers: int = 1
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,14 @@ class SearchJob:
         self._searches = plan_search(self._work, items, resume=self._resume)
         self._groups = grouped(self._searches, self._work.batch.search)
         connect()
+        groups = {
+            name: TrialGroup(name, tuple(each.plan for each in group)) for name, group in self._groups.items()
+        }
+        queue = start_queue(TrialDesk, groups)  # its process starts while lanes are planned
         plan = self._plan_lanes()
         encode_on_cluster(self._work, items, plan)
         with self._stop.listening("submit it again with --resume to go on"):
-            lost = self._search(plan)
+            lost = self._search(queue, groups, plan)
         result = self._result()
         write_json(self._work.run.path / RESULT_FILE, result.model_dump(mode="json"))
         return result, lost
@@ -121,12 +125,8 @@ class SearchJob:
         search = self._work.batch.search
         return affordable(search, each.plan.entry) + (search.sampler == "grid")
 
-    def _search(self, plan: LanePlan) -> str | None:
+    def _search(self, queue: Any, groups: dict[str, TrialGroup], plan: LanePlan) -> str | None:
         """Run all trials and confirm the best; returns why the lanes were lost, None where they were not."""
-        groups = {
-            name: TrialGroup(name, tuple(each.plan for each in group)) for name, group in self._groups.items()
-        }
-        queue = start_queue(TrialDesk, groups)
         fleet = Fleet(queue, self._work.spec, plan, self._work.run.lanes)
         log = SearchLog(self._searches, self._console)
         search = self._work.batch.search
@@ -136,7 +136,8 @@ class SearchJob:
             for name, group in self._groups.items()
         }
         trials = sum(self._trials(group[0]) for group in self._groups.values())
-        proposed, release = GroupSearch(sources, groups, trials), SlotRelease(queue)
+        proposed = GroupSearch(sources, groups, trials, opened=queue.open.remote)
+        release = SlotRelease(queue)
         capacity = plan.settings.slots * plan.lanes_on(ray.cluster_resources())
         tuner = make_tuner(
             queue,

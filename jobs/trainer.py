@@ -9,10 +9,10 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -27,6 +27,9 @@ from jobs.preparation import bound_threads
 from jobs.queue import Progress, WorkItem
 from jobs.trial_lane import TrialLane, TrialLaneSettings
 
+if TYPE_CHECKING:
+    from jobs.plan import LaneResources
+
 logger = logging.getLogger(__name__)
 
 TRAIN_ENVIRONMENT = {
@@ -36,16 +39,6 @@ TRAIN_ENVIRONMENT = {
     # Lanes read the batch's relative paths from the job's folder.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-
-
-@dataclass(frozen=True)
-class LaneResources:
-    """What one worker of a lane asks of the cluster: logical CPUs and GPUs, and torch's threads; and a lane's workers."""
-
-    cpus: float
-    gpus: float
-    threads: int
-    workers: int = 1
 
 
 class QueueClient:

@@ -5,8 +5,17 @@ Ray loads an actor's class in every process that its handle comes to, so in ever
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobs.trial_function import TrialView
+
+LOOK_SECONDS = 0.3
+"""Between two looks at a trial on behalf of its process."""
+PATIENCE = 40
+"""Looks before a process is told that there is nothing new, and asks again."""
 
 
 def _passed_on(name: str) -> Callable[..., Any]:
@@ -34,8 +43,18 @@ class TrialDesk:
     stop = _passed_on("stop")
     # Trials, and Tune for them.
     open = _passed_on("open")
-    look = _passed_on("look")
     close = _passed_on("close")
+
+    async def look(self, work_ids: Sequence[str], seen: int) -> TrialView:
+        """The queue's answer as soon as there is news: dozens of processes that ask every second take a lane's time."""
+        view: TrialView = self.queue.look(work_ids, seen)
+        for _ in range(PATIENCE):
+            if view.metrics or view.ended or view.failure is not None:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+            view = self.queue.look(work_ids, seen)
+        return view
+
     # Lanes.
     claim = _passed_on("claim")
     report = _passed_on("report")

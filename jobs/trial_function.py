@@ -5,15 +5,12 @@ A trial is a process that computes nothing, so this module imports no torch: a h
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray import tune
 
-POLL_SECONDS = 1.0
-"""Between two looks of a trial at its scores. A rung takes longer, and dozens of trials that look often take a lane's time."""
 GROUP, TRIAL = "group", "trial"
 """Keys of a trial's configuration that say which trial of which group it is; all others are hyper-parameters."""
 FAILURE = "failure"
@@ -54,4 +51,3 @@ def run_trial(config: dict[str, Any], queue: Any) -> None:
             return
         if view.ended:
             return
-        time.sleep(POLL_SECONDS)

@@ -10,7 +10,7 @@ holds, which takes no training, and decisions that were taken stay.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from corrector.prompts import SearchSettings
+from corrector.prompts.search import Configuration
 from jobs.proposals import Proposals
 from jobs.trial_function import GROUP, TRIAL, run_trial
 from jobs.trial_queue import DECIDED
@@ -38,11 +39,20 @@ class GroupSearch(Searcher):
     """Proposes the trials of all groups in turn, so that packs are full to the end."""
 
     def __init__(
-        self, sources: Mapping[str, Proposals], groups: Mapping[str, TrialGroup], trials: int
+        self,
+        sources: Mapping[str, Proposals],
+        groups: Mapping[str, TrialGroup],
+        trials: int,
+        *,
+        opened: Callable[[str, int, Configuration], object],
     ) -> None:
-        """`trials` are proposed at most, of all groups together."""
+        """`trials` are proposed at most, of all groups together; `opened` is called with each at once.
+
+        So lanes can begin with it before there is a process of Tune's for it, which takes seconds.
+        """
         super().__init__(metric=METRIC, mode="min")
         self.trials = trials
+        self._opened = opened
         self._groups = groups
         self._left = trials
         self._given = 0
@@ -69,6 +79,7 @@ class GroupSearch(Searcher):
             index, configuration = proposed
             self._proposed[trial_id] = (group, index)
             self._groups[group].begin(index, configuration)
+            self._opened(group, index, configuration)
             self._given += 1
             self._left -= 1
             return {GROUP: group, TRIAL: index, **configuration}

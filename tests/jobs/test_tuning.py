@@ -96,7 +96,8 @@ def test_prompts_take_turns_and_every_proposal_is_in_its_journal(groups: dict[st
         "cat": Planned([{"rank": 1}, {"rank": 2}, {"rank": 4}]),
         "dog": Planned([{"rank": 8}]),
     }
-    search = GroupSearch(sources, groups, 5)
+    opened: list[tuple[object, ...]] = []
+    search = GroupSearch(sources, groups, 5, opened=lambda *trial: opened.append(trial))
 
     proposed = []
     for number in range(5):
@@ -110,15 +111,24 @@ def test_prompts_take_turns_and_every_proposal_is_in_its_journal(groups: dict[st
         ("cat", 1, 2),
         ("cat", 2, 4),
     ]
+    assert opened == [
+        ("cat", 0, {"rank": 1}),
+        ("dog", 0, {"rank": 8}),
+        ("cat", 1, {"rank": 2}),
+        ("cat", 2, {"rank": 4}),
+    ]
     assert proposed[4] == Searcher.FINISHED
     assert groups["cat"].plans[0].trial_folder(2).configuration == {"rank": 4}
 
 
 def test_a_job_that_is_to_end_proposes_nothing_more(groups: dict[str, TrialGroup]) -> None:
-    search = GroupSearch({"cat": Planned([{"rank": 1}])}, groups, 1)
+    opened: list[tuple[object, ...]] = []
+    cats = {"cat": Planned([{"rank": 1}])}
+    search = GroupSearch(cats, groups, 1, opened=lambda *trial: opened.append(trial))
     search.halted = True
 
     assert search.suggest("0") == Searcher.FINISHED
+    assert opened == []
 
 
 def test_hyperband_spares_some_trials_the_first_rungs(groups: dict[str, TrialGroup]) -> None:
@@ -158,7 +168,8 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(
     spec, source = resolve_base(str(small_sd3)), Told()
     person = {"person": TrialGroup("person", (small_trials.plan(tmp_path, spec),))}
     queue = start_queue(TrialDesk, person)
-    proposed, release = GroupSearch({"person": source}, person, 2), SlotRelease(queue)
+    proposed = GroupSearch({"person": source}, person, 2, opened=queue.open.remote)
+    release = SlotRelease(queue)
     tuner = make_tuner(
         queue,
         person,
