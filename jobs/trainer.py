@@ -93,7 +93,8 @@ class TrialQueueClient(QueueClient):
 def start_queue(queue: type, *arguments: Any) -> Any:
     """Start a queue as an actor on the driver's node; it dies with the job."""
     node = ray.get_runtime_context().get_node_id()
-    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+    # Ray places an actor that asks for nothing at random, whatever strategy is named, unless its affinity is hard.
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(queue).options(num_cpus=0, scheduling_strategy=strategy).remote(*arguments)
 
 

@@ -23,7 +23,7 @@ from jobs.batch import check_batch
 from jobs.plan import LaneWishes
 from jobs.search import main
 from jobs.search_driver import SearchJob
-from jobs.trainer import TRAIN_ENVIRONMENT
+from jobs.trainer import TRAIN_ENVIRONMENT, start_queue
 from tests.jobs.test_correct import ROOT
 from tests.jobs.test_search import search, told, write_search
 
@@ -38,6 +38,22 @@ def nodes() -> Iterator[Cluster]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+class Place:
+    """An actor that knows where it is."""
+
+    def node(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+
+def test_queues_are_on_the_node_of_the_driver_and_lost_with_no_other(nodes: Cluster) -> None:
+    nodes.add_node(num_cpus=1)
+    queues = [start_queue(Place) for _ in range(6)]
+
+    found = set(ray.get([queue.node.remote() for queue in queues]))
+
+    assert found == {ray.get_runtime_context().get_node_id()}
 
 
 @pytest.mark.slow
