@@ -47,6 +47,7 @@ class Place:
         return ray.get_runtime_context().get_node_id()
 
 
+@pytest.mark.slow
 def test_queues_are_on_the_node_of_the_driver_and_lost_with_no_other(nodes: Cluster) -> None:
     nodes.add_node(num_cpus=1)
     queues = [start_queue(Place) for _ in range(6)]
