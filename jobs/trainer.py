@@ -119,7 +119,7 @@ class LaneRun:
             name=f"{name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=max_failures),
-            callbacks=[LeaseReturn(queue, name)],  # type: ignore[list-item] # Ray annotates its old Train
+            callbacks=[LeaseReturn(queue, name)],  # type: ignore[list-item] # annotated as in Train V1
         )
         scaling = ScalingConfig(
             num_workers=resources.workers,

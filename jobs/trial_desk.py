@@ -47,12 +47,12 @@ class TrialDesk:
 
     async def look(self, work_ids: Sequence[str], seen: int) -> TrialView:
         """The queue's answer as soon as there is news: dozens of processes that ask every second take a lane's time."""
-        view: TrialView = self.queue.look(work_ids, seen)
+        view: TrialView
         for _ in range(PATIENCE):
+            view = self.queue.look(work_ids, seen)
             if view.metrics or view.ended or view.failure is not None:
                 break
             await asyncio.sleep(LOOK_SECONDS)
-            view = self.queue.look(work_ids, seen)
         return view
 
     # Lanes.
