@@ -208,29 +208,38 @@ class SearchJob:
         return lost
 
     def _confirm(self, queue: Any, fleet: Fleet, log: SearchLog) -> str | None:
-        """Score the best trials of every group again, on fresh seeds, and choose."""
+        """Score the best trials of every group again, on fresh seeds, and choose; returns why the lanes were lost."""
         work = self._work
         fresh = confirmation(work.batch.evaluation, work.spec.num_inference_steps)
-        waited: set[str] = set()
+        # A lane may be at the last steps of a trial that Tune has stopped, which then has come to its end after all.
+        lost = self._settle(queue, fleet, log)
+        if lost is not None or self._stop.asked:
+            return lost
         for group in self._groups.values():
             for index in finalists([self._read(each) for each in group], work.batch.search.confirmed):
                 for each in group:
-                    waited.add(ray.get(queue.confirm.remote(each.plan.entry.name, index, fresh)))
+                    ray.get(queue.confirm.remote(each.plan.entry.name, index, fresh))
+        lost = self._settle(queue, fleet, log)
+        if lost is not None or self._stop.asked:
+            return lost
+        for group in self._groups.values():
+            choice = choose_trial(work, group, [self._read(each) for each in group])
+            if choice is not None:
+                self._choices |= {each.plan.entry.name: choice for each in group}
+        return None
+
+    def _settle(self, queue: Any, fleet: Fleet, log: SearchLog) -> str | None:
+        """Keep the lanes going until no trial is under way; returns why they were lost."""
         while not self._stop.asked:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
-            open_ = sum(each.work_id in waited and each.state not in SETTLED for each in snapshot)
-            if not open_:
+            log.update(snapshot)
+            under_way = sum(each.state not in SETTLED for each in snapshot)
+            if not under_way:
                 break
-            lost = fleet.tend(open_)
+            lost = fleet.tend(under_way)
             if lost is not None:
                 return lost
             time.sleep(POLL_SECONDS / 2)
-        log.update(ray.get(queue.snapshot.remote()))
-        if not self._stop.asked:
-            for group in self._groups.values():
-                choice = choose_trial(self._work, group, [self._read(each) for each in group])
-                if choice is not None:
-                    self._choices |= {each.plan.entry.name: choice for each in group}
         return None
 
     def _read(self, each: PromptSearchPlan) -> PromptSearchResult:
