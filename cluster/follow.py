@@ -25,16 +25,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_job(
-    head: Head, command: list[str], environment: Mapping[str, str], *, output: TextIO = sys.stdout
+    head: Head, command: list[str], environment: Mapping[str, str], *, output: TextIO | None = None
 ) -> int:
     """Run `command` in the present folder as a job of `head` and return its exit status.
 
     `environment` is added to the head's for the job and its workers.
 
-    The log goes to `output` as it grows. The first interruption (SIGINT, SIGTERM or SIGHUP) stops the job
-    through Ray's API, which gives it time to save its state, and is waited for; a second one returns at once.
-    Both give 128 + the signal's number, as a shell does.
+    The log goes to `output`, or to standard output, as it grows. The first interruption (SIGINT, SIGTERM or
+    SIGHUP) stops the job through Ray's API, which gives it time to save its state, and is waited for; a second
+    one returns at once. Both give 128 + the signal's number, as a shell does.
     """
+    output = output or sys.stdout
     os.environ.update(head.environment)
     from ray.job_submission import JobSubmissionClient  # reads the environment when it is imported
 

@@ -27,6 +27,8 @@ Client: TypeAlias = Any
 ATTEMPTS = 4
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
+PAGE_SIZE = 1000
+"""Keys in one answer to a listing; S3 gives no more."""
 UPLOAD_ARGUMENTS = "MLFLOW_S3_UPLOAD_EXTRA_ARGS"
 
 _SCHEME = "s3://"
@@ -241,7 +243,9 @@ def _objects(client: Client, place: _Place) -> list[_Object]:
             return []
         if first[0]["Key"] == place.key:
             return [_as_object(first[0], place.key.rpartition("/")[2])]
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=place.prefix)
+    pages = client.get_paginator("list_objects_v2").paginate(
+        Bucket=place.bucket, Prefix=place.prefix, PaginationConfig={"PageSize": PAGE_SIZE}
+    )
     return [
         _as_object(entry, entry["Key"].removeprefix(place.prefix))
         for page in pages
