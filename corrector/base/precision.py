@@ -4,7 +4,7 @@
 only the 4-bit weights for the backward pass, so it saves as much in training as in sampling. The Linears of attention and
 feed-forward are quantised; modulation (``norm*``), embeddings and the output projection are not. Modulation holds a third
 of the weights: quantised too, it would raise the error of the prediction from 0.10 to 0.11 of its norm on the embedded
-base, and from 0.09 to 0.11 on two random layers of SD3.5-medium (``python -m tests.base.measure_precision``).
+base, and from 0.09 to 0.11 on two random layers of SD3.5-medium (``python -m tests.benchmarks.precision``).
 
 There is no fp8. Weights kept in fp8 are widened for each product, and autograd holds every widened weight until the backward
 pass, so that training would need both forms at once; products in fp8 itself also round the activations, and need a GPU that

@@ -16,7 +16,7 @@ _BACKWARD_PER_PATCH = 8
 _RECOMPUTED_PER_PATCH = 6
 """The same where a block was recomputed, less what is free by then."""
 _SAMPLED_PER_TOKEN = 13.5
-"""Widths per token that a forward without gradients holds at its worst moment. ``tests/dreambooth/measure_activations.py``
+"""Widths per token that a forward without gradients holds at its worst moment. ``tests/benchmarks/activations.py``
 measures all five on the Stable Diffusion 3 family."""
 
 

@@ -112,7 +112,7 @@ def compare_frechet(
     Pairs are drawn with replacement, the same pairs for both arms; the reference stays. A resample holds
     about 63 % of its pairs once or more, which lowers the rank of its covariance and so biases its distance;
     both arms repeat the same pairs, and in the difference the bias all but cancels. By
-    `tests/evaluation/measure_protocol.py` the percentile interval of the difference holds its mean in 92 to
+    `tests/benchmarks/protocol.py` the percentile interval of the difference holds its mean in 92 to
     100 % of draws at n = 16 and 32 (the basic interval: 88 to 100 %), and finds a quarter of repaired images
     more often at n = 16 (96 and 93 % in the two extractors, against 61 and 66 %): so it is the percentile
     interval. A single arm's own interval keeps the bias and is centred on the resamples. Both are intervals

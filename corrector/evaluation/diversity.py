@@ -35,7 +35,7 @@ def mean_pairwise_distance(features: Tensor) -> float:
     This one gates, against the smaller of base and exemplars. Against the base alone a right correction fails,
     for anomalies are diverse: true scenes have 0.55 to 0.71 of broken ones' distance, and 0.79 to 0.82 of
     their 1 - SSIM. Against its own true scenes, collapse onto two pictures keeps 0.36 to 0.54; onto four, 0.77
-    to 0.88, which shows only together with the check for copies (`tests/evaluation/measure_protocol.py`).
+    to 0.88, which shows only together with the check for copies (`tests/benchmarks/protocol.py`).
     """
     distances = torch.cdist(features.double(), features.double())
     n = len(features)

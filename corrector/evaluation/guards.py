@@ -7,7 +7,7 @@ leaves out the image of the same seed, so that a base image and its corrected tw
 rule, and the base's own rate is no self-recognition.
 The damage is the drop of that rate.
 
-On rendered scenes (five guard prompts, eight images each; `tests/evaluation/measure_protocol.py`) fresh seeds
+On rendered scenes (five guard prompts, eight images each; `tests/benchmarks/protocol.py`) fresh seeds
 of the same scenes drop the rate by 0 in both default extractors, and turning 10, 25 or 100 % of the guard
 images into the corrected prompt drops it by 9, 25 and 100 %. Of guard images that turned into an anomaly it
 finds about half: an anomaly in its own place still looks most like its own prompt. And a prompt that looks

@@ -13,7 +13,7 @@ MAX_HASH_DISTANCE = 10
 MAX_COLOUR_DISTANCE = 8.0
 """Both distances must be within their limit for two pictures to be near duplicates.
 
-Measured by `tests/exemplars/measure_near_duplicates.py`, mostly on 64x64 renders of the embedded world,
+Measured by `tests/benchmarks/near_duplicates.py`, mostly on 64x64 renders of the embedded world,
 where different pictures of one scene are as alike as they get:
 
 - the same render again as JPEG q75, at 75 to 200 % of its size, or 2 % brighter or darker (9,408 pairs):

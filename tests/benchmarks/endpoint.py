@@ -31,9 +31,9 @@ from cluster.head import HeadOptions
 from tests.benchmarks import command
 from tests.benchmarks.servers import Machine, servers
 from tests.benchmarks.serving import closed_loop
-from tests.serving.endpoint.running import Endpoint, running
-from tests.serving.ingress.endpoint import wait_until
-from tests.serving.registry import NAME, RegistryOf
+from tests.support.endpoint import Endpoint, running
+from tests.support.served_registry import NAME, RegistryOf
+from tests.support.waiting import wait_until
 
 PROMPT = "a person lying on the grass"
 _STEPS = 4

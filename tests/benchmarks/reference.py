@@ -25,7 +25,7 @@ from transformers import (
 from corrector.prompts import HyperParameters
 from tests.benchmarks.subject import EXEMPLARS, Subject
 from tests.reference.script import SCRIPT, ReferenceRun, ReferenceScript
-from tests.small_sd3 import write_small_sd3
+from tests.support.small_sd3 import write_small_sd3
 
 PROMPT = "a person lying on the grass"
 

@@ -40,11 +40,11 @@ from corrector.registry.store import open_store
 from corrector.registry.verify import WORKERS, verify
 from tests.benchmarks import command
 from tests.benchmarks.machine import describe
-from tests.registry.records import write_record
+from tests.support.records import write_record
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
-    ["corrector.registry.verify", "mlflow.store.tracking.sqlalchemy_store", "tests.registry.records"]
+    ["corrector.registry.verify", "mlflow.store.tracking.sqlalchemy_store", "tests.support.records"]
 )
 
 

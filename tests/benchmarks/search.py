@@ -39,8 +39,9 @@ from jobs.trial_lane import TrialLane, TrialLaneSettings
 from jobs.trial_queue import TrialQueue
 from jobs.trials import PromptPlan, TrialGroup
 from tests.benchmarks import command
+from tests.support.paths import EXAMPLES
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "jobs" / "examples" / "search.yaml"
+EXAMPLE = EXAMPLES / "search.yaml"
 ARMS = ("packed-asha", "packed", "alone")
 SPACE = {"rank": [4, 8, 16], "learning_rate": {"low": 5e-4, "high": 1e-2}}
 

@@ -37,7 +37,7 @@ from tests.benchmarks import command
 from tests.benchmarks.reference import write_pipeline
 from tests.benchmarks.sampling import random_adapters
 from tests.benchmarks.timing import interleaved
-from tests.serving.adapters import FolderSource
+from tests.support.served_adapters import FolderSource
 
 Adapters = dict[AdapterIdentity, Path]
 Draw = Callable[[ImageRequest], object]

@@ -14,8 +14,8 @@ from corrector.base import LatentPosterior, TextEmbeddings, resolve_base
 from corrector.dreambooth import FineTune
 from corrector.dreambooth.cost import TransformerCost
 from corrector.prompts import HyperParameters
-from tests import sd3_family, small_sd3
 from tests.reference.script import CLIP_TOKENS
+from tests.support import sd3_family, small_sd3
 
 Model = Literal["sd3-medium", "sd3.5-medium", "sd3.5-large", "embedded", "small"]
 MODELS: tuple[Model, ...] = get_args(Model)

@@ -1,8 +1,9 @@
 """Every benchmark runs at the smallest size; whether its figures are good is not for tests."""
 
+import gc
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from corrector.adapters import AdapterBank
 from corrector.dreambooth import Engine
 from tests.benchmarks import all as every
-from tests.benchmarks import end_to_end, memory, profiling, sampling, serving, training
+from tests.benchmarks import end_to_end, machine, memory, profiling, sampling, serving, training
 from tests.benchmarks.subject import Subject, twin
 from tests.benchmarks.timing import Timing, interleaved
 from tests.benchmarks.training import Setting
-from tests.small_sd3 import small_transformer, transformer_inputs
+from tests.support.small_sd3 import small_transformer, transformer_inputs
 
 CPU = torch.device("cpu")
 Command = Callable[[Sequence[str]], None]
@@ -28,8 +29,10 @@ Run = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Runs a command on the small model on one short round; checks the file that it writes and returns its results."""
+    monkeypatch.setitem(machine._SIZES, "cpu", (256,))
+    monkeypatch.setitem(machine._COPIED_BYTES, "cpu", 2**20)
 
     def of(command: Command, *arguments: str) -> list[dict[str, Any]]:
         out = tmp_path / "results" / "figures.json"
@@ -51,29 +54,35 @@ def run(tmp_path: Path) -> Run:
         )
         return results
 
-    return of
+    gc.freeze()  # commands collect garbage often; what pytest has imported is none, and takes long to look through
+    yield of
+    gc.unfreeze()
 
 
 def test_training_reports_every_setting(run: Run) -> None:
     results = run(
         training.main, "--slots", "1", "2", "--rank", "4", "--preservation", "none", "guard", "--sequential",
-        "--rounds", "2", "--steps", "1",
+        "--rounds", "1", "--steps", "1",
     )  # fmt: skip
     assert [(row["slots"], row["preservation"]) for row in results] == [
         (1, "none"), (2, "none"), (1, "guard"), (2, "guard"),
     ]  # fmt: skip
     for row in results:
-        assert 0 < row["best_seconds_per_step"] <= row["seconds_per_step"] < 10
+        assert 0 < row["best_seconds_per_step"] <= row["seconds_per_step"]
         assert row["images_per_second"] == pytest.approx(
             row["slots"] * row["batch"] / row["seconds_per_step"]
         )
         assert 0 < row["mfu"] < 1 and row["mfu_of_vendor_rate"] is None
         assert ("packed_over_sequential" in row) == (row["slots"] > 1)
-        assert 0 < row.get("packed_over_sequential", 1) < 100
+        assert row.get("packed_over_sequential", 1) > 0
     assert results[1]["step_flops"] == 2 * results[0]["step_flops"] < results[3]["step_flops"]
 
 
-@pytest.mark.parametrize("options", [["--compile", "eager"], ["--checkpointing"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--checkpointing"], pytest.param(["--compile", "eager"], marks=pytest.mark.slow)],
+    ids=" ".join,
+)
 def test_training_runs_compiled_and_checkpointed(run: Run, options: list[str]) -> None:
     (row,) = run(training.main, "--slots", "2", "--rank", "4", "--rounds", "1", "--steps", "1", *options)
     assert row["images_per_second"] > 0
@@ -103,21 +112,21 @@ def test_a_profile_accounts_for_both_ways(run: Run) -> None:
 
 
 def test_serving_is_measured_beside_the_usual_design(run: Run) -> None:
-    few = ("--images", "8", "--clients", "4", "--adapters", "3", "--registered", "5", "--rank", "2")
-    results = run(serving.main, *few, "--rounds", "1", "--arrivals", "8", "--requests", "40")
+    few = ("--images", "2", "--clients", "2", "--adapters", "2", "--registered", "3", "--rank", "2")
+    results = run(serving.main, *few, "--rounds", "1", "--arrivals", "3", "--requests", "10")
     *designs, latency, held = results
     assert [row["work"] for row in designs] == [
         "usual design",
-        "3 adapters",
+        "2 adapters",
         "base alone",
-        "5 adapters, Zipf",
+        "3 adapters, Zipf",
     ]
     usual, engine, base, _ = designs
     assert usual["over_usual"] == base["over_base"] == 1
     assert engine["over_usual"] == pytest.approx(engine["images_per_second"] / usual["images_per_second"])
-    assert engine["adapter_loads"] == 3 and base["adapter_loads"] == 0
+    assert engine["adapter_loads"] == 2 and base["adapter_loads"] == 0
     assert 0 < latency["p50_seconds"] <= latency["p99_seconds"]
-    assert held["requests"] == 40 and len(held["mib_after_each_tenth"]) == 10 and held["growth"] < 0.5
+    assert held["requests"] == 10 and len(held["mib_after_each_tenth"]) == 10 and held["growth"] < 0.5
 
 
 def test_memory_grows_with_the_slots_about_as_planned(run: Run) -> None:
@@ -142,15 +151,15 @@ def test_peak_memory_is_what_lived_at_once() -> None:
 
 def test_sampling_reports_every_number_of_adapters(run: Run) -> None:
     results = run(
-        sampling.main, "--rows", "2", "--adapters", "1", "2", "--rank", "4", "--rounds", "2", "--warmup", "1",
+        sampling.main, "--rows", "2", "--adapters", "1", "2", "--rank", "4", "--rounds", "1", "--warmup", "1",
         "--steps", "1", "--loads", "2",
     )  # fmt: skip
     timed = [(row["engine"], row["adapters"]) for row in results[:5]]
     assert timed == [("base", 0), ("bank", 1), ("peft", 1), ("bank", 2), ("peft", 2)]
     assert results[0]["speed_of_base"] == 1
-    assert all(0 < row["speed_of_base"] < 10 and row["images_per_second"] > 0 for row in results[:5])
+    assert all(row["speed_of_base"] > 0 and row["images_per_second"] > 0 for row in results[:5])
     assert [row["loaded_by"] for row in results[5:]] == ["packed", "plain", "hotswap"]
-    assert all(0 < row["best_milliseconds"] <= row["milliseconds"] < 10_000 for row in results[5:])
+    assert all(0 < row["best_milliseconds"] <= row["milliseconds"] for row in results[5:])
 
 
 def test_bank_and_peft_are_timed_on_the_same_work() -> None:
@@ -201,12 +210,20 @@ def test_the_script_is_timed_beside(run: Run, reference_checkout: Path) -> None:
     assert row["reference_measured_steps"] == 6 and row["packed_over_reference"] > 0
 
 
+@pytest.mark.slow
 def test_all_goes_on_after_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     asked = ["--out-folder", str(tmp_path), "--device", "cpu", "--quick"]
     status = every.main([*asked, "--reference", str(tmp_path / "nowhere"), "--only", "training", "memory"])
     assert status == 1 and "training: exit status 1" in capfd.readouterr().out
     (written,) = tmp_path.iterdir()
     assert written.name.endswith("-memory.json")
+
+
+def test_all_names_what_it_had_no_time_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--out-folder", str(tmp_path), "--device", "cpu", "--quick"]
+    assert every.main([*asked, "--minutes", "0", "--only", "training", "memory"]) == 1
+    named = "not measured:\ntraining: no time left\nmemory: no time left\n"
+    assert capsys.readouterr().out.endswith(named) and not any(tmp_path.iterdir())
     assert every.main([*asked, "--only", "speed"]) == 2
 
 

@@ -32,12 +32,13 @@ from tests.reference.pipelines import with_clip_length, write_pictures
 from tests.reference.recording import Weights
 from tests.reference.replay import Replay, replay
 from tests.reference.script import ReferenceRun, ReferenceScript
-from tests.small_sd3 import write_small_sd3
+from tests.support.paths import EXEMPLARS
+from tests.support.small_sd3 import write_small_sd3
 
 STEPS = 5
 
 Base = Literal["small sd3", "small sd3.5", "embedded"]
-EXAMPLES = Path(__file__).parents[2] / "jobs" / "examples" / "exemplars" / "person-lying-on-the-grass"
+PICTURES = EXEMPLARS / "person-lying-on-the-grass"
 PROMPT = "a person lying on the grass"
 CLASS_PROMPT = "a person"
 
@@ -179,7 +180,7 @@ class Workbench:
         return folder
 
     def _pictures(self, base: Base) -> Path:
-        return EXAMPLES if base == "embedded" else write_pictures(self._folder / "exemplars", 4)
+        return PICTURES if base == "embedded" else write_pictures(self._folder / "exemplars", 4)
 
     def _preservation(self, settings: HyperParameters, resolution: int) -> dict[str, Any]:
         if settings.preservation != "prior":

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from tests.reference.script import CLIP_TOKENS
-from tests.small_sd3 import RESOLUTION
+from tests.support.small_sd3 import RESOLUTION
 
 
 def with_clip_length(pipeline_folder: Path, into: Path, tokens: int = CLIP_TOKENS) -> Path:

@@ -13,7 +13,7 @@ from corrector.adapters import SD3_TARGETS, AdapterBank, load_adapter, save_adap
 from corrector.prompts import HyperParameters
 from tests.reference.parity import CASES, Case, Comparison, Workbench
 from tests.reference.script import ReferenceScript
-from tests.small_sd3 import transformer_inputs
+from tests.support.small_sd3 import transformer_inputs
 
 ROUNDING = 5e-6
 """Relative: the two sides sum in another order, in float32."""

@@ -13,7 +13,7 @@ import torch
 from corrector.errors import UserError
 from tests.reference.pipelines import with_clip_length, write_pictures
 from tests.reference.script import SCRIPT, ReferenceScript
-from tests.small_sd3 import MAX_SEQUENCE_LENGTH, RESOLUTION
+from tests.support.small_sd3 import MAX_SEQUENCE_LENGTH, RESOLUTION
 
 SETTINGS: dict[str, Any] = {
     "prompt": "a person lying on the grass",

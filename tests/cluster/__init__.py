@@ -1,1 +1,0 @@
-"""Tests of `cluster`, on real Ray heads of this machine."""

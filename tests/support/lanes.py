@@ -1,0 +1,94 @@
+"""Lanes in this process: work for them, and a queue that a test may stop or break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from corrector.base import BaseSpec, ContentCache
+from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
+from jobs.arms import read_sampled
+from jobs.encoding import encode, split
+from jobs.lane import Lane, LaneSettings
+from jobs.queue import Progress, PromptQueue, WorkItem
+from jobs.run_folder import PromptFolder
+
+EVALUATION = EvaluationSettings(
+    images=4, guard_images=2, hard_negatives=2, hard_negative_images=3, num_inference_steps=2
+)
+
+
+class LocalClient:
+    """The queue in this process, which a test may stop, or whose lane it may kill, after a number of reports."""
+
+    def __init__(
+        self, queue: PromptQueue, *, stop_after: int | None = None, die_after: int | None = None
+    ) -> None:
+        self._queue = queue
+        self._stop_after = stop_after
+        self._die_after = die_after
+        self.reports = 0
+
+    def claim(self, count: int, *, max_rank: int) -> list[WorkItem]:
+        return self._queue.claim("lane", count, max_rank=max_rank)
+
+    def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
+        self.reports += 1
+        if self._die_after is not None and self.reports > self._die_after:
+            raise KeyboardInterrupt
+        if self._stop_after is not None and self.reports >= self._stop_after:
+            self._queue.stop()
+        return self._queue.report("lane", progress)
+
+
+def work_items(folder: Path, spec: BaseSpec, names: Iterable[str], **hyper: object) -> list[WorkItem]:
+    """Work items with random exemplars, prepared as the job's driver does it."""
+    cache = ContentCache(folder / "cache")
+    items = []
+    for seed, name in enumerate(names):
+        generator = torch.Generator().manual_seed(seed)
+        side = spec.resolution
+        images = {key: torch.rand(3, 3, side, side, generator=generator) for key in ("training", "held_out")}
+        cache.put(f"exemplars-{name}", images)
+        values: dict[str, object] = {
+            "rank": 2,
+            "steps": 6,
+            "batch_size": 2,
+            "learning_rate": 1e-3,
+            "seed": seed,
+        }
+        entry = FailingPrompt(
+            name=name,
+            prompt=f"{name} lying on the grass",
+            exemplars="exemplars",
+            paraphrases=(f"{name} on the grass",),
+            guard_prompts=(f"{name} on the road",),
+            hyperparameters=HyperParameters.model_validate(values | hyper),
+        )
+        items.append(WorkItem(f"work-{name}", entry, f"exemplars-{name}", str(folder / "prompts" / name)))
+    for share in split(items, EVALUATION, 1):
+        encode(spec, share, folder / "cache", "cpu", 1)
+    return items
+
+
+def settings(folder: Path, *, slots: int = 2) -> LaneSettings:
+    """A lane that saves and reports after every step."""
+    return LaneSettings(
+        slots=slots,
+        rank=2,
+        cache=folder / "cache",
+        evaluation=EVALUATION,
+        report_every=1,
+        checkpoint_seconds=0.0,
+        report_seconds=0.0,
+    )
+
+
+def run_lane(folder: Path, spec: BaseSpec, client: LocalClient, *, slots: int = 2) -> None:
+    Lane(spec, client, settings(folder, slots=slots)).run()
+
+
+def curve(item: WorkItem) -> list[float]:
+    return [point["loss"] for point in read_sampled(PromptFolder(Path(item.folder)))["curve"]]

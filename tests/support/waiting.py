@@ -1,0 +1,12 @@
+"""Waiting for an event, with a bound that even a busy machine keeps."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Return as soon as `condition` holds; AssertionError where it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come about within {seconds:g} s"
+        time.sleep(0.02)

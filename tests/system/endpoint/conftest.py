@@ -1,0 +1,23 @@
+"""One endpoint on the run's Ray head for all its tests, over a registry with one champion."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.head import Head
+from tests.support.endpoint import Endpoint, running
+from tests.support.served_registry import RegistryOf
+
+
+@pytest.fixture(scope="module")
+def endpoint(
+    ray_head: Head, empty_registry: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Endpoint]:
+    """The champion is version 1."""
+    folder = tmp_path_factory.mktemp("endpoint")
+    registry = RegistryOf(folder / "records", shutil.copytree(empty_registry, folder / "runs" / "registry"))
+    registry.crown(registry.add(1))
+    with running(folder, ray_head, registry) as endpoint:
+        yield endpoint

@@ -1,0 +1,132 @@
+"""The job as a user submits it: from a batch file to registered adapters, on a real Ray."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from cluster import processes
+from cluster.head import Head
+from corrector.base import resolve_base
+from jobs.batch import check_batch
+from jobs.encoding import encode, split
+from jobs.lane import Lane, LaneSettings
+from jobs.provisioning import work_items
+from jobs.queue import PromptQueue
+from jobs.run_folder import PromptFolder
+from tests.support.batches import correct, losses, write_batch
+from tests.support.lanes import LocalClient, curve
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_connection")]
+
+STEPS = 24
+
+
+def test_a_batch_becomes_registered_adapters_and_a_second_submission_repeats_nothing(
+    tmp_path: Path, small_sd3: Path
+) -> None:
+    path = write_batch(tmp_path, small_sd3)
+    status, result = correct(path, tmp_path / "runs")
+    statuses = {prompt["name"]: prompt["status"] for prompt in result["prompts"]}
+    # Noise teaches nothing, so the gate must not let either through; the adapters are registered for people to see.
+    assert statuses == {"person": "rejected", "dog": "rejected"}
+    assert status == 1
+    for prompt in result["prompts"]:
+        assert prompt["worked"]
+        assert prompt["reasons"]
+        assert prompt["adapter"]["aliases"] == []
+        weights = Path(prompt["folder"]) / "adapter" / "pytorch_lora_weights.safetensors"
+        assert weights.is_file()
+        harm = prompt["scorecard"]["false_route"]
+        assert harm["n"] == 4
+        drawn = [negative["prompt"] for negative in harm["negatives"]]
+        record = json.loads((Path(prompt["folder"]) / "record.json").read_text())
+        assert [negative["prompt"] for negative in record["hard_negatives"]] == drawn
+        assert all(negative in Path(result["report"]).read_text() for negative in drawn)
+    assert "a person lying on the grass" in Path(result["report"]).read_text()
+
+    _, again = correct(path, tmp_path / "runs")
+    assert not any(prompt["worked"] for prompt in again["prompts"])
+    assert [prompt["adapter"] for prompt in again["prompts"]] == [
+        prompt["adapter"] for prompt in result["prompts"]
+    ]
+
+    # Another run finds the same work in the registry, and has everything of it without training.
+    status, found = correct(path, tmp_path / "runs", run="another")
+    assert status == 1
+    for prompt, first in zip(found["prompts"], result["prompts"], strict=True):
+        assert prompt["worked"]
+        assert prompt["found"] == f"{first['adapter']['name']}/1"
+        assert first["found"] is None
+        assert [prompt[key] for key in ("status", "reasons", "adapter", "scorecard", "seconds")] == [
+            first[key] for key in ("status", "reasons", "adapter", "scorecard", "seconds")
+        ]
+    assert losses(found) == losses(result)
+    assert "a person lying on the grass" in Path(found["report"]).read_text()
+    assert list((tmp_path / "runs" / "another" / "lanes").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_only_a_changed_prompt_is_trained_again_by_a_lane_of_two_workers(
+    tmp_path: Path, small_sd3: Path
+) -> None:
+    path = write_batch(tmp_path, small_sd3)
+    correct(path, tmp_path / "runs")
+    changed = json.loads(path.read_text())
+    changed["prompts"][0]["rank"] = 1
+    path.write_text(json.dumps(changed))
+    _, result = correct(path, tmp_path / "runs", workers=2)
+    assert [prompt["worked"] for prompt in result["prompts"]] == [True, False]
+    assert {prompt["status"] for prompt in result["prompts"]} == {"rejected"}
+    assert all(len(curve) == 4 for curve in losses(result).values())
+
+
+def test_a_killed_lane_changes_nothing_but_the_time(ray_head: Head, tmp_path: Path, small_sd3: Path) -> None:
+    path = write_batch(tmp_path, small_sd3, steps=STEPS)
+    storage = tmp_path / "runs"
+    killer = Killer(ray_head, storage / "batch" / "prompts")
+    killer.start()
+    _, result = correct(path, storage)
+    killer.join()
+    assert killer.killed
+    assert not killer.sampled
+    assert losses(result) == {
+        name: pytest.approx(expected, abs=1e-4)
+        for name, expected in undisturbed(path, tmp_path / "reference").items()
+    }
+
+
+class Killer(threading.Thread):
+    """Kills the Ray Train worker of a lane as soon as one of its prompts has a checkpoint."""
+
+    def __init__(self, head: Head, prompts: Path) -> None:
+        super().__init__()
+        self._head = head
+        self._prompts = prompts
+        self.killed = 0
+        self.sampled = True
+        """Whether a prompt had been trained to its end before the kill."""
+
+    def run(self) -> None:
+        wait_until(lambda: list(self._prompts.glob("*/checkpoint/engine.json")))
+        for process in processes.find(self._head.signs):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                process.kill()
+                self.killed += 1
+        self.sampled = any(PromptFolder(folder).is_sampled for folder in self._prompts.iterdir())
+
+
+def undisturbed(path: Path, storage: Path) -> dict[str, list[float]]:
+    """Name -> the losses of the same batch, trained by a lane in this process."""
+    work = check_batch(path, storage=storage, run="batch")
+    work.run.create()
+    items, spec = work_items(work, work.prompts), resolve_base(work.batch.base)
+    for share in split(items, work.batch.evaluation, 1):
+        encode(spec, share, work.run.cache, "cpu", 1)
+    settings = LaneSettings(slots=2, rank=2, cache=work.run.cache, evaluation=work.batch.evaluation)
+    Lane(spec, LocalClient(PromptQueue(items)), settings).run()
+    return {item.entry.name: curve(item) for item in items}

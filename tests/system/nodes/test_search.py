@@ -1,0 +1,86 @@
+"""A job on a cluster of several nodes of this machine outlives the loss of one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corrector.registry.search_record import SearchResult
+from tests.support.batches import write_search
+from tests.support.nodes import Nodes, cluster_of_nodes
+from tests.support.paths import PROJECT
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# A driver that starts six queues, and prints on which nodes they and it are.
+WHERE = """
+import json, ray
+from jobs.trainer import start_queue
+class Place:
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+ray.init(log_to_driver=False)
+queues = [start_queue(Place) for _ in range(6)]
+print(json.dumps([ray.get_runtime_context().get_node_id(), *ray.get([queue.node.remote() for queue in queues])]))
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A head without CPUs and one node with a CPU."""
+    with cluster_of_nodes() as nodes:
+        nodes.add(num_cpus=1)
+        yield nodes
+
+
+def test_queues_are_on_the_node_of_the_driver_and_lost_with_no_other(nodes: Nodes) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WHERE], env=nodes.environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    driver, *queues = json.loads(ran.stdout.splitlines()[-1])
+    assert len(queues) == 6
+    assert set(queues) == {driver}
+
+
+def test_a_lost_node_costs_a_search_at_most_the_way_since_the_last_rung(
+    nodes: Nodes, tmp_path: Path, small_sd3: Path
+) -> None:
+    """Nothing replaces the node: what its lane held goes on in the lane of the other."""
+    lost = nodes.add(num_cpus=1)
+    path = write_search(
+        tmp_path, small_sd3, steps=100, trials=4, scheduler="none", space={"rank": [1, 2, 3, 4]}
+    )
+    run = tmp_path / "runs" / "run"
+    log = tmp_path / "search.log"
+    command = [sys.executable, "-m", "jobs.search", str(path), f"--storage={run.parent}", "--run-id=run"]
+    with log.open("w") as output:
+        job = subprocess.Popen(
+            [*command, "--slots=1", "--no-warm-start"],
+            cwd=PROJECT,
+            env=nodes.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        # Two lanes of one slot: with two trials scored, each lane holds one.
+        wait_until(lambda: job.poll() is not None or len(list(run.glob("trials/*/*/reports.json"))) >= 2)
+        before = {file: json.loads(file.read_text()) for file in run.glob("trials/*/*/reports.json")}
+        nodes.lose(lost)
+        status = job.wait(400)
+    finally:
+        job.kill()
+    # Noise teaches nothing, so the gate rejects what the search found best: exit status 1.
+    assert status == 1, log.read_text()
+    assert before
+    result = SearchResult.model_validate_json((run / "search.json").read_text())
+    trials = result.prompts[0].trials
+    assert [trial.state for trial in trials] == ["finished"] * 4
+    for file, reports in before.items():
+        assert json.loads(file.read_text())[: len(reports)] == reports

@@ -1,0 +1,30 @@
+"""One endpoint for all tests of the ingress."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.ingress.app import create_app
+from serving.ingress.settings import IngressSettings
+from tests.support.ingress import World, serving, small_world
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained heads of the router, of all worlds."""
+    return tmp_path_factory.mktemp("heads")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, heads: Path) -> Iterator[World]:
+    """Engine, adapters and router behind every app of these tests, but for those that need their own."""
+    with small_world(tmp_path_factory.mktemp("world"), heads) as world:
+        yield world
+
+
+@pytest.fixture(scope="session")
+def address(world: World) -> Iterator[str]:
+    """Of an app with default settings, open to everybody."""
+    with serving(create_app(world.service, IngressSettings())) as address:
+        yield address

@@ -1,0 +1,211 @@
+"""Keys: who may draw, how often and how much; and what the file of keys may be."""
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+from starlette.testclient import TestClient
+
+from corrector.errors import UserError
+from serving.ingress import auth
+from serving.ingress.app import create_app
+from serving.ingress.auth import Caller, KeyRing
+from serving.ingress.errors import ApiError
+from serving.ingress.keyfile import KeyFile
+from serving.ingress.keys import main
+from serving.ingress.limits import Limits
+from serving.ingress.settings import IngressSettings
+from tests.support.ingress import LYING, World, idle, openai_client, post, serving
+from tests.support.paused_engine import paused
+from tests.support.waiting import wait_until
+
+
+def add(path: Path, name: str, *options: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """A new key."""
+    assert main(["add", name, "--file", str(path), *options]) == 0
+    return capsys.readouterr().out.strip()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}", "content-type": "application/json"}
+
+
+def test_only_keys_of_the_file_draw_and_changes_count_at_once(
+    tmp_path: Path,
+    world: World,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(auth, "_LOOK_SECONDS", 0.0)
+    path = tmp_path / "keys.json"
+    key = add(path, "team-a", capsys=capsys)
+    body = {"prompt": LYING, "num_inference_steps": 1}
+    with serving(create_app(world.service, IngressSettings(keys=path))) as address:
+        assert post(address, body, headers=bearer(key)).status_code == 200
+        for wrong in ("", "Bearer", f"Basic {key}", f"Bearer {key}x", f"Bearer {key[:-1]}", key):
+            answer = post(address, body, headers={"authorization": wrong})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key"), wrong
+            assert answer.headers["www-authenticate"] == "Bearer"
+        # Before anything else is looked at, and for paths that do not exist.
+        assert post(address, None, content=b"{").status_code == 401
+        assert post(address, {}, path="/v1/nothing").status_code == 401
+        with pytest.raises(openai.AuthenticationError):
+            openai_client(address, "wrong").models.list()
+        second = add(path, "team-b", capsys=capsys)
+        assert post(address, body, headers=bearer(second)).status_code == 200
+        assert main(["disable", "team-a", "--file", str(path)]) == 0
+        assert post(address, body, headers=bearer(key)).status_code == 403
+        with pytest.raises(openai.PermissionDeniedError) as disabled:
+            openai_client(address, key).models.list()
+        assert disabled.value.code == "key_disabled"
+        assert main(["remove", "team-a", "--file", str(path)]) == 0
+        assert post(address, body, headers=bearer(key)).status_code == 401
+        path.write_text("{ half of a file")
+        assert post(address, body, headers=bearer(second)).status_code == 200
+        assert "the keys that were read before stay valid" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "/images", "/v1", "/a/b/"])
+def test_no_spelling_of_a_path_and_no_prefix_gets_past_the_keys(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str], prefix: str
+) -> None:
+    path = tmp_path / "keys.json"
+    key = add(path, "team", capsys=capsys)
+    client = TestClient(create_app(world.service, IngressSettings(keys=path)), root_path=prefix)
+    below = prefix.rstrip("/")
+    assert client.get(f"{below}/v1/models", headers=bearer(key)).status_code == 200
+    for tried in (
+        "v1/models",
+        "/v1/models",
+        "v1//models",
+        "v1/./models",
+        "V1/models",
+        "v1/models/",
+        "v1/models/lying",
+    ):
+        answer = client.get(f"{below}/{tried}")
+        assert answer.status_code == 401, tried
+    for public in ("", "healthz", "readyz", "openapi.json"):
+        assert client.get(f"{below}/{public}").status_code == 200, public
+
+
+def test_a_key_is_kept_as_its_digest_and_by_its_owner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.json"
+    key = add(path, "team", "--requests-per-minute", "60", "--concurrent-images", "4", capsys=capsys)
+    assert len(key) > 43
+    assert key not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert main(["list", "--file", str(path)]) == 0
+    assert "team\t" in (listed := capsys.readouterr().out)
+    assert "60 requests per minute, 4 images at once" in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["add", "team"], 'there is a key "team" already'),
+        (["add", "te am"], "name"),
+        (["add", "other", "--requests-per-minute", "0"], "requests_per_minute"),
+        (["remove", "nobody"], 'no key "nobody"; there are: team'),
+    ],
+)
+def test_a_mistake_changes_nothing_and_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    path = tmp_path / "keys.json"
+    add(path, "team", capsys=capsys)
+    before = path.read_text()
+    assert main([*arguments, "--file", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.out == ""
+    assert path.read_text() == before
+
+
+def test_a_file_that_is_not_one_of_keys_is_refused_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    with pytest.raises(UserError, match="cannot be read"):
+        KeyRing(path)
+    for content in (
+        "",
+        "[]",
+        '{"keys": [{"name": "a"}]}',
+        '{"kyes": []}',
+        '{"keys": [{"name": "a", "sha256": "12"}]}',
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"keys\.json"):
+            KeyRing(path)
+    key = {"name": "a", "sha256": "0" * 64, "created": "2026-11-01T00:00:00Z"}
+    path.write_text(json.dumps({"keys": [key, key]}))
+    with pytest.raises(UserError, match="two keys have the same name"):
+        KeyFile.read(path)
+
+
+def test_without_a_file_everybody_may_draw_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        ring = KeyRing(None)
+    assert "everybody" in caplog.text
+    assert ring.caller(None).name == "anonymous"
+
+
+def test_a_key_has_its_requests_per_minute_evenly_and_a_minutes_worth_at_once() -> None:
+    now = [100.0]
+    limits = Limits(clock=lambda: now[0])
+    caller, other = Caller("a", requests_per_minute=30), Caller("b", requests_per_minute=30)
+    for _ in range(30):
+        limits.count_request(caller)
+    with pytest.raises(ApiError) as refused:
+        limits.count_request(caller)
+    assert refused.value.status_code == 429
+    assert refused.value.headers == {"Retry-After": "2"}
+    limits.count_request(other)
+    now[0] += 2
+    limits.count_request(caller)
+    with pytest.raises(ApiError):
+        limits.count_request(caller)
+    now[0] += 3600
+    for _ in range(30):
+        limits.count_request(caller)
+    with pytest.raises(ApiError):
+        limits.count_request(caller)
+
+
+def test_limits_of_a_key_reach_its_client_as_rate_limit_errors(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.json"
+    slow = add(path, "slow", "--requests-per-minute", "2", capsys=capsys)
+    narrow = add(path, "narrow", "--concurrent-images", "2", capsys=capsys)
+    with serving(create_app(world.service, IngressSettings(keys=path))) as address:
+        client = openai_client(address, slow)
+        client.models.list()
+        client.models.list()
+        with pytest.raises(openai.RateLimitError) as often:
+            client.models.list()
+        assert often.value.code == "rate_limit_exceeded"
+        assert 1 <= int(often.value.response.headers["retry-after"]) <= 30
+
+        two = {"prompt": LYING, "n": 2, "num_inference_steps": 1}
+        with ThreadPoolExecutor(1) as pool:
+            with paused(world.engine):
+                answer = pool.submit(post, address, two, headers=bearer(narrow))
+                wait_until(lambda: not idle(world))
+                for stream in (False, True):
+                    one = {"prompt": LYING, "num_inference_steps": 1, "stream": stream}
+                    refused = post(address, one, headers=bearer(narrow))
+                    assert refused.status_code == 429
+                    assert refused.json()["error"]["code"] == "concurrency_limit_exceeded"
+                    assert refused.headers["retry-after"] == "1"
+            assert answer.result().status_code == 200
+        for _ in range(3):
+            one = {"prompt": LYING, "num_inference_steps": 1, "stream": True}
+            assert post(address, one, headers=bearer(narrow)).status_code == 200
+        never = post(address, {"prompt": LYING, "n": 3}, headers=bearer(narrow))
+        assert (never.status_code, never.json()["error"]["param"]) == (400, "n")

@@ -1,0 +1,90 @@
+"""What /readyz says while the registry is down, and who gets a challenger."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+
+from serving.catalogue.health import RegistryHealth
+from serving.catalogue.snapshot import Traffic
+from serving.ingress.app import create_app
+from serving.ingress.feedback import open_feedback
+from serving.ingress.local import LocalEngine, LocalFeedback
+from serving.ingress.routed import RoutedService
+from serving.ingress.settings import IngressSettings
+from serving.router.embedding import Embedder
+from serving.router.router import Router
+from serving.router.settings import RouterSettings
+from tests.support.ingress import LYING, QUICK_HEADS, World, post, serving
+
+
+@contextmanager
+def changed(
+    world: World,
+    folder: Path,
+    heads: Path,
+    *,
+    traffic: Traffic | None = None,
+    registry: RegistryHealth | None = None,
+) -> Iterator[str]:
+    """The address of another app over the same engine."""
+    lying = replace(world.snapshot.adapters["lying"], traffic=traffic or Traffic())
+    snapshot = replace(world.snapshot, adapters={**world.snapshot.adapters, "lying": lying})
+    settings = IngressSettings(feedback=folder / "feedback")
+    store = open_feedback(settings)
+    service = RoutedService(
+        world.service.base,
+        LocalEngine(world.engine),
+        Router(snapshot, Embedder(), RouterSettings(head=QUICK_HEADS, cache=heads)),
+        LocalFeedback(store),
+        snapshot=lambda: snapshot,
+        registry=lambda: registry or RegistryHealth(),
+    )
+    try:
+        with serving(create_app(service, settings)) as address:
+            yield address
+    finally:
+        service.close()
+        store.close()
+
+
+def test_with_the_registry_down_it_draws_on_and_says_so(world: World, tmp_path: Path, heads: Path) -> None:
+    down = RegistryHealth(
+        False, 61.5, 3, "connection refused", {"lying@4": "its rank is 32, and 16 is served"}
+    )
+    with changed(world, tmp_path, heads, registry=down) as address:
+        with httpx2.Client(base_url=address, verify=False) as client:
+            ready = client.get("/readyz")
+        assert post(address, {"prompt": LYING, "num_inference_steps": 1}).status_code == 200
+    assert ready.status_code == 200
+    report = ready.json()
+    assert report["ready"] is True
+    assert report["registry"] == {
+        "ok": False,
+        "age_seconds": 61.5,
+        "snapshot": 3,
+        "error": "connection refused",
+    }
+    assert report["refused"] == {"lying@4": "its rank is 32, and 16 is served"}
+    assert report["engine"]["waiting"] == 0
+
+
+def test_a_user_stays_with_a_version_and_requests_without_one_are_shared_out(
+    world: World, tmp_path: Path, heads: Path
+) -> None:
+    with changed(world, tmp_path, heads, traffic=Traffic(challenger_share=0.5)) as address:
+
+        def alias(**user: str) -> str:
+            return str(post(address, {"prompt": LYING, **user}, path="/v1/route").json()["alias"])
+
+        nobody = Counter(alias() for _ in range(40))
+        users = [{alias(user=f"u{number}") for _ in range(2)} for number in range(20)]
+        body = {"prompt": LYING, "num_inference_steps": 1, "user": "u0"}
+        drawn = {post(address, body).headers["x-adapter-version"] for _ in range(2)}
+    assert min(nobody["champion"], nobody["challenger"]) > 5
+    assert all(len(found) == 1 for found in users)
+    assert set.union(*users) == {"champion", "challenger"}
+    assert drawn == {{"champion": "1", "challenger": "2"}[next(iter(users[0]))]}

@@ -1,0 +1,52 @@
+"""The router's precision on prompts that it was not made with; `python -m tests.benchmarks.router` prints the same figures."""
+
+import json
+
+import pytest
+
+from serving.router.embedding import Embedder
+from serving.router.normalising import normalised
+from tests.benchmarks.router import RESULTS, Case, evaluate, handwritten, router_for, summary, world
+from tests.support.snapshots import Registered
+
+
+def cases(title: str) -> tuple[list[Registered], list[Case]]:
+    """One of the two sets that nothing was chosen on."""
+    return world() if title == "world" else handwritten("natural_prompts.yaml")
+
+
+def test_one_adapter_takes_its_prompts_and_no_others(embedder: Embedder) -> None:
+    registered, asked = cases("natural")
+    (lying,) = (entry for entry in registered if entry.name == "woman-lying-grass")
+    near = [case for case in asked if case.near in (lying.name, "elsewhere")]
+    found = evaluate(router_for([lying], embedder), embedder, near)
+    kept = json.loads(RESULTS.read_text())["natural"]["adapters"]
+    assert {name: summary(counts) for name, counts in found.by_adapter.items()} == {
+        name: kept[name] for name in (lying.name, "elsewhere")
+    }, found.total.mistakes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("title", "recall"), [("world", 0.95), ("natural", 0.80)])
+def test_precision_is_at_least_98_percent(embedder: Embedder, title: str, recall: float) -> None:
+    registered, asked = cases(title)
+    counts = evaluate(router_for(registered, embedder), embedder, asked).total
+    assert counts.precision >= 0.98, counts.mistakes
+    assert counts.recall >= recall, counts.mistakes
+    kept = json.loads(RESULTS.read_text())[title]["total"]
+    assert abs(kept["precision"] - counts.precision) < 0.02
+    assert abs(kept["recall"] - counts.recall) < 0.03
+
+
+def test_there_are_enough_natural_prompts_and_none_is_registered() -> None:
+    registered, asked = cases("natural")
+    assert len(registered) >= 8
+    assert len(asked) >= 150
+    known = {normalised(text) for entry in registered for text in (entry.prompt, *entry.paraphrases)}
+    assert known.isdisjoint(normalised(case.prompt) for case in asked)
+
+
+def test_the_development_prompts_share_no_adapter_with_the_natural_ones() -> None:
+    development, _ = handwritten("development_prompts.yaml")
+    natural, _ = cases("natural")
+    assert {entry.prompt for entry in development}.isdisjoint(entry.prompt for entry in natural)

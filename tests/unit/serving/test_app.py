@@ -1,0 +1,64 @@
+"""What an endpoint is made of: the file for `serve deploy`, the environment, and mistakes in either."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve.schema import ServeDeploySchema
+
+from corrector.errors import UserError
+from serving import app
+from serving.app import build
+from serving.settings import ServingSettings
+from tests.support.paths import PROJECT
+
+
+def test_the_configuration_in_the_repository_is_one_that_ray_serve_and_the_application_take() -> None:
+    written = yaml.safe_load((PROJECT / "serving" / "config.yaml").read_text())
+    config = ServeDeploySchema.model_validate(written)
+    (application,) = config.applications
+    assert application.import_path == "serving.app:build"
+    settings = ServingSettings.model_validate(application.args)
+    assert settings.engines.most == 4
+    built = call_user_app_builder_with_args_if_necessary(vars(app)["build"], dict(application.args))
+    assert built is not None
+
+
+@pytest.mark.parametrize(
+    ("mistake", "where"),
+    [
+        ({"bas": "embedded"}, "bas"),
+        ({"engine": {"slot": 4}}, "engine.slot"),
+        ({"router": {"head": {"min_precision": 1}}}, "router.head.min_precision"),
+        ({"engine": {"slots": 4}}, "engine"),
+        ({"ingress": {"max_timeout": 1}}, "ingress"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_before_anything_starts(
+    mistake: dict[str, object], where: str
+) -> None:
+    with pytest.raises(ValidationError) as error:
+        call_user_app_builder_with_args_if_necessary(vars(app)["build"], mistake)
+    assert [".".join(map(str, each["loc"])) for each in error.value.errors()] == [where]
+
+
+def test_a_base_that_is_none_is_refused_before_anything_starts() -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        build(ServingSettings(base="./nowhere"))
+
+
+def test_places_are_those_of_the_environment_in_which_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("CORRECTOR_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CORRECTOR_CACHE", str(tmp_path / "cache"))
+    found = ServingSettings().located()
+    assert found.tracking_uri == "http://mlflow:5000"
+    assert found.registry_root == tmp_path / "runs" / "registry"
+    assert found.ingress.feedback == tmp_path / "runs" / "feedback"
+    assert found.engine.cache is not None and found.engine.cache.is_relative_to(tmp_path / "cache")
+    own = ServingSettings(tracking_uri="sqlite:///mine.db", registry_root=tmp_path / "other").located()
+    assert (own.tracking_uri, own.registry_root) == ("sqlite:///mine.db", tmp_path / "other")

@@ -1,1 +1,0 @@
-"""The walk of README's section "Review", step by step, on the real servers of one machine."""
