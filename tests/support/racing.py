@@ -24,6 +24,7 @@ from corrector.registry.collect import collect
 from corrector.registry.history import champions, history
 from corrector.registry.verify import verify
 from tests.support.records import small_adapter, write_record
+from tests.support.waiting import wait_until
 
 NOWHERE = Path("/nonexistent")
 LIMIT_S = 120
@@ -84,9 +85,7 @@ def register_all(uri: str, folders: Sequence[Path]) -> None:
 def kill_while_tables_are_made(root: Path) -> None:
     """Kill a process that makes the database of a new local form, before it is there."""
     child = _start(prepare, None, root)
-    while not (root / ".mlflow.db.making").exists():
-        assert child.is_alive(), "ended before it made the tables"
-        time.sleep(0.01)
+    wait_until((root / ".mlflow.db.making").exists)
     child.kill()
     child.join()
     assert not (root / "mlflow.db").exists()

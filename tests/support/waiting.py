@@ -4,9 +4,12 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Return as soon as `condition` holds; AssertionError where it does not within `seconds`."""
+def wait_until(
+    condition: Callable[[], object], seconds: float = 120.0, otherwise: Callable[[], str] | None = None
+) -> None:
+    """Return as soon as `condition` holds; AssertionError, with what `otherwise` says, where it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"it did not come about within {seconds:g} s"
+        late = time.monotonic() > deadline
+        assert not late, otherwise() if otherwise else f"it did not come about within {seconds:g} s"
         time.sleep(0.02)

@@ -11,10 +11,9 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -28,6 +27,7 @@ from corrector.errors import UserError
 from tests.support.commands import run
 from tests.support.paths import PROJECT
 from tests.support.servers import SharedServers
+from tests.support.waiting import wait_until
 
 on_the_runs_head = pytest.mark.xdist_group("ray")
 
@@ -58,14 +58,6 @@ print("bytes:", sum(file.stat().st_size for file in files))
 import corrector
 print("own:", Path(corrector.__file__).is_relative_to(Path.cwd()))
 """
-
-
-def await_condition(condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
-    """Return once the condition holds; fail after LIMIT_S with what `otherwise` says."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.1)
 
 
 def written(state: Path) -> Head:
@@ -107,7 +99,7 @@ def test_the_working_directory_can_be_uploaded_and_is_small(head: Head) -> None:
     job = client.submit_job(
         entrypoint=shlex.join(["python", "-c", LIST_UPLOAD]), runtime_env={"working_dir": str(PROJECT)}
     )
-    await_condition(lambda: client.get_job_status(job).is_terminal(), lambda: client.get_job_logs(job))
+    wait_until(lambda: client.get_job_status(job).is_terminal(), otherwise=lambda: client.get_job_logs(job))
     logs = client.get_job_logs(job)
     assert client.get_job_status(job) == "SUCCEEDED", logs
     said = dict(line.split(": ", 1) for line in logs.splitlines() if line.startswith(("top", "bytes", "own")))
@@ -190,8 +182,9 @@ def test_an_interrupted_run_stops_its_job_in_order_and_leaves_nothing(state: Pat
 def _kill_while_starting(state: Path) -> Head:
     """Kill a `run` outright while its head starts; what it leaves behind."""
     killed, log = _start_run(state, "")
-    await_condition(
-        lambda: (state / "head.json").exists() and processes.find(written(state).signs) != [], log.read_text
+    wait_until(
+        lambda: (state / "head.json").exists() and processes.find(written(state).signs),
+        otherwise=log.read_text,
     )
     assert killed.poll() is None, log.read_text()
     killed.kill()
@@ -222,4 +215,4 @@ def _await_line(line: str, log: Path, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, log.read_text()
         return f"{line}\n" in log.read_text()
 
-    await_condition(said, log.read_text)
+    wait_until(said, otherwise=log.read_text)

@@ -12,7 +12,6 @@ import queue
 import sqlite3
 import stat
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from corrector.errors import UserError
 from tests.support import commands
 from tests.support.servers import SharedServers, use_mlflow, use_object_store
 from tests.support.shell import exported
+from tests.support.waiting import wait_until
 
 LIMIT_S = 120
 """For each answer, of which none takes 10 s where the machine has nothing else to do."""
@@ -331,8 +331,7 @@ def test_stopping_lets_an_upload_under_way_end_and_leaves_nothing(
     uploading.send(b"wei")
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(run, "stop", state=state)
-        while not ports.is_free(server.port) and not stopping.done():
-            time.sleep(0.05)
+        wait_until(lambda: ports.is_free(server.port) or stopping.done())
         uploading.send(b"ghts")
         assert uploading.getresponse().status == 200
         stopped = stopping.result(LIMIT_S)
