@@ -15,7 +15,7 @@ from corrector.adapters import Adapter, save_adapter
 from corrector.base import BaseSpec, TextEmbeddings
 from corrector.evaluation import evaluation_rows, guard_rows, negative_seeds
 from corrector.prompts import EvaluationSettings, FailingPrompt
-from corrector.registry.record import CorrectionRecord, NegativeSamples
+from corrector.record.correction import CorrectionRecord, NegativeSamples
 from corrector.sampling import SampleRow
 from jobs.preparation import NEGATIVE_PROMPT
 from jobs.run_folder import PromptFolder, remove_folder

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from corrector.registry.record import CorrectionRecord
+from corrector.record.correction import CorrectionRecord
 from corrector.report import write_report
 from corrector.report.run_folder import adapter_label
 from jobs.batch import BatchWork, PromptWork

@@ -16,8 +16,8 @@ from corrector.dreambooth import checkpoint
 from corrector.evaluation.objective import Choice
 from corrector.evaluation.rungs import confirmation
 from corrector.prompts.search import Configuration
+from corrector.record.search import PromptSearchResult, SearchResult
 from corrector.registry import RegistryError
-from corrector.registry.search_record import PromptSearchResult, SearchResult
 from corrector.registry.searches import known_good
 from corrector.report import write_search_report
 from corrector.settings import Settings

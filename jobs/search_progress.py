@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import (
+from corrector.record.search import (
     PromptSearchResult,
     RungReport,
     SearchResult,

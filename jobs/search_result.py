@@ -11,7 +11,7 @@ import yaml
 from corrector.evaluation.objective import Choice
 from corrector.prompts import FailingPrompt
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import PromptSearchResult, TrialResult
+from corrector.record.search import PromptSearchResult, TrialResult
 from jobs.batch import BatchWork
 from jobs.search_plan import recorded_configurations
 from jobs.trials import PromptPlan

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from corrector.record.search import SearchResult
 from corrector.registry import RegistryError
-from corrector.registry.search_record import SearchResult
 from corrector.registry.searches import log_search
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from corrector.errors import UserError
-from corrector.registry.search_record import PromptSearchResult
+from corrector.record.search import PromptSearchResult
 from jobs.batch import BatchWork
 from jobs.search_plan import journals
 from jobs.search_progress import trials_table

@@ -19,7 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from corrector.base import BaseSpec
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.crew import crew_of_this_process
 from jobs.lane import Lane, LaneSettings
 from jobs.leases import LeaseReturn, brief

@@ -23,7 +23,7 @@ from corrector.evaluation.features import FeatureExtractor, named_extractor
 from corrector.evaluation.images import as_stored, same_size
 from corrector.evaluation.objective import ArmFeatures, ExemplarFeatures, trial_score
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from corrector.sampling import SampleRow, sample_images
 from jobs.arms import Arms
 from jobs.lane import Held, Lane, LaneSettings, Queue

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from corrector.prompts import EvaluationSettings
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.queue import SETTLED, Progress, PromptQueue, State
 from jobs.trial_function import TrialView
 from jobs.trials import Outcome, TrialGroup, TrialItem

@@ -25,7 +25,7 @@ from corrector.evaluation.rungs import Rung, rungs_of_trial
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from corrector.prompts.search import Configuration
 from corrector.prompts.search_space import configured
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.queue import WorkItem
 from jobs.run_folder import remove_folder, write_json
 

@@ -1,4 +1,4 @@
-"""Where finished prompts are kept: records on disk (`record`), their versions in MLflow (`versions`), their `review`.
+"""Registered adapters: the `versions` of finished prompts in MLflow, and their `review`.
 
 An adapter in the registry is immutable, addressed by name, version and SHA-256, and carries its lineage. Aliases are the
 review: `candidate` is set when it is registered, `champion` by a reviewer, here, with `python -m corrector.registry`, or in
@@ -6,7 +6,6 @@ MLflow's own pages; `history` tells who did what, and `events` what changes. `ve
 MLflow is imported only when the registry is opened.
 """
 
-from corrector.registry.record import CorrectionRecord, CurvePoint, GuardSamples, RecordError, RecordImages
 from corrector.registry.references import CANDIDATE, CHAMPION, Reference, Version, model_name
 from corrector.registry.review import promote, reject, retire, rollback
 from corrector.registry.store import RegistryError, local_uri, prepare
@@ -17,12 +16,7 @@ __all__ = [
     "CANDIDATE",
     "CHALLENGER",
     "CHAMPION",
-    "CorrectionRecord",
-    "CurvePoint",
-    "GuardSamples",
     "OtherBytes",
-    "RecordError",
-    "RecordImages",
     "Reference",
     "RegisteredVersion",
     "RegistryError",

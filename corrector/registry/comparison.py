@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from corrector.registry.record import CorrectionRecord
+from corrector.record.correction import CorrectionRecord
 from corrector.registry.references import Reference, Version, resolve
 from corrector.registry.runs import SHEET_FILE
 from corrector.registry.store import RegistryError, Store, open_store

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from corrector.evaluation.scorecard import Scorecard
-from corrector.registry.record import CorrectionRecord
+from corrector.record.correction import CorrectionRecord
 from corrector.registry.references import model_name
 from corrector.registry.tags import escape, verdict_lines
 

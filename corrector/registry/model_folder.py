@@ -21,8 +21,8 @@ from pathlib import Path
 import yaml
 
 from corrector.base.sources import EMBEDDED_FOLDER
+from corrector.record.correction import ADAPTER_FOLDER, CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry.model_card import model_card
-from corrector.registry.record import ADAPTER_FOLDER, CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
 
 MODEL_FOLDER = "model"
 WEIGHTS_FOLDER = "adapter_weights"

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from corrector.registry.archive import ARCHIVE_FILE, unpack_images
-from corrector.registry.record import ADAPTER_FOLDER
+from corrector.record.archive import ARCHIVE_FILE, unpack_images
+from corrector.record.correction import ADAPTER_FOLDER
 from corrector.registry.references import Version, model_name
 from corrector.registry.runs import REVIEW_PAGE
 from corrector.registry.store import open_store

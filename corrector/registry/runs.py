@@ -1,6 +1,6 @@
 """What MLflow keeps of one record: a run with parameters, metrics and tags, and its files as artifacts.
 
-record.json  scorecard.json  entry.json  before_after.png  review.html  images.zip (see `archive`)  model/ (see `model_folder`)
+record.json  scorecard.json  entry.json  before_after.png  review.html  images.zip (see `corrector.record.archive`)  model/ (see `model_folder`)
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 
 from corrector.evaluation.scorecard import Scorecard
-from corrector.registry.archive import ARCHIVE_FILE, pack_images
+from corrector.record.archive import ARCHIVE_FILE, pack_images
+from corrector.record.correction import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
 from corrector.registry.model_folder import MODEL_FOLDER, write_model
-from corrector.registry.record import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
 from corrector.registry.store import RegistryError, Store
 from corrector.registry.tags import SHA256, STATUS, WORK_ID, cut, describe, record_tags, safe_key
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import PromptSearchResult, SearchResult, TrialResult
+from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
 from corrector.registry.store import Store, open_store
 from corrector.registry.tags import cut
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from corrector.evaluation.scorecard import Scorecard
-from corrector.registry.record import CorrectionRecord
+from corrector.record.correction import CorrectionRecord
 
 TAG_LENGTH = 5000
 """Characters: what MLflow's tables keep of the value of a registered model's tag."""

@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corrector.adapters import AdapterError, AdapterFormat, convert_adapter, load_adapter
-from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER
-from corrector.registry.record import (
+from corrector.record.correction import (
     ADAPTER_FOLDER,
     CONFIG_FILE,
     RECORD_FILE,
@@ -36,6 +35,7 @@ from corrector.registry.record import (
     CorrectionRecord,
     file_sha256,
 )
+from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER
 from corrector.registry.references import CANDIDATE, Reference, Version, model_name, resolve
 from corrector.registry.runs import delete_run, log_run
 from corrector.registry.store import RegistryError, Store, open_store

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from corrector.registry.record import CorrectionRecord
+from corrector.record.correction import CorrectionRecord
 from corrector.report.prompts import Budget, prompt_view
 
 _WORDS = {"corrected": "corrected", "rejected": "rejected by the gate", "failed": "failed"}

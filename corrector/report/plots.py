@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from corrector.registry.record import CurvePoint
+from corrector.record.correction import CurvePoint
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from corrector.prompts.search import NUMERIC, Value
-from corrector.registry.search_record import TrialResult
+from corrector.record.search import TrialResult
 from corrector.report.plots import Tick
 
 _GROUPS = 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from corrector.prompts import HyperParameters
-from corrector.registry.search_record import PromptSearchResult, SearchResult, TrialResult
+from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
 from corrector.report.page import environment, resource
 from corrector.report.plots import IntervalPlot, interval_plot, number
 from corrector.report.search_axes import Importance, ParallelPlot, importances, parallel_plot

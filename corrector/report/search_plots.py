@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from corrector.registry.search_record import TrialResult
+from corrector.record.search import TrialResult
 from corrector.report.plots import Tick, nice_ticks, number
 from corrector.report.search_axes import trial_kind
 

@@ -30,10 +30,10 @@ from rich.table import Table
 from corrector.adapters import SD3_TARGETS, Adapter
 from corrector.base.embedded.world import Scene
 from corrector.base.sources import EMBEDDED_FOLDER
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError, prepare, register
 from corrector.registry.events import Poller
 from corrector.registry.listing import find_version, list_models
-from corrector.registry.record import WEIGHTS_FILE
 from corrector.registry.references import CHAMPION, Reference
 from corrector.registry.review import promote
 from corrector.registry.store import open_store

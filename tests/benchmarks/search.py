@@ -27,7 +27,7 @@ from ray import tune
 from rich.console import Console
 
 from corrector.prompts import load_batch
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.batch import BatchWork, check_batch
 from jobs.preparation import bound_threads
 from jobs.proposals import proposals

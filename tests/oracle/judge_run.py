@@ -13,7 +13,7 @@ from PIL import Image
 
 from corrector.base.embedded.world import canonical_prompt, scenes
 from corrector.exemplars import to_tensor
-from corrector.registry import CorrectionRecord
+from corrector.record.correction import CorrectionRecord
 from corrector.report import read_run
 from tests.oracle.oracle import Oracle
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from corrector.registry.search_record import PromptSearchResult, SearchResult
+from corrector.record.search import PromptSearchResult, SearchResult
 from jobs.batch import check_batch
 from jobs.driver import CorrectionJob
 from jobs.plan import LaneWishes

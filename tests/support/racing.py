@@ -19,7 +19,8 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from corrector.base.embedded.world import Scene
-from corrector.registry import CorrectionRecord, prepare, register
+from corrector.record.correction import CorrectionRecord
+from corrector.registry import prepare, register
 from corrector.registry.collect import collect
 from corrector.registry.history import champions, history
 from corrector.registry.verify import verify

@@ -37,7 +37,7 @@ from corrector.evaluation.scorecard import (
 )
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference
-from corrector.registry.record import (
+from corrector.record.correction import (
     WEIGHTS_FILE,
     CorrectionRecord,
     CurvePoint,

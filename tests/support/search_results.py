@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from corrector.evaluation.objective import TrialScore
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import PromptSearchResult, RungReport, SearchResult, TrialResult
+from corrector.record.search import PromptSearchResult, RungReport, SearchResult, TrialResult
 
 BASE_REVISION = "5" * 40
 

@@ -16,7 +16,7 @@ from corrector.prompts import (
     HyperParameters,
     SearchSettings,
 )
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.encoding import encode, split
 from jobs.queue import Progress, WorkItem
 from jobs.trial_lane import TrialLane, TrialLaneSettings, TrialSource

@@ -21,12 +21,12 @@ from mlflow.tracking import MlflowClient
 from cluster import ports
 from cluster.mlflow_configuration import WEBHOOK_CACHE_S
 from cluster.mlflow_server import MlflowServer
+from corrector.record.correction import WEIGHTS_FILE, file_sha256
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
 from corrector.registry.collect import collect
 from corrector.registry.events import WEBHOOK_EVENTS, Deliveries, Event, verify_webhook
 from corrector.registry.history import history
 from corrector.registry.listing import list_models
-from corrector.registry.record import WEIGHTS_FILE, file_sha256
 from corrector.registry.restore import RESTORED_FILE, find_works, restore_record
 from corrector.registry.review import promote, rollback
 from corrector.registry.verify import verify

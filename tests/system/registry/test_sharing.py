@@ -22,9 +22,9 @@ from cluster import mlflow_server as servers
 from cluster import ports
 from cluster.mlflow_server import MlflowOptions, MlflowServer
 from corrector.errors import UserError
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import Reference, RegistryError, local_uri, register
 from corrector.registry.__main__ import main
-from corrector.registry.record import WEIGHTS_FILE
 from corrector.registry.sharing import share
 from tests.support.racing import NOWHERE
 from tests.support.records import small_adapter, write_record

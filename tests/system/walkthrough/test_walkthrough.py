@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import expect
 
 from cluster import ports, services
-from corrector.registry.record import WEIGHTS_FILE, file_sha256
+from corrector.record.correction import WEIGHTS_FILE, file_sha256
 from tests.support.mlflow_pages import reviewer
 from tests.support.walkthrough_machine import CAT, EVALUATION, PERSON, PROMPTS, Machine
 

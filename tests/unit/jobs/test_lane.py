@@ -12,7 +12,7 @@ import torch
 from corrector.adapters import load_adapter
 from corrector.base import BaseSpec, resolve_base
 from corrector.evaluation.negatives import likely_negatives
-from corrector.registry.record import CorrectionRecord
+from corrector.record.correction import CorrectionRecord
 from jobs.arms import read_sampled
 from jobs.crew import crew_of_this_process
 from jobs.lane import Lane

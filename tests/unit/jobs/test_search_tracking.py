@@ -9,8 +9,8 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from corrector.record.search import SearchResult
 from corrector.registry import RegistryError
-from corrector.registry.search_record import SearchResult
 from corrector.registry.searches import EXPERIMENT
 from corrector.registry.store import local_uri
 from jobs import search_tracking

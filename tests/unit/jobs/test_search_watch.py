@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from corrector.evaluation.objective import ArmFeatures, TrialScore
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.batch import check_batch
 from jobs.search import main
 from jobs.search_plan import journals

@@ -8,7 +8,7 @@ import pytest
 
 from corrector.base import BaseSpec, resolve_base
 from corrector.evaluation.rungs import confirmation
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.trial_queue import TrialQueue
 from jobs.trials import PromptPlan, TrialGroup
 from tests.support.small_trials import EVALUATION, LocalTrials, plan, run_lane

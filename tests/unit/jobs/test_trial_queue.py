@@ -11,7 +11,7 @@ from corrector.evaluation.objective import ArmFeatures, TrialScore
 from corrector.evaluation.rungs import rungs
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
 from corrector.prompts.search import Configuration
-from corrector.registry.search_record import RungReport
+from corrector.record.search import RungReport
 from jobs.queue import Progress
 from jobs.trial_queue import DECIDED, TrialQueue
 from jobs.trials import Outcome, PromptPlan, TrialGroup

@@ -8,9 +8,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from corrector.adapters import load_adapter
+from corrector.record.correction import WEIGHTS_FILE, file_sha256
 from corrector.registry.__main__ import main
 from corrector.registry.listing import list_models
-from corrector.registry.record import WEIGHTS_FILE, file_sha256
 from tests.support.registering import NAME, Registering
 
 HOSTILE = '<script>alert("x")</script>[red]'

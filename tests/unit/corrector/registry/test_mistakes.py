@@ -8,9 +8,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from corrector.adapters import save_adapter
+from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, file_sha256
 from corrector.registry import RegistryError, fetch, register
 from corrector.registry.listing import find_version
-from corrector.registry.record import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, file_sha256
 from corrector.registry.references import Reference
 from corrector.registry.store import open_store
 from tests.support.records import small_adapter, write_record

@@ -9,10 +9,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from corrector.adapters import Adapter
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import fetch, local_uri, register
 from corrector.registry.model_card import model_card
 from corrector.registry.model_folder import loadable_base, write_model
-from corrector.registry.record import WEIGHTS_FILE
 from tests.support.records import small_adapter, write_record
 from tests.support.registering import NAME, PERSON
 

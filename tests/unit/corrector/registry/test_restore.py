@@ -6,9 +6,9 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 import pytest
 from mlflow.tracking import MlflowClient
 
-from corrector.registry import CorrectionRecord, RecordError, RegistryError, register
-from corrector.registry.archive import ARCHIVE_FILE, pack_images, unpack_images
-from corrector.registry.record import WEIGHTS_FILE
+from corrector.record.archive import ARCHIVE_FILE, pack_images, unpack_images
+from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord, RecordError
+from corrector.registry import RegistryError, register
 from corrector.registry.restore import RESTORED_FILE, find_works, restore_record
 from tests.support.records import write_record
 from tests.support.registering import NAME, PERSON, Registering

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError
 from corrector.registry.history import OUTSIDE, Entry, champions, history
-from corrector.registry.record import WEIGHTS_FILE
 from corrector.registry.review import promote, reject, retire, rollback
 from tests.support.registering import NAME, Registering
 

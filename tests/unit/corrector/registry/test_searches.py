@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from corrector.registry.search_record import SearchResult
+from corrector.record.search import SearchResult
 from corrector.registry.searches import EXPERIMENT, known_good, log_search
 from corrector.registry.store import local_uri
 from tests.support.search_results import BASE_REVISION, search_result, trial

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError, register
 from corrector.registry.collect import collect
-from corrector.registry.record import WEIGHTS_FILE
 from corrector.registry.runs import BEGAN
 from corrector.registry.verify import verify
 from tests.support.records import write_record

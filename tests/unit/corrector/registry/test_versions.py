@@ -14,16 +14,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from corrector.evaluation import Scorecard
-from corrector.registry import (
-    CorrectionRecord,
-    OtherBytes,
-    RecordError,
-    RegistryError,
-    fetch,
-    model_name,
-    register,
-)
-from corrector.registry.record import CONFIG_FILE, WEIGHTS_FILE
+from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, RecordError
+from corrector.registry import OtherBytes, RegistryError, fetch, model_name, register
 from tests.support.records import write_record
 from tests.support.registering import NAME, PERSON, Registering
 

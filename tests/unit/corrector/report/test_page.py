@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from corrector.base.embedded.world import Scene
-from corrector.registry import CorrectionRecord
-from corrector.registry.record import NegativeSamples
+from corrector.record.correction import CorrectionRecord, NegativeSamples
 from corrector.report import write_report
 from corrector.report.__main__ import main
 from corrector.report.prompts import Budget

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from corrector.registry.record import CurvePoint
+from corrector.record.correction import CurvePoint
 from corrector.report.plots import interval_plot, loss_plot, nice_ticks, number, signed
 
 

@@ -11,9 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from corrector.base.embedded.world import Scene
-from corrector.registry import CorrectionRecord, CurvePoint, RecordError
+from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord, CurvePoint, RecordError
 from corrector.registry.comparison import figures
-from corrector.registry.record import WEIGHTS_FILE
 from tests.support.records import write_record
 
 SCENE = Scene("person", "lying", "grass")
