@@ -13,9 +13,10 @@ from torch import Tensor
 
 from corrector.adapters import Adapter, save_adapter
 from corrector.base import BaseSpec, TextEmbeddings
-from corrector.evaluation import evaluation_rows, guard_rows, negative_seeds
+from corrector.evaluation import Comparison
+from corrector.evaluation.comparison import NegativeSamples
 from corrector.prompts import EvaluationSettings, FailingPrompt
-from corrector.record.correction import CorrectionRecord, NegativeSamples
+from corrector.record.correction import CorrectionRecord
 from corrector.sampling import SampleRow
 from jobs.preparation import NEGATIVE_PROMPT
 from jobs.run_folder import PromptFolder, remove_folder
@@ -43,15 +44,9 @@ class Arms:
     @classmethod
     def of(cls, entry: FailingPrompt, evaluation: EvaluationSettings) -> Arms:
         """The comparison that `evaluation` asks for."""
-        seeds: dict[str, list[int]] = {}
-        for prompt, seed in guard_rows(entry, evaluation):
-            seeds.setdefault(prompt, []).append(seed)
-        guards = tuple((prompt, tuple(each)) for prompt, each in seeds.items())
-        negatives = tuple(
-            NegativeSamples(prompt=negative.text, difference=negative.difference, seeds=each)
-            for negative, each in negative_seeds(entry, evaluation)
-        )
-        return cls(tuple(evaluation_rows(entry, evaluation)), guards, negatives)
+        comparison = Comparison.of(entry, evaluation)
+        guards = tuple((samples.prompt, samples.seeds) for samples in comparison.guards)
+        return cls(comparison.own, guards, comparison.negatives)
 
     def rows(
         self,

@@ -21,8 +21,8 @@ from corrector.base import (
     load_vae,
 )
 from corrector.errors import UserError
-from corrector.evaluation import evaluation_rows, negative_seeds
 from corrector.exemplars import ExemplarSet
+from corrector.preparation import texts_of
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from jobs.queue import WorkItem
 
@@ -50,12 +50,7 @@ def exemplars_of(item: WorkItem, cache: ContentCache) -> dict[str, torch.Tensor]
 
 def prompts_of(entry: FailingPrompt, evaluation: EvaluationSettings) -> list[str]:
     """Every text of `entry` that is ever encoded, without repetition."""
-    texts = [NEGATIVE_PROMPT, entry.prompt, *entry.guard_prompts]
-    texts += [prompt for prompt, _ in evaluation_rows(entry, evaluation)]
-    texts += [negative.text for negative, _ in negative_seeds(entry, evaluation)]
-    if entry.class_prompt:
-        texts.append(entry.class_prompt)
-    return list(dict.fromkeys(texts))
+    return texts_of(entry, evaluation)
 
 
 def embeddings_of(

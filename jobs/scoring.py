@@ -18,9 +18,10 @@ from torch import Tensor
 
 from corrector.adapters import file_sha256
 from corrector.evaluation import GuardImages, HardNegativeImages, default_extractors, score
+from corrector.evaluation.comparison import GuardSamples
 from corrector.exemplars import to_tensor
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
-from corrector.record.correction import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord, GuardSamples
+from corrector.record.correction import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry.runs import REVIEW_PAGE
 from corrector.report import write_report
 from jobs.arms import DECODED_FILE, SAMPLED_FILE, Arms, read_decoded, read_sampled

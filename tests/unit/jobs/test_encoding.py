@@ -10,7 +10,7 @@ import torch
 
 from corrector.base import ContentCache, resolve_base
 from corrector.errors import UserError
-from corrector.evaluation import negative_seeds
+from corrector.evaluation import Comparison
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from jobs.encoding import TEXTS_PER_SHARE, encode, split
 from jobs.preparation import embeddings_of, posterior_of, prompts_of
@@ -48,7 +48,7 @@ def test_shares_hold_every_text_and_every_prompt_once() -> None:
 
 def test_the_texts_are_those_of_the_prompt_its_guards_and_its_hard_negatives() -> None:
     entry = item(0).entry
-    drawn = {negative.text for negative, _ in negative_seeds(entry, EVALUATION)}
+    drawn = {negative.prompt for negative in Comparison.of(entry, EVALUATION).negatives}
     assert drawn
     assert set(prompts_of(entry, EVALUATION)) == {"", entry.prompt, *entry.guard_prompts, *drawn}
 

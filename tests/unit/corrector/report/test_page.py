@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from corrector.base.embedded.world import Scene
-from corrector.record.correction import CorrectionRecord, NegativeSamples
+from corrector.evaluation.comparison import NegativeSamples
+from corrector.record.correction import CorrectionRecord
 from corrector.report import write_report
 from corrector.report.__main__ import main
 from corrector.report.prompts import Budget
