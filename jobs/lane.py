@@ -276,6 +276,7 @@ class Lane:
             state = self._engine.state_of(name)
             if self._crew.rank == 0:
                 checkpoint.write_state(state, held.folder.checkpoint)
+            self._engine.mark_saved(name)
         self._saved = time.monotonic()
 
     def _sample(self) -> None:

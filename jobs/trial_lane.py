@@ -178,6 +178,7 @@ class TrialLane(Lane):
             score=score,
         )
         checkpoint.write_state(self._engine.state_of(name), item.trial.checkpoint)
+        self._engine.mark_saved(name)
         item.trial.add_report(report, trial)
         reports.append(report)
         self._trials.deliver(name, report)

@@ -19,7 +19,7 @@ from corrector.adapters.formats import (
     save_adapter,
 )
 from corrector.adapters.layout import Layout, PackedAdapter
-from corrector.adapters.upload import upload
+from corrector.adapters.transfer import copy_to_device
 
 __all__ = [
     "FORMATS",
@@ -34,10 +34,10 @@ __all__ = [
     "PackedAdapter",
     "adapter_bytes",
     "convert_adapter",
+    "copy_to_device",
     "export_adapter",
     "file_sha256",
     "layout_of",
     "load_adapter",
     "save_adapter",
-    "upload",
 ]

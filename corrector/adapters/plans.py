@@ -8,7 +8,7 @@ from math import gcd
 import torch
 from torch import Tensor
 
-from corrector.adapters.upload import upload
+from corrector.adapters.transfer import copy_to_device
 
 _STATIC_ROWS = 64
 """A static plan has room for a multiple of this."""
@@ -62,8 +62,10 @@ class RunPlan:
             groups=len(slots),
             rank=max(ranks[slot] for slot in slots),
             first=slots[0],
-            gather=None if consecutive else upload(torch.tensor(slots), device),
-            scale=None if set(factors) == {1.0} else upload(torch.tensor(factors), device).view(-1, 1, 1),
+            gather=None if consecutive else copy_to_device(torch.tensor(slots), device),
+            scale=None
+            if set(factors) == {1.0}
+            else copy_to_device(torch.tensor(factors), device).view(-1, 1, 1),
         )
 
 
@@ -87,7 +89,7 @@ class StaticPlan:
         length = -(-len(index) // _STATIC_ROWS) * _STATIC_ROWS
         padded = torch.zeros(length, dtype=torch.int64)
         padded[: len(index)] = torch.tensor(index, dtype=torch.int64)
-        return StaticPlan(len(index), upload(padded, scales.device), scales)
+        return StaticPlan(len(index), copy_to_device(padded, scales.device), scales)
 
 
 @dataclass

@@ -24,7 +24,7 @@ from corrector.errors import UserError
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
-Part = TypeVar("Part")
+Loaded = TypeVar("Loaded")
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 
@@ -88,7 +88,7 @@ def load_scheduler(spec: BaseSpec) -> FlowMatchEulerDiscreteScheduler:
     """The flow-matching scheduler with the base's shift; raises :class:`UserError` where there is none."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    folder = spec.part("scheduler")
+    folder = spec.component("scheduler")
     return _load(
         spec,
         folder,
@@ -104,7 +104,7 @@ def load_text_encoders(
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     def part(tokenizer: Any, name: str, encoder: Any, number: str) -> tuple[Any, Any]:
-        words = spec.part(f"tokenizer{number}")
+        words = spec.component(f"tokenizer{number}")
         reader = _load(spec, words, lambda: tokenizer.from_pretrained(words, local_files_only=True))
         return reader, _load_model(encoder, spec, name, dtype, device)
 
@@ -125,7 +125,7 @@ def _read_transformer(spec: BaseSpec, dtype: torch.dtype) -> SD3Transformer2DMod
     from diffusers import SD3Transformer2DModel
 
     if spec.single_file is None:
-        return _read(SD3Transformer2DModel, spec, spec.part("transformer"), dtype)
+        return _read(SD3Transformer2DModel, spec, spec.component("transformer"), dtype)
     return _read_single_file(SD3Transformer2DModel, spec, spec.single_file.source.path, "transformer", dtype)
 
 
@@ -162,7 +162,7 @@ def _release(block: torch.nn.Module, *_: object) -> None:
 def _load_model(
     kind: type[Model], spec: BaseSpec, part: str, dtype: torch.dtype, device: torch.device | str
 ) -> Model:
-    folder = spec.part(part)
+    folder = spec.component(part)
     files = weight_files(folder)
     return _checked(spec, _read(kind, spec, folder, dtype), files, device)
 
@@ -230,7 +230,7 @@ def _quietly() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _load(spec: BaseSpec, place: Path, read: Callable[[], Part]) -> Part:
+def _load(spec: BaseSpec, place: Path, read: Callable[[], Loaded]) -> Loaded:
     from safetensors import SafetensorError
 
     try:

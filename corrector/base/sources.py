@@ -2,7 +2,7 @@
 
 A source is a small value that can be sent to any machine of a cluster. It names content, not a place: whoever asks it for a
 part gets that part's files, downloaded there if they are not there yet, and nothing else. ``folder`` holds the configurations
-of every part; ``part(name)`` also has that part's weights.
+of every part; ``component(name)`` also has that part's weights.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PipelineSource(Protocol):
     def folder(self) -> Path:
         """The pipeline's folder on this machine, with every part's configuration; raises :class:`UserError`."""
 
-    def part(self, name: str) -> Path:
+    def component(self, name: str) -> Path:
         """``folder / name``, with all that belongs to this part; raises :class:`UserError`."""
 
 
@@ -57,7 +57,7 @@ class EmbeddedPipeline:
     def folder(self) -> Path:
         return EMBEDDED_FOLDER
 
-    def part(self, name: str) -> Path:
+    def component(self, name: str) -> Path:
         return EMBEDDED_FOLDER / name
 
 
@@ -82,7 +82,7 @@ class FolderPipeline:
             )
         return self.path
 
-    def part(self, name: str) -> Path:
+    def component(self, name: str) -> Path:
         return self.folder / name
 
 
@@ -104,7 +104,7 @@ class HubPipeline:
     def folder(self) -> Path:
         return hub_files(self.repository, self.revision, _CONFIGURATIONS, what="configurations")
 
-    def part(self, name: str) -> Path:
+    def component(self, name: str) -> Path:
         if name in _WITHOUT_WEIGHTS:
             return self.folder / name
         return hub_files(self.repository, self.revision, (f"{name}/*",), what=name) / name
@@ -127,7 +127,7 @@ class S3Pipeline:
     def folder(self) -> Path:
         return self._fetched("configurations", lambda key: _matches(key, _CONFIGURATIONS))
 
-    def part(self, name: str) -> Path:
+    def component(self, name: str) -> Path:
         if name in _WITHOUT_WEIGHTS:
             return self.folder / name
         return self._fetched(name, lambda key: _matches(key, (f"{name}/*",))) / name

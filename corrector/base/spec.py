@@ -57,9 +57,9 @@ class BaseSpec:
         """The pipeline's folder on this machine, with ``model_index.json`` and the configuration of every part."""
         return self.source.folder
 
-    def part(self, name: str) -> Path:
+    def component(self, name: str) -> Path:
         """The folder of one part on this machine, weights included: downloaded now if they are not here."""
-        return self.source.part(name)
+        return self.source.component(name)
 
     @cached_property
     def transformer_config(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def transformer_files(spec: BaseSpec) -> list[Path]:
     """The files on this machine that hold the transformer's weights; raises :class:`UserError`."""
     if spec.single_file is not None:
         return [spec.single_file.source.path]
-    return weight_files(spec.part("transformer"))
+    return weight_files(spec.component("transformer"))
 
 
 def transformer_skeleton(spec: BaseSpec) -> SD3Transformer2DModel:

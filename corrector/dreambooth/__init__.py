@@ -1,5 +1,5 @@
-"""DreamBooth-LoRA: the SD3 objective as pure functions, the engine that advances many fine-tunes in shared forwards,
-its checkpoints, and the planner that says how many fit.
+"""DreamBooth-LoRA: the SD3 objective, the engine that trains many adapters in shared forwards, its checkpoints, and the
+planner that says how many fit a device.
 """
 
 from corrector.dreambooth.engine import Engine

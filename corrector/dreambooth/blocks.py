@@ -1,4 +1,4 @@
-"""How a transformer's blocks run: recomputed in the backward, and compiled."""
+"""Gradient checkpointing and compilation of a transformer's blocks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ dual attention; without; the last), each for one row and for more, in training, 
 
 
 def recompute_blocks(transformer: SD3Transformer2DModel, enable: bool) -> None:
-    """Whether a block's activations are dropped after its forward and computed again in the backward.
+    """Turns gradient checkpointing on or off: with it a block's forward is computed again in the backward.
 
-    Between blocks nothing changes, so losses and gradients are the same. Without gradients nothing is recomputed. Raises
-    ValueError for a base in host memory that is not recomputed: its forward would keep all weights on the device.
+    Losses and gradients are the same. Raises ValueError for an offloaded transformer without it, since autograd would keep
+    all weights on the device.
     """
     if _is_streamed(transformer) and not enable:
         raise ValueError(
@@ -34,11 +34,10 @@ def recompute_blocks(transformer: SD3Transformer2DModel, enable: bool) -> None:
 
 
 def compile_blocks(transformer: SD3Transformer2DModel, device: torch.device, backend: str) -> bool:
-    """Compiles the blocks with ``backend`` of torch.compile; whether that can be done here.
+    """Compiles the blocks with ``backend`` of torch.compile; returns whether that was possible.
 
-    Like blocks share a graph, and a graph serves any number of rows above one and any resolution, so that the number of
-    graphs does not grow with the steps. Where a trial shows that ``backend`` does not work on this machine, the blocks
-    stay as they are, and a warning says why.
+    Equal blocks share a graph, which serves any number of rows above one and any resolution. Where ``backend`` does not
+    work on this machine, the blocks stay as they are, and a warning says why.
     """
     problem = _problem(device, backend)
     if _is_streamed(transformer):

@@ -1,7 +1,7 @@
-"""Checkpoints of an engine: one safetensors file and one JSON file, never half of one.
+"""Checkpoints of a fine-tune: one safetensors file and one JSON file, written whole or not at all.
 
-The JSON file names the safetensors file and its digest, and takes the place of its predecessor in one rename: that rename
-is the checkpoint. Whatever kills the process before it leaves the last checkpoint whole.
+The JSON file names the safetensors file and its digest, and replaces its predecessor by one rename. A process that is
+killed before that rename leaves the last checkpoint whole.
 """
 
 import hashlib
@@ -26,38 +26,11 @@ _VERSION = 1
 _TENSOR = "$tensor"
 
 
-def save(engine: Engine, folder: Path) -> Path:
-    """Writes ``engine``'s state into ``folder``, made if absent, in place of what was saved there; returns ``folder``."""
-    return write_state(engine.state_dict(), folder)
-
-
-def load(engine: Engine, folder: Path) -> None:
-    """Restores into the empty ``engine`` what :func:`save` wrote; its losses go on as they would have.
-
-    Raises :class:`UserError` if there is no checkpoint, if it is damaged, or if it does not fit the engine.
-    """
-    state = read_state(folder)
-    try:
-        engine.load_state_dict(state)
-    except (KeyError, TypeError, IndexError, ValidationError) as error:
-        raise _damaged(folder, f"{STATE_FILE} lacks or misspells {error}") from error
-
-
-def save_fine_tune(engine: Engine, name: str, folder: Path) -> Path:
-    """Like :func:`save`, of one fine-tune alone, so that any engine of the same base can go on with it."""
-    return write_state(engine.state_of(name), folder)
-
-
-def resume_fine_tune(engine: Engine, folder: Path) -> str:
-    """Goes on, in a free slot, with what :func:`save_fine_tune` wrote; returns the fine-tune's name.
-
-    Raises :class:`UserError` if there is no checkpoint, if it is damaged, or if it belongs to another base.
-    """
-    return resume_state(engine, read_state(folder), folder)
-
-
 def resume_state(engine: Engine, state: Mapping[str, Any], folder: Path) -> str:
-    """Like :func:`resume_fine_tune`, with what :func:`read_state` read from ``folder``."""
+    """Goes on, in a free slot, with what :func:`read_state` read from ``folder``; returns the fine-tune's name.
+
+    Raises :class:`UserError` if the state is damaged or belongs to another base.
+    """
     try:
         return engine.resume(state)
     except (KeyError, TypeError, IndexError, ValidationError) as error:
@@ -70,7 +43,7 @@ def exists(folder: Path) -> bool:
 
 
 def write_state(state: Mapping[str, Any], folder: Path) -> Path:
-    """Writes a tree of plain values and tensors; see :func:`save`."""
+    """Writes a tree of plain values and tensors, as ``Engine.state_of`` returns it, in place of the last one in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     tree = _split(state, "", tensors)
@@ -87,7 +60,7 @@ def write_state(state: Mapping[str, Any], folder: Path) -> Path:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The tree that :func:`write_state` wrote; raises :class:`UserError` unless all of it is there, bit for bit."""
+    """The tree that :func:`write_state` wrote; raises :class:`UserError` where it is missing or damaged."""
     if not exists(folder):
         raise UserError(f"{folder}: no checkpoint here ({STATE_FILE} is missing)")
     try:
@@ -115,7 +88,7 @@ def _damaged(folder: Path, what: str) -> UserError:
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON can hold it; its tensors go into ``tensors`` by their path."""
+    """``value`` with each tensor replaced by its path, under which it is put into ``tensors``."""
     if isinstance(value, Tensor):
         tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {_TENSOR: path}

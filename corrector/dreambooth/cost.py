@@ -1,4 +1,4 @@
-"""What an SD3 transformer costs, by arithmetic from its configuration: parameters, operations, memory."""
+"""Parameters, operations and memory of an SD3 transformer, computed from its configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ measures all five on the Stable Diffusion 3 family."""
 
 @dataclass(frozen=True)
 class TransformerCost:
-    """Costs of one ``SD3Transformer2DModel``; a multiply-add counts as two operations, all else as none."""
+    """Costs of one ``SD3Transformer2DModel``; a multiply-add counts as two operations, everything else as none."""
 
     width: int
     layers: int
@@ -86,9 +86,8 @@ class TransformerCost:
     def training_flops(self, patches: int, tokens: int, rank: int) -> int:
         """One row's forward and backward with an adapter of ``rank``.
 
-        The base's weights get no gradient, so a Linear costs its forward once more, for the gradient of its
-        input, and what no adapter precedes costs its forward only. Attention costs two and a half times its
-        forward, since its scores are computed again; an adapter, twice.
+        The base's weights get no gradient: the backward of a Linear costs one forward, and none before the first
+        adapter. The backward of attention costs two and a half forwards, that of an adapter two.
         """
         adapters = 4 * self._adapter_tokens(patches, tokens) * rank * self.width
         attention = self._attention_flops(patches, tokens)
@@ -101,10 +100,7 @@ class TransformerCost:
         )
 
     def recompute_flops(self, patches: int, tokens: int, rank: int) -> int:
-        """What checkpointing adds to :meth:`training_flops`, a row's blocks forward once more.
-
-        Not counted in a model's FLOPs utilisation, which asks for the arithmetic that training itself needs.
-        """
+        """What gradient checkpointing adds to :meth:`training_flops`: one more forward of a row's blocks."""
         outside = patches * self.patch**2 * (self.in_channels + self.out_channels) * self.width
         outside += tokens * self.text_width * self.context_width
         outside += (_TIME_CHANNELS + self.pooled_width) * self.width + 2 * self.width**2
@@ -115,11 +111,11 @@ class TransformerCost:
     def activation_bytes(
         self, patches: int, tokens: int, itemsize: int, *, rank: int = 0, checkpointing: bool = False
     ) -> int:
-        """Most memory that one row's forward and backward take, at ``itemsize`` bytes a number.
+        """Peak memory of one row's forward and backward, at ``itemsize`` bytes a number.
 
-        The base is frozen, attention is fused (it keeps its inputs, its output and one number per token and head), and
-        the row has its own copy of its adapter of ``rank`` in the base's dtype. With ``checkpointing`` a block's inputs
-        are kept, and one block's activations at a time.
+        Attention is fused (it keeps its inputs, its output and one number per token and head), and the row has its own
+        copy of its adapter of ``rank`` in the base's dtype. With ``checkpointing`` all blocks' inputs are kept, and the
+        activations of one block at a time.
         """
         joint, image = (patches + tokens) * self.width, patches * self.width
         # Queries' and keys' norms keep their inputs, and in float32 once more where these are narrower.
@@ -140,7 +136,7 @@ class TransformerCost:
         return inputs + self.layers * plain + self.dual_layers * dual + _BACKWARD_PER_PATCH * image * itemsize
 
     def sampling_bytes(self, patches: int, tokens: int, itemsize: int) -> int:
-        """Most memory that one row's forward takes where nothing is kept for a backward."""
+        """Peak memory of one row's forward without gradients."""
         return int(_SAMPLED_PER_TOKEN * (patches + tokens) * self.width * itemsize)
 
     @property
@@ -156,7 +152,7 @@ class TransformerCost:
         return _linear(self.width, _MLP_RATIO * self.width) + _linear(_MLP_RATIO * self.width, self.width)
 
     def _stream_flops(self, patches: int, tokens: int) -> int:
-        """The Linears through which image and text pass: attention's projections, the MLPs, the output."""
+        """The Linears that image and text pass through: attention's projections, the MLPs, the output."""
         square = self.width**2
         per_layer = (4 + 2 * _MLP_RATIO) * square
         per_patch = self.layers * per_layer + self.dual_layers * 4 * square
@@ -165,7 +161,7 @@ class TransformerCost:
         return 2 * (patches * per_patch + tokens * per_token)
 
     def _input_flops(self, patches: int, tokens: int) -> int:
-        """The Linears that see only inputs: embeddings, and the modulation by timestep and pooled text."""
+        """The Linears that see inputs only: embeddings, and the modulation by timestep and pooled text."""
         square = self.width**2
         modulation = (12 * self.layers - 4 + 3 * self.dual_layers + 2) * square
         conditioning = (_TIME_CHANNELS + self.pooled_width) * self.width + 2 * square

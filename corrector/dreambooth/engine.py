@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +14,10 @@ from corrector.dreambooth.blocks import compile_blocks, recompute_blocks
 from corrector.dreambooth.finetune import FineTune, check_fits
 from corrector.dreambooth.objective import NoiseTable
 from corrector.dreambooth.optimiser import PackedAdamW
-from corrector.dreambooth.packed_pass import Part, alike, packed_pass
+from corrector.dreambooth.packed_pass import SlotRows, packed_pass, same_shape_groups
 from corrector.dreambooth.reports import SlotFailure, StepReport
-from corrector.dreambooth.run import Run, saved_task
 from corrector.dreambooth.schedule import learning_rate
+from corrector.dreambooth.training_run import TrainingRun, saved_task
 from corrector.dreambooth.workers import Workers
 from corrector.errors import UserError
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class Engine:
-    """A pack: ``slots`` places for fine-tunes that share every forward, each on its own course.
+    """Trains up to ``slots`` LoRA adapters of one frozen transformer; every forward is shared by all of them.
 
-    A fine-tune enters with :meth:`admit`, at any time; every :meth:`step` is one optimiser step of all that are under
-    way; one that is through or stopped waits in ``finished`` for :meth:`release`, and its slot is free again. What a
-    fine-tune draws, learns and reports does not depend on what else is in the pack, nor on its slot. One whose loss or
-    gradient is no longer finite leaves the pack alone, see ``failures``.
+    :meth:`admit` puts a fine-tune into a free slot at any time. :meth:`step` makes one optimiser step of every active
+    fine-tune. A fine-tune that has made its steps or was stopped stays in ``finished`` until :meth:`release`. A fine-tune
+    whose loss or gradient is not finite leaves its slot and is listed in ``failures``. Random draws, losses and weights of
+    a fine-tune depend neither on its slot nor, up to rounding, on the others.
 
-    The transformer stays frozen and may be in bfloat16; adapters and their optimiser state are float32 always.
+    The transformer may be in bfloat16; adapters and their optimiser state are float32.
     """
 
     def __init__(
@@ -52,14 +52,16 @@ class Engine:
         workers: Workers | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        """``rank`` is the highest that a slot can hold.
-
-        Losses are fetched from the device every ``report_every`` steps: 1 follows every step, more keep a GPU busy.
-        Rows of at most ``tokens_per_forward`` tokens together, image patches and text, are held for one backward (None:
-        all), so that the memory of activations is bounded at any mix of resolutions; one row is always held. With
-        ``checkpointing`` a block's activations are computed again in the backward instead of held. ``compile`` compiles
-        the blocks, True with inductor, a name with that backend. ``workers`` share every step's rows. ``device`` is
-        where the transformer computes, to be named where its weights are streamed from elsewhere.
+        """
+        Args:
+            rank: The highest rank that a slot can hold.
+            report_every: Steps after which losses are fetched from the device; more than 1 keeps a GPU busy.
+            tokens_per_forward: Most tokens, image patches and text, in one forward and backward, which bounds the memory
+                of activations; None: all. One row always goes through.
+            checkpointing: Whether blocks are computed again in the backward instead of keeping their activations.
+            compile: Whether blocks are compiled: True with inductor, or the name of a backend of torch.compile.
+            workers: Data-parallel workers that share every step's rows.
+            device: Where the transformer computes; None: where its weights lie, which is wrong for an offloaded one.
         """
         self._device = torch.device(transformer.device if device is None else device)
         self._transformer = transformer.requires_grad_(False).eval()
@@ -67,7 +69,7 @@ class Engine:
         recompute_blocks(transformer, checkpointing)
         backend = "inductor" if compile is True else compile
         self.compiled = bool(backend) and compile_blocks(transformer, self._device, str(backend))
-        """Whether the blocks are compiled, where that was asked for and works."""
+        """Whether the blocks are compiled."""
         self.bank = AdapterBank(
             transformer,
             slots=slots,
@@ -79,12 +81,12 @@ class Engine:
             device=self._device,
         )
         self.failures: list[SlotFailure] = []
-        """Fine-tunes that could not go on, in the order in which that was found."""
+        """Fine-tunes that failed, in the order of their detection."""
         self._optimiser = PackedAdamW(self.bank)
         self._report_every = report_every
         self._tokens_per_forward = tokens_per_forward
         self._workers = workers or Workers()
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, TrainingRun] = {}
         self._pending: list[_Pending] = []
 
     @property
@@ -95,28 +97,28 @@ class Engine:
     @property
     def active(self) -> list[str]:
         """Names of the fine-tunes that :meth:`step` will advance."""
-        return [run.name for run in self._under_way()]
+        return [run.name for run in self._active_runs()]
 
     @property
     def finished(self) -> list[str]:
-        """Names of the fine-tunes that are through, or stopped, and wait for :meth:`release`."""
+        """Names of the fine-tunes that have made their steps or were stopped, and wait for :meth:`release`."""
         return [run.name for _, run in sorted(self._runs.items()) if run.done]
 
     def slot_of(self, name: str) -> int:
-        """The slot of ``name``, in which its adapter, as it is now, can be sampled."""
+        """The bank's slot that holds the adapter of ``name`` as it is now."""
         return self._run(name).slot
 
     def steps_of(self, name: str) -> int:
-        """Optimiser steps that ``name`` has made; unlike :meth:`history`, waits for no device."""
+        """Optimiser steps that ``name`` has made; does not wait for the device."""
         return self._run(name).step
 
     def history(self, name: str) -> list[StepReport]:
-        """The reports of all steps of ``name`` so far; :meth:`release` forgets them."""
+        """The reports of all steps of ``name`` so far; they are gone after :meth:`release`."""
         self.collect()
         return list(self._run(name).history)
 
     def admit(self, task: FineTune) -> int:
-        """Gives ``task`` a free slot, a fresh adapter and fresh optimiser state; returns the slot.
+        """Puts ``task`` into a free slot with a fresh adapter and fresh optimiser state; returns the slot.
 
         Raises :class:`UserError` if the task lacks something or does not fit the base, ValueError if no slot is free or
         the name is taken.
@@ -126,11 +128,11 @@ class Engine:
         return self._place(task, self.free_slots[0]).slot
 
     def step(self) -> dict[str, StepReport]:
-        """One optimiser step of every active fine-tune; the newest report of each, if this step fetched any."""
-        runs = self._under_way()
+        """One optimiser step of every active fine-tune; returns the newest report of each where losses were fetched."""
+        runs = self._active_runs()
         if not runs:
             return {}
-        losses = self._backward([run.part() for run in runs])
+        losses = self._backward([run.next_rows() for run in runs])
         self._optimiser.gather()
         self._workers.sum_(self._optimiser.gradients)
         self._workers.sum_(losses)
@@ -142,27 +144,27 @@ class Engine:
         self._pending.append(_Pending([(run, run.step, rates[run.slot]) for run in runs], values))
         for run in runs:
             if not run.done:
-                run.draws.ahead()  # the device is still at this step
+                run.sampler.prefetch()  # the device is still at this step
         if len(self._pending) < self._report_every and not any(run.done for run in runs):
             return {}
         self.collect()
         return {run.name: run.history[-1] for run in runs if not run.failed}
 
     def collect(self) -> None:
-        """Fetches the losses of the steps since the last time, in one go, and drops the fine-tunes that failed.
+        """Fetches the losses of all steps since the last call, and removes the fine-tunes that have failed.
 
-        Whatever tells or writes down where a fine-tune stands does so first, and knows no more of one that failed.
+        Every method that returns a history or a state calls it first.
         """
         if not self._pending:
             return
         pending, self._pending = self._pending, []
         values = torch.cat([entry.values for entry in pending]).tolist()
         steps = [made for entry in pending for made in entry.steps]
-        for (run, step, rate), (loss, kept, norm) in zip(steps, values, strict=True):
+        for (run, step, rate), (loss, preserved, norm) in zip(steps, values, strict=True):
             if run.failed:
                 continue
-            total, preserved = run.task.hyperparameters.steps, run.task.preservation_rows > 0
-            report = StepReport(step, total, loss, kept if preserved else None, norm, rate)
+            total, preserves = run.task.hyperparameters.steps, run.task.preservation_rows > 0
+            report = StepReport(step, total, loss, preserved if preserves else None, norm, rate)
             if report.finite:
                 run.history.append(report)
             else:
@@ -171,13 +173,13 @@ class Engine:
                 self._vacate(run)
 
     def stop(self, name: str) -> None:
-        """Ends ``name`` after the steps that it has made; its adapter can be released, unless it proves to have failed."""
+        """Ends ``name`` after the steps that it has made; its adapter can be released."""
         run = self._run(name)
         self.collect()
         run.stopped = True
 
     def release(self, name: str) -> Adapter:
-        """The finished adapter of ``name``; its slot is free from then on. Raises ValueError if it is still under way."""
+        """Returns the finished adapter of ``name`` and frees its slot. Raises ValueError if it is still active."""
         self.collect()
         run = self._run(name)
         if not run.done:
@@ -188,52 +190,26 @@ class Engine:
         self._vacate(run)
         return adapter
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs, the fine-tunes' own data included, as plain values and CPU tensors."""
-        self.collect()
-        return {
-            "targets": list(self.bank.targets),
-            "base_revision": self.bank.base_revision,
-            "runs": [self._run_state(run) for _, run in sorted(self._runs.items())],
-            "failures": [asdict(failure) for failure in self.failures],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up in an empty engine where another's :meth:`state_dict` was taken.
-
-        The pack may be wider or of higher rank than the one that was saved. Raises :class:`UserError` if the fine-tunes
-        belong to another base or do not fit in, and leaves the engine empty then.
-        """
-        if self._runs:
-            raise ValueError("the engine is not empty; load into a fresh one")
-        self._check_base(state)
-        if len(state["runs"]) > self.bank.slots:
-            raise UserError(
-                f"the checkpoint holds {len(state['runs'])} fine-tunes; this pack has {self.bank.slots} slots"
-            )
-        try:
-            for saved in state["runs"]:
-                self._restore(saved)
-        except BaseException:
-            for run in list(self._runs.values()):
-                self._vacate(run)
-            raise
-        self.failures = [SlotFailure(**failure) for failure in state["failures"]]
-
     def state_of(self, name: str) -> dict[str, Any]:
-        """What another engine needs to go on with ``name`` alone; see :meth:`resume`.
+        """Everything that another engine needs to :meth:`resume` ``name``, as plain values and CPU tensors.
 
-        Raises KeyError if ``name`` is not here, or proves to have failed: a state holds finite numbers only.
+        Raises KeyError if ``name`` is not here or has failed: a state holds finite numbers only.
         """
         self.collect()
+        run = self._run(name)
         return {
             "targets": list(self.bank.targets),
             "base_revision": self.bank.base_revision,
-            "run": self._run_state(self._run(name)),
+            "run": run.state(self._optimiser.state_of(run.slot, run.task.hyperparameters.rank)),
         }
+
+    def mark_saved(self, name: str) -> None:
+        """Notes that the state of ``name`` as it is now has been written, so that a failure can name that checkpoint."""
+        run = self._run(name)
+        run.saved_step = run.step
 
     def resume(self, state: Mapping[str, Any]) -> str:
-        """Goes on with a fine-tune where :meth:`state_of` was taken, in a free slot; returns its name.
+        """Puts the fine-tune of a :meth:`state_of` into a free slot, where it goes on exactly; returns its name.
 
         Raises :class:`UserError` if it belongs to another base, ValueError if no slot is free or its name is taken.
         """
@@ -249,10 +225,10 @@ class Engine:
             raise
         return str(state["run"]["name"])
 
-    def _under_way(self) -> list[Run]:
+    def _active_runs(self) -> list[TrainingRun]:
         return [run for _, run in sorted(self._runs.items()) if not run.done]
 
-    def _run(self, name: str) -> Run:
+    def _run(self, name: str) -> TrainingRun:
         for run in self._runs.values():
             if run.name == name:
                 return run
@@ -260,14 +236,16 @@ class Engine:
             f"no fine-tune {name} in this engine; it has {[run.name for run in self._runs.values()]}"
         )
 
-    def _place(self, task: FineTune, slot: int) -> Run:
+    def _place(self, task: FineTune, slot: int) -> TrainingRun:
         if any(run.name == task.name for run in self._runs.values()):
             raise ValueError(f"a fine-tune {task.name} is in this engine already")
         check_fits(task, self._transformer.config, self.bank.rank)
         settings = task.hyperparameters
         self.bank.initialise(slot, rank=settings.rank, alpha=settings.alpha, seed=settings.seed)
         self._optimiser.configure(slot, settings)
-        run = self._runs[slot] = Run.of(task, slot, self._table, self._device, self._transformer.dtype)
+        run = self._runs[slot] = TrainingRun.of(
+            task, slot, self._table, self._device, self._transformer.dtype
+        )
         return run
 
     def _check_base(self, state: Mapping[str, Any]) -> None:
@@ -276,50 +254,49 @@ class Engine:
                 "the checkpoint belongs to another base or other target layers; start afresh, or go back to it"
             )
 
-    def _vacate(self, run: Run) -> None:
+    def _vacate(self, run: TrainingRun) -> None:
         self.bank.unload(run.slot)
         del self._runs[run.slot]
 
-    def _backward(self, parts: Sequence[Part]) -> Tensor:
-        """Adds this worker's share of the gradients of ``parts``, one per active slot; its losses ``[len(parts), 2]``."""
-        losses = {part.slot: torch.zeros(2, device=self._device) for part in parts}
-        in_groups = [part for group in alike(parts) for part in group]  # so that a share has few of them
-        for group in alike(self._share(in_groups)):
-            at_once = self._tokens_per_forward
-            if at_once is not None:
-                at_once = max(1, at_once // group[0].row_tokens(self._transformer.config.patch_size))
-            found = packed_pass(self._transformer, self.bank, group, at_once)
-            losses |= zip([part.slot for part in group], found, strict=True)
-        return torch.stack([losses[part.slot] for part in parts])
+    def _backward(self, slots: Sequence[SlotRows]) -> Tensor:
+        """Adds this worker's share of the gradients of ``slots``, all active ones; returns its losses ``[len(slots), 2]``."""
+        losses = {each.slot: torch.zeros(2, device=self._device) for each in slots}
+        in_groups = [
+            each for group in same_shape_groups(slots) for each in group
+        ]  # so that a share has few groups
+        for group in same_shape_groups(self._share(in_groups)):
+            rows = self._tokens_per_forward
+            if rows is not None:
+                rows = max(1, rows // group[0].row_tokens(self._transformer.config.patch_size))
+            found = packed_pass(self._transformer, self.bank, group, rows)
+            losses |= zip([each.slot for each in group], found, strict=True)
+        return torch.stack([losses[each.slot] for each in slots])
 
-    def _share(self, parts: Sequence[Part]) -> list[Part]:
-        """This worker's rows of ``parts``."""
+    def _share(self, slots: Sequence[SlotRows]) -> list[SlotRows]:
+        """This worker's rows of ``slots``."""
         if self._workers.alone:
-            return list(parts)
+            return list(slots)
         patch = self._transformer.config.patch_size
-        start, stop = self._workers.share([cost for part in parts for cost in part.row_costs(patch)])
+        start, stop = self._workers.share([cost for each in slots for cost in each.row_costs(patch)])
         shares, offset = [], 0
-        for part in parts:
-            own = range(max(start - offset, 0), min(stop - offset, len(part.rows)))
+        for each in slots:
+            own = range(max(start - offset, 0), min(stop - offset, len(each)))
             if own:
-                shares.append(part.span(own.start, own.stop))
-            offset += len(part.rows)
+                shares.append(each.span(own.start, own.stop))
+            offset += len(each)
         return shares
-
-    def _run_state(self, run: Run) -> dict[str, Any]:
-        return run.state(self._optimiser.state_of(run.slot, run.task.hyperparameters.rank))
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         task = saved_task(saved)
         slot = saved["slot"] if saved["slot"] in self.free_slots else self.free_slots[0]
-        optimiser = self._place(task, slot).go_on_from(saved)
+        optimiser = self._place(task, slot).restore(saved)
         self._optimiser.restore(slot, task.hyperparameters.rank, optimiser)
 
 
 @dataclass(frozen=True)
 class _Pending:
-    """A step whose numbers are still on the device."""
+    """A step whose losses are still on the device."""
 
-    steps: list[tuple[Run, int, float]]
+    steps: list[tuple[TrainingRun, int, float]]
     values: Tensor
-    """``[len(steps), 3]``: loss, preservation loss, gradient norm."""
+    """Loss, preservation loss and gradient norm, ``[len(steps), 3]``."""

@@ -14,10 +14,10 @@ from corrector.prompts import HyperParameters
 
 @dataclass(frozen=True)
 class FineTune:
-    """Everything that one prompt's fine-tune reads; nothing is encoded or loaded while it runs.
+    """The data of one prompt's fine-tune, encoded.
 
-    Which fields it needs follows from the hyper-parameters: guard preservation needs ``guards``, prior preservation
-    ``class_prompt`` and ``class_posterior``, mirroring ``mirrored_posterior``.
+    Guard preservation needs ``guards``, prior preservation ``class_prompt`` and ``class_posterior``, and
+    ``horizontal_flip`` needs ``mirrored_posterior``.
     """
 
     name: str
@@ -27,7 +27,7 @@ class FineTune:
     """The failing prompt, one row."""
     hyperparameters: HyperParameters
     guards: TextEmbeddings | None = None
-    """The prompts that must not change, one row each."""
+    """The guard prompts, one row each."""
     class_prompt: TextEmbeddings | None = None
     """The class prompt of classic DreamBooth, one row."""
     class_posterior: LatentPosterior | None = None
@@ -37,7 +37,7 @@ class FineTune:
 
     @property
     def texts(self) -> TextEmbeddings:
-        """The prompt in row 0, then what preservation asks for: the guard prompts or the class prompt."""
+        """The prompt in row 0, then the guard prompts or the class prompt, as preservation needs them."""
         kind = self.hyperparameters.preservation
         if kind == "guard" and self.guards is not None:
             return TextEmbeddings.cat([self.prompt, self.guards])
@@ -57,7 +57,7 @@ class FineTune:
 def check_fits(task: FineTune, config: Any, rank: int) -> None:
     """Raises :class:`UserError` if ``task`` lacks something or does not fit the transformer's ``config``.
 
-    Whatever could stop a forward that other fine-tunes share is found here, before it joins them.
+    Everything that could break a forward which other fine-tunes share is found here.
     """
     for problem in _problems(task, config, rank):
         raise UserError(f"{task.name}: {problem}")

@@ -72,7 +72,7 @@ def noisy_latents(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def velocity(latents: Tensor, noise: Tensor) -> Tensor:
-    """What the transformer predicts: the path's derivative by sigma, ``noise - latents``."""
+    """The transformer's target: the path's derivative by sigma, ``noise - latents``."""
     return noise - latents
 
 

@@ -12,7 +12,7 @@ from corrector.prompts import HyperParameters
 
 @dataclass(frozen=True)
 class SlotState:
-    """What the optimiser knows of one slot, padding left out: three vectors ``[P]`` and the number of updates."""
+    """The optimiser's state of one slot without padding: three vectors ``[P]`` and the number of updates."""
 
     weights: Tensor
     mean: Tensor
@@ -21,13 +21,10 @@ class SlotState:
 
 
 class PackedAdamW:
-    """Updates the weights of an :class:`AdapterBank`, one slot as one vector.
+    """AdamW over an :class:`AdapterBank`, in which each slot's weights are one parameter with settings of its own.
 
-    A slot's weights lie together in the bank's ``storage``, and their gradients are gathered in a tensor of the same
-    shape: a slot's gradient norm is one reduction, and its update one call of ``torch.optim.AdamW``'s fused kernel, so
-    that a slot's arithmetic is PyTorch's own and no other slot has part in it.
-
-    Neither :meth:`gather` nor :meth:`step` waits for the device.
+    Gradients are gathered into a tensor of the shape of the bank's ``storage``: a slot's gradient norm is one reduction,
+    and its update is one call of ``torch.optim.AdamW``'s fused kernel. Nothing here waits for the device.
     """
 
     def __init__(self, bank: AdapterBank) -> None:
@@ -37,14 +34,14 @@ class PackedAdamW:
         self._bank = bank
         self._parameters = bank.parameters()
         self.gradients = torch.zeros_like(bank.storage)
-        """``[slots + 1, P]``: what :meth:`gather` collected and the next :meth:`step` uses."""
+        """``[slots + 1, P]``: written by :meth:`gather`, used by the next :meth:`step`."""
         self._gathered = False
         self._rows = [nn.Parameter(row) for row in bank.storage]
         self._adamw = torch.optim.AdamW([{"params": [row]} for row in self._rows], fused=True)
         self._limits = torch.full((len(self._rows),), float("inf"), device=bank.storage.device)
 
     def configure(self, slot: int, hyperparameters: HyperParameters) -> None:
-        """Starts ``slot`` afresh, without moments, with these settings; the learning rate comes with every step."""
+        """Resets ``slot`` and gives it these settings; the learning rate comes with every step."""
         self._adamw.state.pop(self._rows[slot], None)
         self._adamw.param_groups[slot].update(
             betas=(hyperparameters.beta1, hyperparameters.beta2),
@@ -55,10 +52,7 @@ class PackedAdamW:
 
     @torch.no_grad()
     def gather(self) -> None:
-        """Moves the gradients of all backward passes since the last step into :attr:`gradients`.
-
-        Data-parallel workers sum that tensor before they :meth:`step`.
-        """
+        """Moves the gradients of all backward passes since the last step into :attr:`gradients`, which workers then sum."""
         given = [parameter.grad for parameter in self._parameters]
         if all(gradient is None for gradient in given):
             self.gradients.zero_()
@@ -77,10 +71,10 @@ class PackedAdamW:
 
     @torch.no_grad()
     def step(self, learning_rates: Mapping[int, float]) -> Tensor:
-        """Clips and updates the slots named, each with its learning rate; all others stay as they are.
+        """Clips and updates the slots in ``learning_rates``; the others stay as they are.
 
-        Uses :attr:`gradients`, gathered now unless they were. Returns the gradient norms before clipping,
-        ``[len(learning_rates)]`` in the mapping's order. A slot whose norm is not finite ruins its own weights only.
+        Gathers gradients where that was not done. Returns the norms before clipping, ``[len(learning_rates)]``. A slot
+        whose norm is not finite spoils its own weights only.
         """
         if not self._gathered:
             self.gather()
@@ -99,7 +93,7 @@ class PackedAdamW:
         return torch.stack(norms)
 
     def state_of(self, slot: int, rank: int) -> SlotState:
-        """A copy on the CPU of what ``slot``, an adapter of ``rank``, needs to go on exactly as it would have."""
+        """A copy of the state of ``slot``, an adapter of ``rank``, on the CPU."""
         used = self._bank.used(rank)
         row = self._rows[slot]
         state = self._adamw.state.get(row)
@@ -112,7 +106,7 @@ class PackedAdamW:
 
     @torch.no_grad()
     def restore(self, slot: int, rank: int, state: SlotState) -> None:
-        """Puts back what :meth:`state_of` gave, into any slot of a bank with the same targets and rank enough."""
+        """Puts a :meth:`state_of` into any slot of a bank with the same targets and a sufficient rank."""
         used = self._bank.used(rank)
         expected = int(used.sum())
         for vector in (state.weights, state.mean, state.variance):
@@ -136,10 +130,7 @@ _PIECE = 4096
 
 
 def _norm(vector: Tensor) -> Tensor:
-    """Norm of ``vector [P]`` as the norm of its pieces' norms.
-
-    On a CPU, PyTorch's norm of one long float32 vector adds up rounding, and clipping would go by it.
-    """
+    """Norm of ``vector [P]``, by pieces: on a CPU PyTorch's norm of one long float32 vector accumulates rounding."""
     whole = vector.shape[0] // _PIECE * _PIECE
     pieces = torch.linalg.vector_norm(vector[:whole].view(-1, _PIECE), dim=1)
     rest = torch.linalg.vector_norm(vector[whole:], keepdim=True)

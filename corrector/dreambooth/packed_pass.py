@@ -12,77 +12,79 @@ from torch import Tensor
 
 from corrector.adapters import AdapterBank
 from corrector.base import TextEmbeddings
-from corrector.dreambooth.draws import Rows
 from corrector.dreambooth.objective import row_losses
+from corrector.dreambooth.step_rows import StepRows
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
 
 
 @dataclass(frozen=True)
-class Part:
-    """One slot's rows of a step, or some of them."""
+class SlotRows:
+    """The rows of one slot in a step, or some of them."""
 
     slot: int
-    rows: Rows
+    rows: StepRows
     texts: TextEmbeddings
     """The fine-tune's text embeddings on the transformer's device, in its dtype."""
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def row_tokens(self, patch: int) -> int:
-        """Tokens that one row takes through the transformer: patches of ``patch`` by ``patch`` latents, and text."""
+        """Tokens of one row in the transformer: patches of ``patch`` by ``patch`` latents, and text."""
         height, width = self.rows.noisy.shape[2:]
         return (height // patch) * (width // patch) + self.texts.prompt.shape[1]
 
     def row_costs(self, patch: int) -> list[int]:
-        """What every row costs beside the others: a guarded one goes through the transformer once more, as the base."""
+        """Relative cost of every row: forward and backward of a frozen base are two forwards, a guarded row is three."""
         tokens = self.row_tokens(patch)
-        guarded = len(self.rows) - self.rows.exemplars if self.rows.guarded else 0
-        # Forward and backward of a frozen base are two forwards' arithmetic.
-        return [2 * tokens] * (len(self.rows) - guarded) + [3 * tokens] * guarded
+        guarded = len(self) - self.rows.exemplars if self.rows.guarded else 0
+        return [2 * tokens] * (len(self) - guarded) + [3 * tokens] * guarded
 
-    def span(self, start: int, stop: int) -> Part:
+    def span(self, start: int, stop: int) -> SlotRows:
         """Rows ``[start, stop)`` of these."""
         return replace(self, rows=self.rows.span(start, stop))
 
 
-def alike(parts: Sequence[Part]) -> list[list[Part]]:
-    """Groups of the parts that can share a forward: the same latent shape and number of text tokens."""
-    groups: defaultdict[tuple[int, ...], list[Part]] = defaultdict(list)
-    for part in parts:
-        groups[*part.rows.noisy.shape[1:], part.texts.prompt.shape[1]].append(part)
+def same_shape_groups(slots: Sequence[SlotRows]) -> list[list[SlotRows]]:
+    """Groups that can share a forward: equal latent shape and number of text tokens."""
+    groups: defaultdict[tuple[int, ...], list[SlotRows]] = defaultdict(list)
+    for each in slots:
+        groups[*each.rows.noisy.shape[1:], each.texts.prompt.shape[1]].append(each)
     return list(groups.values())
 
 
 def packed_pass(
     transformer: SD3Transformer2DModel,
     bank: AdapterBank,
-    parts: Sequence[Part],
-    rows_at_once: int | None = None,
+    slots: Sequence[SlotRows],
+    micro_batch: int | None = None,
 ) -> Tensor:
-    """Adds every part's gradient to its slot's and returns the losses ``[len(parts), 2]``: exemplars, preservation.
+    """Adds each slot's gradient to its weights and returns the losses ``[len(slots), 2]``: exemplars, preservation.
 
-    The parts must be :func:`alike`. The sum of their losses is what is differentiated; rows share nothing, so a slot's
-    gradient is what it would be alone. A loss is the part's contribution to the mean over its step's rows: the mean
-    itself where the part is whole, and 0 where it has no such row. At most ``rows_at_once`` rows are held for a
-    backward at once; more are taken in turns. Nothing here waits for the device.
+    The slots must be one of :func:`same_shape_groups`. The sum of their losses is differentiated; rows share nothing, so a
+    slot's gradient is what it would be alone. A loss is the contribution of the given rows to the mean over the step's
+    rows of that kind: the mean itself where all of them are given, 0 where none is. At most ``micro_batch`` rows (None:
+    all) go through a forward and backward at a time. Nothing here waits for the device.
     """
-    batch = _Batch.of(parts)
+    batch = _Batch.of(slots)
     if len(batch.guarded):
-        for some in batch.guarded.split(rows_at_once or len(batch.guarded)):
+        for some in batch.guarded.split(micro_batch or len(batch.guarded)):
             with torch.no_grad():
                 batch.target[some] = batch.predict(transformer, some).float()
     losses = []
-    for turn in _turns(parts, rows_at_once):
-        with bank.rows(batch.slots[turn]):
-            loss = row_losses(batch.predict(transformer, turn), batch.target[turn], batch.weights[turn])
-            (loss * batch.shares[turn]).sum().backward()
+    for rows in _micro_batches(slots, micro_batch):
+        with bank.rows(batch.slots[rows]):
+            loss = row_losses(batch.predict(transformer, rows), batch.target[rows], batch.weights[rows])
+            (loss * batch.shares[rows]).sum().backward()
         losses.append(loss.detach())
-    return _means(torch.cat(losses), parts)
+    return _means(torch.cat(losses), slots)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The rows of all parts in turn, on the transformer's device."""
+    """The rows of all slots one after another, on the transformer's device."""
 
     slots: list[int]
     guarded: Tensor
@@ -95,26 +97,26 @@ class _Batch:
     texts: TextEmbeddings
 
     @staticmethod
-    def of(parts: Sequence[Part]) -> _Batch:
-        device, dtype = parts[0].texts.prompt.device, parts[0].texts.prompt.dtype
+    def of(slots: Sequence[SlotRows]) -> _Batch:
+        device, dtype = slots[0].texts.prompt.device, slots[0].texts.prompt.dtype
+        rows = [each.rows for each in slots]
         guarded = [
-            torch.arange(len(part.rows)) >= (part.rows.exemplars if part.rows.guarded else len(part.rows))
-            for part in parts
+            torch.arange(len(each)) >= (each.exemplars if each.guarded else len(each)) for each in rows
         ]
 
         def joined(tensors: Sequence[Tensor]) -> Tensor:
             return _to_device(tensors, device)
 
-        texts = joined([part.rows.texts for part in parts]).split([len(part.rows) for part in parts])
+        texts = joined([each.texts for each in rows]).split([len(each) for each in rows])
         return _Batch(
-            slots=[part.slot for part in parts for _ in range(len(part.rows))],
+            slots=[each.slot for each in slots for _ in range(len(each))],
             guarded=joined([torch.cat(guarded).nonzero().flatten()]),
-            noisy=joined([part.rows.noisy for part in parts]).to(dtype),
-            target=joined([part.rows.target for part in parts]),
-            timesteps=joined([part.rows.timesteps for part in parts]),
-            weights=joined([part.rows.weights for part in parts]),
-            shares=joined([part.rows.shares for part in parts]),
-            texts=TextEmbeddings.cat([part.texts[index] for part, index in zip(parts, texts, strict=True)]),
+            noisy=joined([each.noisy for each in rows]).to(dtype),
+            target=joined([each.target for each in rows]),
+            timesteps=joined([each.timesteps for each in rows]),
+            weights=joined([each.weights for each in rows]),
+            shares=joined([each.shares for each in rows]),
+            texts=TextEmbeddings.cat([each.texts[index] for each, index in zip(slots, texts, strict=True)]),
         )
 
     def predict(self, transformer: SD3Transformer2DModel, rows: Tensor | slice) -> Tensor:
@@ -130,32 +132,31 @@ class _Batch:
 
 
 def _to_device(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """The tensors one after another on ``device``, through page-locked memory where the host would wait otherwise."""
+    """The concatenated tensors on ``device``, through page-locked memory so that the host does not wait."""
     shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
     host = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=device.type == "cuda")
     return torch.cat(list(tensors), out=host).to(device, non_blocking=True)
 
 
-def _turns(parts: Sequence[Part], limit: int | None) -> Iterator[slice]:
-    """Slices of at most ``limit`` rows that cut a part only if it is longer than that."""
+def _micro_batches(slots: Sequence[SlotRows], limit: int | None) -> Iterator[slice]:
+    """Slices of at most ``limit`` rows; a slot is cut only where it is longer than that."""
     start = stop = 0
-    for part in parts:
-        length = len(part.rows)
-        if limit is not None and stop > start and stop + length - start > limit:
+    for each in slots:
+        if limit is not None and stop > start and stop + len(each) - start > limit:
             yield slice(start, stop)
             start = stop
-        stop += length
+        stop += len(each)
         while limit is not None and stop - start > limit:
             yield slice(start, start + limit)
             start += limit
     yield slice(start, stop)
 
 
-def _means(losses: Tensor, parts: Sequence[Part]) -> Tensor:
-    """What every part adds to its step's mean losses, ``[len(parts), 2]``: exemplar rows, preservation rows."""
+def _means(losses: Tensor, slots: Sequence[SlotRows]) -> Tensor:
+    """What each slot's rows add to its step's mean losses, ``[len(slots), 2]``: exemplars, preservation."""
     means = []
-    for part, own in zip(parts, losses.split([len(part.rows) for part in parts]), strict=True):
-        exemplars, kept = own[: part.rows.exemplars], own[part.rows.exemplars :]
-        counts = part.rows.counts
-        means += [exemplars.sum() / counts[0], kept.sum() / max(1, counts[1])]
+    for each, own in zip(slots, losses.split([len(each) for each in slots]), strict=True):
+        exemplars, preserved = own.tensor_split([each.rows.exemplars])
+        counts = each.rows.counts
+        means += [exemplars.sum() / counts[0], preserved.sum() / max(1, counts[1])]
     return torch.stack(means).view(-1, 2)

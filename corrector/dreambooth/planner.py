@@ -1,9 +1,8 @@
-"""The planner: how many fine-tunes share a lane, what that takes in memory, and how long it will last.
+"""The planner: how many fine-tunes share a lane, how much memory they need, and how long they take.
 
-Where memory is short, what costs nothing is given up first. Fewer slots, and then a step's rows in turns, change no
-arithmetic. Only if a single row does not fit beside the base is checkpointing chosen, which computes every block once more:
-40 to 47 % more arithmetic, since the forward and backward of a frozen base are about two forwards. If the base's weights are
-then still too large, and it is allowed, they stay in host memory and are streamed block by block.
+Where memory is short, the planner first takes fewer slots, then splits a step's rows into several forwards; neither adds
+arithmetic. Only if a single row does not fit beside the base it chooses gradient checkpointing, which adds 40 to 47 %. If
+the base's weights are still too large, and it is allowed, they are offloaded to host memory.
 """
 
 import time
@@ -27,21 +26,20 @@ _MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class PackPlan:
-    """How a batch's fine-tunes are spread over lanes. All lanes are alike; bytes are one worker's, seconds the whole."""
+    """How a batch's fine-tunes are spread over equal lanes; bytes are those of one worker."""
 
     prompts: int
     lanes: int
     workers: int
-    """Data-parallel workers of a lane, which share its rows and each hold the base and all adapters."""
+    """Data-parallel workers of a lane; each holds the base and all adapters."""
     slots: int
     """Fine-tunes that a lane advances together."""
     rank: int
     """The bank's rank: the highest of the batch."""
     rows: int
-    """Rows that go forward and backward in a step of a full pack, preservation rows included."""
+    """Rows in a step of a full pack, preservation rows included."""
     tokens_per_forward: int | None
-    """None: all rows of a resolution at once; else the engine takes them in turns of at most this many tokens, image
-    patches and text, to stay within the memory."""
+    """Most tokens, image patches and text, in one forward and backward; None: all rows of a resolution."""
     checkpointing: bool
     """Whether blocks are computed again in the backward."""
     offload: bool
@@ -59,9 +57,9 @@ class PackPlan:
     recompute_flops: int
     """What checkpointing adds to that."""
     total_flops: int
-    """Of all fine-tunes from beginning to end, with all that is computed again."""
+    """Of all fine-tunes from beginning to end, checkpointing included."""
     seconds: float | None
-    """Until the last lane is through, training only; None where no rate was given."""
+    """Training time until the last lane has finished; None where no rate was given."""
 
     @property
     def memory_bytes(self) -> int:
@@ -176,7 +174,7 @@ _TRAINING_SHARE = 0.5
 
 @dataclass(frozen=True)
 class _Load:
-    """One fine-tune's demands."""
+    """What one fine-tune needs."""
 
     rows: int
     row_tokens: int
@@ -234,7 +232,7 @@ def _load(
 
 @dataclass(frozen=True)
 class _Needs:
-    """What must find room: the fine-tunes, the base's weights whole or streamed, and an adapter, in bytes."""
+    """Bytes that must fit: the fine-tunes' rows, the base's weights whole or streamed, and one adapter."""
 
     loads: Sequence[_Load]
     weights: int
@@ -244,7 +242,7 @@ class _Needs:
 
 @dataclass(frozen=True)
 class _Room:
-    """What a worker has, and how many there are."""
+    """Memory of a worker, and the number of workers."""
 
     memory_bytes: int
     workers: int
@@ -258,7 +256,7 @@ class _Room:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A way to stay within the memory."""
+    """Settings that stay within the memory."""
 
     slots: int
     tokens_per_forward: int | None
@@ -269,7 +267,7 @@ class _Fit:
 
 
 def _fit(needs: _Needs, room: _Room, wanted: int) -> _Fit:
-    """The cheapest way for at most ``wanted`` slots, see the module; raises :class:`UserError` if there is none."""
+    """The cheapest settings for at most ``wanted`` slots, see the module; raises :class:`UserError` if there are none."""
     ways = [(False, False, needs.weights), (True, False, needs.weights)]
     if room.allow_offload and room.on_host(needs.weights):
         ways.append((True, True, needs.streamed))
@@ -278,7 +276,7 @@ def _fit(needs: _Needs, room: _Room, wanted: int) -> _Fit:
         token = max(load.token_bytes(checkpointing) for load in needs.loads)
 
         def held(slots: int, resident: int = resident, token: float = token) -> tuple[int, int]:
-            """Tokens that a full pack asks for at once, and tokens that there is room for."""
+            """Tokens of a full pack, and tokens that fit."""
             free = room.memory_bytes - resident - (slots + 1) * needs.adapter
             return max(_tokens_at_once(needs.loads, slots, room.workers)), int(free / token)
 
@@ -291,7 +289,7 @@ def _fit(needs: _Needs, room: _Room, wanted: int) -> _Fit:
 
 
 def _tokens_at_once(loads: Sequence[_Load], slots: int, workers: int) -> Iterator[int]:
-    """Tokens that a worker takes in one forward, by resolution, when the ``slots`` largest fine-tunes meet in a pack."""
+    """Tokens of a worker's forward, for each resolution, when the ``slots`` largest fine-tunes share a pack."""
     buckets: defaultdict[int, list[int]] = defaultdict(list)
     for load in loads:
         buckets[load.row_tokens].append(load.rows)
@@ -300,7 +298,7 @@ def _tokens_at_once(loads: Sequence[_Load], slots: int, workers: int) -> Iterato
 
 
 def _too_small(needs: _Needs, room: _Room) -> str:
-    """What one row needs at least, and what would help."""
+    """The message: what one row needs at least, and the remedies."""
     row = max(load.recomputed_row_bytes for load in needs.loads)
     rest = row + 2 * needs.adapter
     remedies = ["lower resolution or rank", "use a larger device"]
@@ -322,7 +320,7 @@ def _mebibytes(size: int) -> str:
 
 
 def _longest_lane(loads: Sequence[int], lanes: int) -> int:
-    """The fullest lane's share when every fine-tune, the longest first, goes to the emptiest lane."""
+    """The largest share when every fine-tune, the longest first, goes to the lane with the least work."""
     filled = [0] * lanes
     for load in sorted(loads, reverse=True):
         filled[filled.index(min(filled))] += load

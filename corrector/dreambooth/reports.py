@@ -1,4 +1,4 @@
-"""What an engine says of its fine-tunes."""
+"""Reports of an engine: losses of a step, and failures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,15 +27,14 @@ class StepReport:
 
     @property
     def finite(self) -> bool:
-        """Whether the step was one that training can go on from."""
+        """Whether losses and gradient are finite, so that training can go on."""
         return all(isfinite(value) for value in (self.loss, self.preservation_loss or 0.0, self.grad_norm))
 
 
 def exploded(history: Sequence[StepReport]) -> str | None:
-    """Why a fine-tune with finite losses ``history`` has diverged all the same; None where it has not.
+    """The reason if the losses of ``history`` are finite and have diverged; None otherwise.
 
-    The mean loss of its last ten steps is more than ten times that of its first ten: single steps differ by less, since
-    every one is a mean over exemplars and noise levels.
+    Diverged means that the mean loss of the last ten steps is more than ten times that of the first ten.
     """
     if len(history) < 2 * _WINDOW:
         return None
@@ -50,19 +49,19 @@ def exploded(history: Sequence[StepReport]) -> str | None:
 
 @dataclass(frozen=True)
 class SlotFailure:
-    """A fine-tune that could not go on; its slot is free again."""
+    """A fine-tune that failed; its slot is free again."""
 
     name: str
     step: int
     """The step that failed, 1-based."""
     reason: str
-    """What became of which number at which step, what to try, and what is left."""
+    """Which value was not finite, at which step, what to try, and which checkpoint remains."""
     saved_step: int | None = None
-    """Steps made at the last state that was taken of it, which is good and can be gone on from; None: none was."""
+    """The step of its last checkpoint, which is good and can be resumed; None where there is none."""
 
     @staticmethod
     def of(name: str, report: StepReport, saved_step: int | None) -> "SlotFailure":
-        """Names the number that ``report`` shows to be not finite, what to change, and what is left."""
+        """The failure that ``report``, which is not finite, shows."""
         if not isfinite(report.loss):
             what = f"the loss became {report.loss}"
         elif not isfinite(report.preservation_loss or 0.0):

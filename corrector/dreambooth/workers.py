@@ -1,4 +1,4 @@
-"""Data-parallel workers: processes that advance the same fine-tunes together, each with its share of a step's rows."""
+"""Data-parallel workers: processes that train the same fine-tunes, each on its share of a step's rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a lane as one of them sees them: it is number ``rank`` of ``size``.
+    """This process is worker ``rank`` of ``size``, joined by torch.distributed's default process group.
 
-    They talk over torch.distributed's default process group, which must stand first where ``size`` is above 1. All must
-    admit, stop, release and step the same fine-tunes in the same order; every one of them then holds the same weights,
-    bit for bit, because each applies the same sums to the same state.
+    All workers must admit, stop, release and step the same fine-tunes in the same order. They then hold the same weights,
+    bit for bit, because each applies the same summed gradients to the same state.
     """
 
     rank: int = 0
@@ -41,13 +40,12 @@ class Workers:
         return self.size == 1
 
     def share(self, costs: Sequence[int]) -> tuple[int, int]:
-        """This worker's things of all, ``[start, stop)``, where thing ``i`` costs ``costs[i]``.
+        """This worker's share ``[start, stop)`` of items of which item ``i`` costs ``costs[i]``.
 
-        The workers' shares follow one another, leave nothing out and cost nearly the same; where there are fewer things
-        than workers some are empty.
+        The workers' shares are consecutive, cover everything and cost nearly the same; some may be empty.
         """
         total = sum(costs)
-        # A thing belongs to the worker in whose part of the whole cost its middle lies.
+        # An item belongs to the worker in whose share of the total cost its middle lies.
         owners = [
             (start + stop) * self.size // (2 * total)
             for start, stop in pairwise(accumulate(costs, initial=0))
@@ -56,6 +54,6 @@ class Workers:
         return start, start + owners.count(self.rank)
 
     def sum_(self, tensor: Tensor) -> None:
-        """Replaces ``tensor`` on every worker by the sum of all workers', the same bits on each; waits for no device."""
+        """Replaces ``tensor`` by the sum over all workers, the same bits on each; does not wait for the device."""
         if not self.alone:
             torch.distributed.all_reduce(tensor)

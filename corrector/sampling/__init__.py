@@ -2,7 +2,7 @@
 guidance."""
 
 from corrector.sampling.sample import sample_images, sample_latents
-from corrector.sampling.sampler import Sampler, SampleRow, forward_rows, latent_shape
+from corrector.sampling.sampler import Sampler, SampleRow, latent_shape
 from corrector.sampling.schedule import FlowSchedule, flow_schedule
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "SampleRow",
     "Sampler",
     "flow_schedule",
-    "forward_rows",
     "latent_shape",
     "sample_images",
     "sample_latents",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from corrector.adapters import AdapterBank, upload
+from corrector.adapters import AdapterBank, copy_to_device
 from corrector.base import TextEmbeddings
 from corrector.errors import UserError
 from corrector.sampling.schedule import FlowSchedule, flow_schedule
@@ -34,6 +34,16 @@ class SampleRow:
     slot: int = 0
     """Slot of the adapter bank; 0 is the base."""
     seed: int = 0
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance applies."""
+        return self.guidance_scale > 1
+
+    @property
+    def forward_rows(self) -> int:
+        """Rows of the transformer's batch that it takes: two where it is guided."""
+        return 2 if self.guided else 1
 
 
 class Sampler:
@@ -84,8 +94,8 @@ class Sampler:
 
     @property
     def forward_rows(self) -> int:
-        """Rows of the transformer that those under way take, without padding: a guided row takes two."""
-        return sum(forward_rows(active.row) for active in self._active)
+        """Rows of the transformer's batch that all rows under way take, without padding."""
+        return sum(active.row.forward_rows for active in self._active)
 
     def admit(self, rows: Sequence[SampleRow]) -> list[int]:
         """Starts ``rows``, which take part from the next step on; returns a ticket for each.
@@ -94,7 +104,7 @@ class Sampler:
         a bank.
         """
         for row in rows:
-            if _guided(row) and row.negative is None:
+            if row.guided and row.negative is None:
                 raise ValueError(f"guidance_scale {row.guidance_scale} needs a negative embedding")
             if row.slot and self._bank is None:
                 raise ValueError(f"slot {row.slot} needs an adapter bank")
@@ -110,7 +120,7 @@ class Sampler:
         ]
         self._end_layout()
         self._active += newcomers
-        self._latents = torch.cat([self._latents, upload(torch.cat(noise), self._latents.device)])
+        self._latents = torch.cat([self._latents, copy_to_device(torch.cat(noise), self._latents.device)])
         self._admitted += len(rows)
         return tickets
 
@@ -178,7 +188,7 @@ class Sampler:
         number = {place: index for index, place in enumerate(places)}
         conditional = [number[row, False] for row in range(len(rows))]
         unconditional = [number.get((row, True), conditional[row]) for row in range(len(rows))]
-        guidance = torch.tensor([row.guidance_scale if _guided(row) else 1.0 for row in rows])
+        guidance = torch.tensor([row.guidance_scale if row.guided else 1.0 for row in rows])
         padding = self._padding(len(places))
         source = torch.tensor([row for row, _ in places] + [0] * padding)
         steps = min(active.remaining for active in self._active)
@@ -191,20 +201,22 @@ class Sampler:
         device = self._latents.device
         return _Layout(
             slots=[rows[row].slot for row, _ in places] + [0] * padding,
-            source=upload(source, device),
+            source=copy_to_device(source, device),
             conditional=self._indices(conditional),
             unconditional=self._indices(unconditional),
-            guidance=upload(guidance.view(-1, 1, 1, 1), device) if any(map(_guided, rows)) else None,
+            guidance=copy_to_device(guidance.view(-1, 1, 1, 1), device)
+            if any(row.guided for row in rows)
+            else None,
             embeddings=TextEmbeddings.cat(
                 [_embeddings(rows[row], negative) for row, negative in places] + [rows[0].prompt] * padding
             ).to(device, self._transformer.dtype),
-            timesteps=upload(timesteps[:, source], device),
-            deltas=upload(deltas[:, :, None, None, None], device),
+            timesteps=copy_to_device(timesteps[:, source], device),
+            deltas=copy_to_device(deltas[:, :, None, None, None], device),
         )
 
     def _indices(self, places: Sequence[int]) -> Tensor:
         """``places`` where the latents are; a list as an index would make the host wait for the device."""
-        return upload(torch.tensor(places, dtype=torch.int64), self._latents.device)
+        return copy_to_device(torch.tensor(places, dtype=torch.int64), self._latents.device)
 
     def _release(self) -> dict[int, Tensor]:
         self._end_layout()
@@ -282,22 +294,13 @@ class _Layout:
     """``[b, C, h, w]``: the last step's prediction."""
 
 
-def forward_rows(row: SampleRow) -> int:
-    """Rows of the transformer that ``row`` takes in every step."""
-    return 2 if _guided(row) else 1
-
-
-def _guided(row: SampleRow) -> bool:
-    return row.guidance_scale > 1
-
-
 def _places(rows: Sequence[SampleRow]) -> list[tuple[int, bool]]:
     """(row, is its negative prompt) in the transformer's order: slot by slot, so that the bank finds long
     runs."""
     places: list[tuple[int, bool]] = []
     for _, group in groupby(range(len(rows)), key=lambda row: rows[row].slot):
         members = list(group)
-        places += [(row, False) for row in members] + [(row, True) for row in members if _guided(rows[row])]
+        places += [(row, False) for row in members] + [(row, True) for row in members if rows[row].guided]
     return places
 
 

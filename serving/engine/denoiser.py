@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corrector.adapters import AdapterBank, PackedAdapter
 from corrector.base import TextEmbeddings
-from corrector.sampling import Sampler, SampleRow, forward_rows
+from corrector.sampling import Sampler, SampleRow
 from serving.engine.request import ImageRequest
 from serving.engine.slots import Slots
 
@@ -33,7 +33,7 @@ class Work:
     @property
     def rows(self) -> int:
         """Of the transformer, in every step."""
-        return forward_rows(self.row(slot=0))
+        return self.row(slot=0).forward_rows
 
     def row(self, slot: int) -> SampleRow:
         """What the sampler is given."""

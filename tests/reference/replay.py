@@ -16,11 +16,11 @@ from corrector.base import (
     load_transformer,
     load_vae,
 )
-from corrector.dreambooth.draws import Rows
 from corrector.dreambooth.objective import NoiseTable, loss_weights, noisy_latents, velocity
 from corrector.dreambooth.optimiser import PackedAdamW
-from corrector.dreambooth.packed_pass import Part, packed_pass
+from corrector.dreambooth.packed_pass import SlotRows, packed_pass
 from corrector.dreambooth.schedule import learning_rate
+from corrector.dreambooth.step_rows import StepRows
 from corrector.prompts import HyperParameters
 from tests.reference.recording import ReferenceStep, Weights
 from tests.reference.script import ReferenceRun
@@ -106,7 +106,7 @@ class _Replayer:
         prediction = self._predict(rows)
         slots = range(1, self._bank.slots + 1)
         parts = [
-            Part(slot, rows if slot == self._slot else self._other_rows(rows, number, slot), self._texts)
+            SlotRows(slot, rows if slot == self._slot else self._other_rows(rows, number, slot), self._texts)
             for slot in slots
         ]
         exemplars, preserved = packed_pass(self._transformer, self._bank, parts)[self._slot - 1]
@@ -126,12 +126,12 @@ class _Replayer:
             learning_rate=rate,
         )
 
-    def _rows(self, latents: Tensor, noise: Tensor, u: Tensor) -> tuple[Rows, Tensor]:
+    def _rows(self, latents: Tensor, noise: Tensor, u: Tensor) -> tuple[StepRows, Tensor]:
         """The step as the packed pass takes it, and its sigmas ``[R]``: exemplars first, then class images."""
         settings, count = self._settings, self._settings.batch_size
         kept = len(latents) - count
         sigmas, timesteps = self._table.at(u)
-        rows = Rows(
+        rows = StepRows(
             counts=(count, kept),
             exemplars=count,
             noisy=noisy_latents(latents, noise, sigmas),
@@ -146,14 +146,14 @@ class _Replayer:
         )
         return rows, sigmas
 
-    def _other_rows(self, like: Rows, number: int, slot: int) -> Rows:
+    def _other_rows(self, like: StepRows, number: int, slot: int) -> StepRows:
         """What a neighbour in ``slot`` learns at a step: random latents, noise and levels."""
         generator = torch.Generator().manual_seed(1000 * number + slot)
         latents, noise = torch.randn(2, *like.noisy.shape, generator=generator)
         return self._rows(latents, noise, torch.rand(len(latents), generator=generator))[0]
 
     @torch.no_grad()
-    def _predict(self, rows: Rows) -> Tensor:
+    def _predict(self, rows: StepRows) -> Tensor:
         with self._bank.rows([self._slot] * len(rows.texts)):
             prediction: Tensor = self._transformer(
                 hidden_states=rows.noisy,

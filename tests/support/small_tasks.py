@@ -1,6 +1,7 @@
 """Fine-tunes on random latents and text for the small transformer."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from corrector.base import LatentPosterior, TextEmbeddings
 from corrector.dreambooth import Engine, FineTune
+from corrector.dreambooth.checkpoint import read_state, resume_state, write_state
 from corrector.prompts import HyperParameters
 from tests.support.small_sd3 import (
     LATENT_CHANNELS,
@@ -85,3 +87,17 @@ def train(engine: Engine, *tasks: FineTune) -> dict[str, list[float]]:
             ]
             engine.release(name)
     return losses
+
+
+def save(engine: Engine, folder: Path) -> Path:
+    """Saves every fine-tune of the pack in a folder of its name, as a lane does; returns ``folder``."""
+    for name in (*engine.active, *engine.finished):
+        write_state(engine.state_of(name), folder / name)
+        engine.mark_saved(name)
+    return folder
+
+
+def resume(engine: Engine, folder: Path) -> None:
+    """Goes on with every fine-tune that :func:`save` saved."""
+    for each in sorted(folder.iterdir()):
+        resume_state(engine, read_state(each), each)

@@ -31,7 +31,7 @@ from corrector.adapters.adapter import AdapterError
 from corrector.adapters.formats.container import shown
 
 LayerLayout = Literal["diffusers", "original"]
-Part = Literal["down", "up", "alpha"]
+Factor = Literal["down", "up", "alpha"]
 
 KOHYA_PREFIX = "lora_unet_"
 CONFIGURED_PREFIXES = frozenset({"transformer.", "base_model.model.", ""})
@@ -89,7 +89,7 @@ _HALVES = (
     (".lora_down.weight", ".lora_up.weight"),
     (".lora.down.weight", ".lora.up.weight"),
 )
-_SUFFIXES: dict[str, tuple[Part, str | None]] = {
+_SUFFIXES: dict[str, tuple[Factor, str | None]] = {
     **{down: ("down", up) for down, up in _HALVES},
     **{up: ("up", down) for down, up in _HALVES},
     ".alpha": ("alpha", None),
@@ -134,7 +134,7 @@ class Name:
     layout: LayerLayout
     layer: str
     """Path of the layer in the names of ``layout``, with dots."""
-    part: Part
+    factor: Factor
     partner: str | None
     """Key of the other half in the same spelling; None for an alpha."""
 
@@ -145,12 +145,12 @@ def parse(key: str) -> Name:
         if re.search(pattern, key):
             raise AdapterError(f"{reason} (weight {shown(key)})")
     prefix, layout, separator = next(known for known in _PREFIXES if key.startswith(known[0]))
-    for suffix, (part, other) in _SUFFIXES.items():
+    for suffix, (factor, other) in _SUFFIXES.items():
         if key.endswith(suffix):
             stem = key.removesuffix(suffix)
             layer = _translate(stem.removeprefix(prefix), _DOTTED[layout, separator])
             if layer is not None:
-                return Name(key, prefix, layout, layer, part, None if other is None else stem + other)
+                return Name(key, prefix, layout, layer, factor, None if other is None else stem + other)
     raise AdapterError(
         f"unexpected weight {shown(key)}; expected LoRA of a layer of Stable Diffusion 3, named as in "
         "transformer.transformer_blocks.0.attn.to_q.lora_A.weight or "

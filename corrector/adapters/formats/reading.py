@@ -102,13 +102,13 @@ def _collect(tensors: Mapping[str, Tensor]) -> tuple[str, dict[names.Name, LoraF
         raise AdapterError("holds no weights")
     parsed = [names.parse(key) for key in tensors]
     first = parsed[0]
-    layers: dict[str, dict[names.Part, names.Name]] = {}
+    layers: dict[str, dict[names.Factor, names.Name]] = {}
     for name in parsed:
         if name.prefix != first.prefix:
             raise AdapterError(
                 f"mixes the names of two formats, {first.key} and {name.key}; save every layer in one format"
             )
-        other = layers.setdefault(name.layer, {}).setdefault(name.part, name)
+        other = layers.setdefault(name.layer, {}).setdefault(name.factor, name)
         if other is not name:
             raise AdapterError(f"names the same weight twice, {other.key} and {name.key}; remove one")
     found = {}

@@ -26,7 +26,7 @@ logging.getLogger("filelock").addHandler(logging.StreamHandler(sys.stdout))
 logging.getLogger("filelock").setLevel(logging.DEBUG)
 print("ready", flush=True)
 sys.stdin.readline()
-print(spec.part("transformer"))
+print(spec.component("transformer"))
 """
 
 

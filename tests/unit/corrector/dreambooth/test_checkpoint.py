@@ -10,20 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from corrector.base import LatentPosterior
 from corrector.dreambooth import Engine
-from corrector.dreambooth.checkpoint import (
-    exists,
-    load,
-    read_state,
-    resume_fine_tune,
-    save,
-    save_fine_tune,
-    write_state,
-)
+from corrector.dreambooth.checkpoint import exists, read_state, resume_state, write_state
 from corrector.errors import UserError
 from tests.support.small_sd3 import small_transformer
-from tests.support.small_tasks import engine, fine_tune, texts
+from tests.support.small_tasks import engine, fine_tune, resume, save, texts
 
 TASKS = (
     fine_tune("guard", 1, steps=14, warmup_steps=4, lr_schedule="linear"),
@@ -52,7 +43,7 @@ def test_a_resumed_pack_goes_on_exactly(tmp_path: Path, report_every: int) -> No
     undisturbed = started(6, report_every=report_every)
     save(undisturbed, tmp_path / "checkpoint")
     resumed = engine(slots=3, report_every=report_every)
-    load(resumed, tmp_path / "checkpoint")
+    resume(resumed, tmp_path / "checkpoint")
     assert curves(resumed) == curves(undisturbed)
     for task in TASKS:
         expected = undisturbed.release(task.name)
@@ -64,7 +55,7 @@ def test_resumes_in_a_wider_pack_of_higher_rank_and_other_company(tmp_path: Path
     undisturbed = started(6)
     save(undisturbed, tmp_path)
     wider = engine(slots=6, rank=16)
-    load(wider, tmp_path)
+    resume(wider, tmp_path)
     wider.admit(fine_tune("newcomer", 7, steps=5))
     expected, found = curves(undisturbed), curves(wider)
     for task in TASKS:
@@ -72,62 +63,51 @@ def test_resumes_in_a_wider_pack_of_higher_rank_and_other_company(tmp_path: Path
             assert here.loss == pytest.approx(there.loss, rel=1e-4)
 
 
-def test_finished_stopped_and_failed_are_remembered(tmp_path: Path) -> None:
-    pack = engine(slots=4)
-    for task in TASKS:
-        pack.admit(task)
-    wild = fine_tune("wild", 4)
-    pack.admit(replace(wild, posterior=LatentPosterior(wild.posterior.mean * 1e25, wild.posterior.std)))
-    for _ in range(9):
-        pack.step()
+def test_finished_and_stopped_are_remembered(tmp_path: Path) -> None:
+    pack = started(9)
     pack.stop("mirrored")
     save(pack, tmp_path)
     resumed = engine(slots=3)
-    load(resumed, tmp_path)
+    resume(resumed, tmp_path)
     assert resumed.finished == ["prior", "mirrored"] and resumed.active == ["guard"]
     assert resumed.release("mirrored").metadata["steps"] == "9"
-    assert [failure.name for failure in resumed.failures] == ["wild"] and resumed.failures == pack.failures
 
 
 def test_one_fine_tune_goes_on_exactly_in_another_pack(tmp_path: Path) -> None:
     undisturbed = started(6)
-    save_fine_tune(undisturbed, "prior", tmp_path)
+    state = read_state(write_state(undisturbed.state_of("prior"), tmp_path))
     other = engine(slots=2, rank=16)
     other.admit(fine_tune("company", 7, steps=20))
     other.step()
-    assert resume_fine_tune(other, tmp_path) == "prior"
+    assert resume_state(other, state, tmp_path) == "prior"
     expected, found = curves(undisturbed)["prior"], curves(other)["prior"]
     assert [report.step for report in found] == list(range(1, 10))
     for here, there in zip(found, expected, strict=True):
         assert here.loss == pytest.approx(there.loss, rel=1e-4)
     with pytest.raises(ValueError, match="no free slot for prior"):
-        resume_fine_tune(other, tmp_path)
+        resume_state(other, state, tmp_path)
 
 
-def test_one_fine_tune_that_cannot_go_on_here_leaves_the_pack_as_it_was(tmp_path: Path) -> None:
-    save_fine_tune(started(2), "prior", tmp_path)
+def test_what_cannot_go_on_here_leaves_the_pack_as_it_was(tmp_path: Path) -> None:
+    state = started(2).state_of("prior")
     pack = engine(slots=3, rank=4)
     pack.admit(fine_tune("company", 7, steps=20))
     with pytest.raises(UserError, match="prior: rank 8 is above 4"):
-        resume_fine_tune(pack, tmp_path)
-    state = read_state(tmp_path)
-    state["run"]["hyperparameters"]["rank"] = "high"
-    write_state(state, tmp_path)
-    with pytest.raises(UserError, match="the checkpoint is damaged"):
-        resume_fine_tune(pack, tmp_path)
+        resume_state(pack, state, tmp_path)
     with pytest.raises(UserError, match="belongs to another base"):
-        resume_fine_tune(engine(slots=3, base_revision="other"), tmp_path)
+        resume_state(engine(slots=3, base_revision="other"), state, tmp_path)
+    state["run"]["hyperparameters"]["rank"] = "high"
+    for damaged in (state, STATE):
+        with pytest.raises(UserError, match=r"the checkpoint is damaged: engine\.json lacks"):
+            resume_state(pack, damaged, tmp_path)
     assert pack.free_slots == [2, 3] and pack.bank.occupied() == [1] and pack.active == ["company"]
 
 
 def test_fine_tunes_may_share_tensors(tmp_path: Path) -> None:
-    shared = texts(3, 5)
-    pack = engine(slots=2)
-    for name in ("one", "two"):
-        task = fine_tune(name, 1)
-        pack.admit(type(task)(name, task.posterior, shared[0], task.hyperparameters, guards=shared[1:]))
-    save(pack, tmp_path)
-    load(engine(slots=2), tmp_path)
+    shared, task = texts(3, 5), fine_tune("one", 1)
+    pack = engine(slots=1)
+    pack.admit(replace(task, prompt=shared[0], guards=shared[1:]))
+    resume(engine(slots=1), save(pack, tmp_path))
 
 
 def test_a_new_checkpoint_takes_the_place_of_the_last(tmp_path: Path) -> None:
@@ -135,9 +115,9 @@ def test_a_new_checkpoint_takes_the_place_of_the_last(tmp_path: Path) -> None:
     save(pack, tmp_path)
     pack.step()
     save(pack, tmp_path)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
+    assert sorted(path.suffix for path in (tmp_path / "guard").iterdir()) == [".json", ".safetensors"]
     resumed = engine(slots=3)
-    load(resumed, tmp_path)
+    resume(resumed, tmp_path)
     assert len(resumed.history("guard")) == 2
 
 
@@ -231,24 +211,7 @@ def test_damage_is_told_and_no_engine_takes_it(tmp_path: Path, kind: str) -> Non
         read_state(tmp_path)
 
 
-def test_what_belongs_elsewhere_is_refused_and_leaves_the_engine_empty(tmp_path: Path) -> None:
-    save(started(1), tmp_path)
-    with pytest.raises(UserError, match="this pack has 2 slots"):
-        load(engine(slots=2), tmp_path)
-    with pytest.raises(UserError, match="belongs to another base"):
-        load(engine(slots=3, base_revision="other"), tmp_path)
-    low = engine(slots=3, rank=4)
-    with pytest.raises(UserError, match="prior: rank 8 is above 4"):
-        load(low, tmp_path)
-    assert low.free_slots == [1, 2, 3] and low.bank.occupied() == []
-    with pytest.raises(ValueError, match="not empty"):
-        load(started(0), tmp_path)
-    write_state(STATE, tmp_path)
-    with pytest.raises(UserError, match=r"damaged: engine\.json lacks"):
-        load(engine(slots=3), tmp_path)
-
-
 def test_the_base_is_not_in_the_checkpoint(tmp_path: Path) -> None:
-    save(started(1), tmp_path)
+    write_state(started(1).state_of("guard"), tmp_path)
     size = sum(parameter.numel() * 4 for parameter in small_transformer().parameters())
     assert weights_file(tmp_path).stat().st_size < size

@@ -14,8 +14,8 @@ from diffusers.training_utils import compute_loss_weighting_for_sd3
 from corrector.adapters import SD3_TARGETS, Adapter
 from corrector.base import LatentPosterior
 from corrector.dreambooth import Engine, FineTune
-from corrector.dreambooth.draws import Draws
 from corrector.dreambooth.objective import NoiseTable
+from corrector.dreambooth.step_rows import RowSampler
 from corrector.errors import UserError
 from tests.support.small_sd3 import small_transformer, transformer_inputs
 from tests.support.small_tasks import diverging, engine, fine_tune, posterior, scheduler, texts, train
@@ -103,7 +103,7 @@ def test_equals_peft_with_a_plain_loop(precondition: bool) -> None:
         modules[path].lora_B.default.weight.data.copy_(up)
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=5e-3, weight_decay=0.1)
-    draws = Draws(task, NoiseTable.of(scheduler()))
+    draws = RowSampler(task, NoiseTable.of(scheduler()))
     for _ in range(6):
         rows = draws.next()
         text = task.texts[rows.texts]
@@ -285,13 +285,13 @@ def test_stop_ends_early_and_frees_the_slot_on_release() -> None:
 @pytest.mark.parametrize("task", MIXED, ids=lambda task: task.name)
 def test_draws_made_ahead_are_those_that_would_have_been_made(task: FineTune) -> None:
     table = NoiseTable.of(scheduler())
-    plain, ahead, resumed = (Draws(task, table) for _ in range(3))
+    plain, ahead, resumed = (RowSampler(task, table) for _ in range(3))
     for step in range(8):
         expected = plain.next()
         state = ahead.state()
         if step % 2:
-            ahead.ahead()
-            ahead.ahead()
+            ahead.prefetch()
+            ahead.prefetch()
         resumed.restore(ahead.state())
         assert torch.equal(state["generator"], ahead.state()["generator"])
         for rows in (ahead.next(), resumed.next()):
@@ -309,7 +309,7 @@ def test_draws_deal_every_exemplar_before_any_again() -> None:
             torch.arange(7.0).view(7, 1, 1, 1).expand(7, 4, 8, 8), torch.zeros(7, 4, 8, 8)
         ),
     )
-    draws = Draws(counted, NoiseTable.of(scheduler()))
+    draws = RowSampler(counted, NoiseTable.of(scheduler()))
     seen: list[float] = []
     for _ in range(7):
         rows = draws.next()

@@ -10,7 +10,7 @@ import torch
 
 from corrector.base import LatentPosterior
 from corrector.dreambooth import Engine, FineTune
-from corrector.dreambooth.checkpoint import read_state, resume_fine_tune, save_fine_tune
+from corrector.dreambooth.checkpoint import read_state, resume_state, write_state
 from corrector.dreambooth.reports import StepReport, exploded
 from tests.support.small_tasks import diverging, engine, fine_tune, train
 
@@ -40,7 +40,8 @@ def run(pack: Engine, *tasks: FineTune, folder: Path | None = None) -> dict[str,
         if folder is not None and step % 2 == 0:
             pack.collect()
             for name in pack.active:
-                save_fine_tune(pack, name, folder / name)
+                write_state(pack.state_of(name), folder / name)
+                pack.mark_saved(name)
     return {name: (pack.history(name), pack.release(name)) for name in pack.finished}
 
 
@@ -92,7 +93,7 @@ def test_its_last_good_checkpoint_is_kept_and_the_failure_names_it(tmp_path: Pat
     assert state["run"]["step"] == failure.saved_step == len(state["run"]["history"])
     assert all(state["run"]["optimiser"][key].isfinite().all() for key in ("weights", "mean", "variance"))
     again = engine(1)
-    assert resume_fine_tune(again, tmp_path / "wild") == "wild"
+    assert resume_state(again, state, tmp_path / "wild") == "wild"
     while not again.failures:
         again.step()
     assert again.failures[0] == failure
@@ -104,10 +105,23 @@ def test_nothing_is_written_down_of_one_that_failed_unseen() -> None:
     pack.admit(HEALTHY[0])
     pack.step()
     assert pack.failures == []  # it is not known yet
-    assert [run["name"] for run in pack.state_dict()["runs"]] == ["first"]
+    assert pack.state_of("first")["run"]["step"] == 1
     with pytest.raises(KeyError, match="no fine-tune wild"):
         pack.state_of("wild")
     assert pack.failures[0].saved_step is None and pack.failures[0].reason.endswith("warm up longer")
+
+
+def test_a_failure_names_no_checkpoint_whose_writing_failed(tmp_path: Path) -> None:
+    pack = engine(1)
+    pack.admit(WILD)
+    pack.step()
+    (tmp_path / "full").touch()
+    with pytest.raises(OSError, match="full"):
+        write_state(pack.state_of("wild"), tmp_path / "full")
+    while not pack.failures:
+        pack.step()
+    (failure,) = pack.failures
+    assert failure.saved_step is None and "checkpoint" not in failure.reason
 
 
 def test_its_slot_serves_the_next() -> None:

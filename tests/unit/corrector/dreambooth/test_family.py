@@ -11,9 +11,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 from corrector.adapters import SD3_TARGETS, Adapter, AdapterBank, load_adapter, save_adapter
 from corrector.base import LatentPosterior, TextEmbeddings
 from corrector.dreambooth import Engine, FineTune, StepReport
-from corrector.dreambooth.checkpoint import load, save
 from corrector.prompts import HyperParameters
 from tests.support.sd3_family import VAE_SCALE_FACTOR, Model, random_transformer
+from tests.support.small_tasks import resume, save
 
 LAYERS = 2
 RANK = 8
@@ -157,7 +157,7 @@ def test_losses_are_finite_and_every_layer_learns(base: Base, trained: Trained) 
 
 def test_a_pack_resumed_from_its_checkpoint_ends_the_same(base: Base, trained: Trained) -> None:
     engine = pack(base)
-    load(engine, trained.checkpoint)
+    resume(engine, trained.checkpoint)
     assert engine.active == ["lying", "sitting"]
     resumed, undisturbed = finish(engine), trained.outcome
     assert resumed.histories == undisturbed.histories

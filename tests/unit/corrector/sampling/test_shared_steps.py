@@ -16,7 +16,7 @@ from corrector.base import (
     load_transformer,
     resolve_base,
 )
-from corrector.sampling import Sampler, SampleRow, forward_rows
+from corrector.sampling import Sampler, SampleRow
 from tests.support.small_banks import random_adapter
 
 PROMPTS = ["a person lying on the grass", "a dog sitting on the beach", "a robot jumping on the street"]
@@ -74,7 +74,7 @@ def drawn(base: Base, numbers: Sequence[int], buckets: Sequence[int], *, seed: i
     tickets: dict[int, int] = {}
     found: dict[int, Tensor] = {}
     while waiting or len(sampler):
-        while waiting and sampler.forward_rows + forward_rows(base.row(waiting[-1])) <= buckets[-1]:
+        while waiting and sampler.forward_rows + base.row(waiting[-1]).forward_rows <= buckets[-1]:
             number = waiting.pop()
             tickets[sampler.admit([base.row(number)])[0]] = number
             if chance.random() < 0.5:

@@ -1,4 +1,4 @@
-"""The random draws of one fine-tune, step by step, from its own generator."""
+"""The training rows of one fine-tune, step by step, drawn by a generator of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ _SEED_MASK = 0x9E3779B9  # keeps these draws apart from the adapter's initial we
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What one fine-tune asks of one step, on the CPU: exemplar rows with its prompt, then preservation rows."""
+class StepRows:
+    """The rows of one step of one fine-tune, on the CPU: exemplar rows with its prompt, then preservation rows."""
 
     counts: tuple[int, int]
     """Exemplar and preservation rows of the whole step, of which these rows may be a :meth:`span`."""
@@ -31,7 +31,7 @@ class Rows:
     weights: Tensor
     """Loss weights ``[R]``."""
     shares: Tensor
-    """What a row's loss counts in the fine-tune's, ``[R]``: one over its part's length, times the part's weight."""
+    """Weight of a row's loss in the fine-tune's loss, ``[R]``: that of its kind over the rows of that kind."""
     texts: Tensor
     """Row of the fine-tune's text embeddings, ``[R]``."""
     guarded: bool
@@ -39,8 +39,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def span(self, start: int, stop: int) -> "Rows":
-        """Rows ``[start, stop)``, which count in the step's loss as they did."""
+    def span(self, start: int, stop: int) -> "StepRows":
+        """Rows ``[start, stop)`` with their shares in the step's loss."""
         rows = slice(start, stop)
         return replace(
             self,
@@ -54,11 +54,11 @@ class Rows:
         )
 
 
-class Draws:
-    """Draws the rows of every step of ``task``, always in the same order: alone or in a pack, they are the same.
+class RowSampler:
+    """Draws exemplars, noise and timesteps for every step of ``task``; what else is in the pack changes nothing.
 
-    At 1024² a row is 524,288 normal numbers and the latents made of them, which a fast GPU would have to wait for:
-    :meth:`ahead` makes them while the device is busy.
+    At 1024² a row takes 524,288 normal numbers, for which a fast GPU would wait: :meth:`prefetch` draws them while the
+    device is busy.
     """
 
     def __init__(self, task: FineTune, table: NoiseTable) -> None:
@@ -68,22 +68,22 @@ class Draws:
         self._exemplars = _Shuffle(len(task.posterior.mean))
         self._class_images = _Shuffle(0 if task.class_posterior is None else len(task.class_posterior.mean))
         self._guards = _Shuffle(0 if task.guards is None else len(task.guards))
-        self._ahead: tuple[dict[str, Any], Rows] | None = None
+        self._prefetched: tuple[dict[str, Any], StepRows] | None = None
 
-    def ahead(self) -> None:
-        """Draws the next step's rows now; :meth:`next` gives the same as without, and :meth:`state` stays where it was."""
-        if self._ahead is None:
+    def prefetch(self) -> None:
+        """Draws the next step's rows now; changes neither what :meth:`next` returns nor what :meth:`state` does."""
+        if self._prefetched is None:
             state = self.state()
-            self._ahead = state, self._draw()
+            self._prefetched = state, self._draw()
 
-    def next(self) -> Rows:
+    def next(self) -> StepRows:
         """The rows of the next step."""
-        if self._ahead is None:
+        if self._prefetched is None:
             return self._draw()
-        (_, rows), self._ahead = self._ahead, None
+        (_, rows), self._prefetched = self._prefetched, None
         return rows
 
-    def _draw(self) -> Rows:
+    def _draw(self) -> StepRows:
         settings, generator = self._task.hyperparameters, self._generator
         count, kept = settings.batch_size, self._task.preservation_rows
         prior = settings.preservation == "prior"
@@ -116,12 +116,12 @@ class Draws:
         if kept:
             shares[count:] = settings.preservation_weight / kept
         guarded = bool(kept) and not prior
-        return Rows((count, kept), count, noisy, target, timesteps, weights, shares, texts, guarded)
+        return StepRows((count, kept), count, noisy, target, timesteps, weights, shares, texts, guarded)
 
     def state(self) -> dict[str, Any]:
-        """Where the draws stand: what :meth:`next` will give follows from it."""
-        if self._ahead is not None:
-            return self._ahead[0]
+        """The state from which :meth:`next` goes on: the generator's, and what is left of each shuffle."""
+        if self._prefetched is not None:
+            return self._prefetched[0]
         return {
             "generator": self._generator.get_state(),
             "exemplars": list(self._exemplars.left),
@@ -130,8 +130,8 @@ class Draws:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes back to where :meth:`state` was taken."""
-        self._ahead = None
+        """Goes on from what :meth:`state` returned."""
+        self._prefetched = None
         self._generator.set_state(state["generator"])
         self._exemplars.left = list(state["exemplars"])
         self._class_images.left = list(state["class_images"])
@@ -149,7 +149,7 @@ class Draws:
 
 
 class _Shuffle:
-    """Deals ``count`` things in a random order, all of them before any again."""
+    """Draws without replacement from ``count`` items, shuffled anew when all have been drawn."""
 
     def __init__(self, count: int) -> None:
         self._count = count

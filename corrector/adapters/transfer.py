@@ -1,11 +1,11 @@
-"""From the host to a device without waiting for it."""
+"""Copies from the host to a device that the host does not wait for."""
 
 import torch
 from torch import Tensor
 
 
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """``values``, a host tensor, on ``device``; the host goes on at once.
+def copy_to_device(values: Tensor, device: torch.device) -> Tensor:
+    """The host tensor ``values`` on ``device``.
 
     A plain copy to a CUDA device, or an index that is a Python list, makes the host wait for everything queued there.
     """

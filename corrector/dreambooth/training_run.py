@@ -1,4 +1,4 @@
-"""A fine-tune under way in a slot, and what is written down of it."""
+"""A fine-tune in its slot, and the state from which another engine resumes it."""
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, replace
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from corrector.base import LatentPosterior, TextEmbeddings
-from corrector.dreambooth.draws import Draws
 from corrector.dreambooth.finetune import FineTune
 from corrector.dreambooth.objective import NoiseTable
 from corrector.dreambooth.optimiser import SlotState
-from corrector.dreambooth.packed_pass import Part
+from corrector.dreambooth.packed_pass import SlotRows
 from corrector.dreambooth.reports import StepReport
+from corrector.dreambooth.step_rows import RowSampler
 from corrector.prompts import HyperParameters
 
 _POSTERIORS = ("posterior", "class_posterior", "mirrored_posterior")
@@ -21,25 +21,28 @@ _TEXTS = ("prompt", "guards", "class_prompt")
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A fine-tune in its slot."""
 
     task: FineTune
     slot: int
-    draws: Draws
+    sampler: RowSampler
     texts: TextEmbeddings
     step: int = 0
     stopped: bool = False
     failed: bool = False
     saved_step: int | None = None
-    """Steps made when :meth:`state` was last taken, or None."""
+    """Steps made at the last state that was saved, or None."""
     history: list[StepReport] = field(default_factory=list)
 
     @staticmethod
-    def of(task: FineTune, slot: int, table: NoiseTable, device: torch.device, dtype: torch.dtype) -> "Run":
-        """At its beginning, for a transformer on ``device`` in ``dtype``."""
-        task = _on_cpu(task)
-        return Run(task, slot, Draws(task, table), task.texts.to(device=device, dtype=dtype))
+    def of(
+        task: FineTune, slot: int, table: NoiseTable, device: torch.device, dtype: torch.dtype
+    ) -> "TrainingRun":
+        """At its first step, for a transformer on ``device`` in ``dtype``."""
+        latents: dict[str, Any] = {key: _on_cpu(getattr(task, key)) for key in _POSTERIORS}
+        task = replace(task, **latents)
+        return TrainingRun(task, slot, RowSampler(task, table), task.texts.to(device=device, dtype=dtype))
 
     @property
     def name(self) -> str:
@@ -50,13 +53,12 @@ class Run:
         """Whether it makes no more steps."""
         return self.stopped or self.step >= self.task.hyperparameters.steps
 
-    def part(self) -> Part:
+    def next_rows(self) -> SlotRows:
         """The rows of the next step."""
-        return Part(self.slot, self.draws.next(), self.texts)
+        return SlotRows(self.slot, self.sampler.next(), self.texts)
 
     def state(self, optimiser: SlotState) -> dict[str, Any]:
         """Everything that an exact resume needs, as plain values and CPU tensors; see :func:`saved_task`."""
-        self.saved_step = self.step
         return {
             "slot": self.slot,
             "name": self.task.name,
@@ -65,21 +67,21 @@ class Run:
             "step": self.step,
             "stopped": self.stopped,
             "history": [list(astuple(report)) for report in self.history],
-            "draws": self.draws.state(),
+            "draws": self.sampler.state(),
             "optimiser": {key: getattr(optimiser, key) for key in ("weights", "mean", "variance", "updates")},
         }
 
-    def go_on_from(self, saved: Mapping[str, Any]) -> SlotState:
-        """Takes over what :meth:`state` gave, but for the optimiser's part, which it returns."""
+    def restore(self, saved: Mapping[str, Any]) -> SlotState:
+        """Goes on from what :meth:`state` returned; the optimiser's part is returned for the caller to restore."""
         self.step, self.stopped = saved["step"], saved["stopped"]
         self.saved_step = self.step
         self.history = [StepReport(*values) for values in saved["history"]]
-        self.draws.restore(saved["draws"])
+        self.sampler.restore(saved["draws"])
         return SlotState(**saved["optimiser"])
 
 
 def saved_task(saved: Mapping[str, Any]) -> FineTune:
-    """The fine-tune of which :meth:`Run.state` was taken."""
+    """The fine-tune in what :meth:`TrainingRun.state` returned."""
     kinds = dict.fromkeys(_POSTERIORS, LatentPosterior) | dict.fromkeys(_TEXTS, TextEmbeddings)
     data: dict[str, Any] = {
         key: None if saved["data"][key] is None else kind(*saved["data"][key]) for key, kind in kinds.items()
@@ -87,18 +89,11 @@ def saved_task(saved: Mapping[str, Any]) -> FineTune:
     return FineTune(name=saved["name"], hyperparameters=HyperParameters(**saved["hyperparameters"]), **data)
 
 
-def _on_cpu(task: FineTune) -> FineTune:
-    """``task`` with its latents where the draws are made: on the CPU, in float32."""
-
-    def moved(posterior: LatentPosterior | None) -> LatentPosterior | None:
-        return (
-            None
-            if posterior is None
-            else LatentPosterior(posterior.mean.float().cpu(), posterior.std.float().cpu())
-        )
-
-    latents: dict[str, Any] = {key: moved(getattr(task, key)) for key in _POSTERIORS}
-    return replace(task, **latents)
+def _on_cpu(posterior: LatentPosterior | None) -> LatentPosterior | None:
+    """In float32 on the CPU, where rows are drawn."""
+    if posterior is None:
+        return None
+    return LatentPosterior(posterior.mean.float().cpu(), posterior.std.float().cpu())
 
 
 def _tensors(value: LatentPosterior | TextEmbeddings | None) -> list[Tensor] | None:
