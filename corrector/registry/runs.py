@@ -1,6 +1,7 @@
-"""What MLflow keeps of one record: a run with parameters, metrics and tags, and its files as artifacts.
+"""The MLflow run of one record: parameters, metrics, tags, and these artifacts:
 
-record.json  scorecard.json  entry.json  before_after.png  review.html  images.zip (see `corrector.record.archive`)  model/ (see `model_folder`)
+record.json, scorecard.json, entry.json, before_after.png, review.html, images.zip (`corrector.record.archive`) and
+model/ (`model_folder`).
 """
 
 from __future__ import annotations

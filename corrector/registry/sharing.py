@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from corrector import objects
-from corrector.record.correction import WEIGHTS_FILE, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER
 from corrector.registry.references import Reference, resolve
 from corrector.registry.store import RegistryError, Store, open_store

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrector.record.correction import file_sha256
+from corrector.files import file_sha256
 from corrector.registry.references import Version, check_name, model
 from corrector.registry.store import RegistryError, Store, describe_failure, open_store
 from corrector.registry.versions import expected_digest, weights_file

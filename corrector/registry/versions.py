@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corrector.adapters import AdapterError, AdapterFormat, convert_adapter, load_adapter
+from corrector.files import file_sha256
 from corrector.record.correction import (
     ADAPTER_FOLDER,
     CONFIG_FILE,
     RECORD_FILE,
     WEIGHTS_FILE,
     CorrectionRecord,
-    file_sha256,
 )
 from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER
 from corrector.registry.references import CANDIDATE, Reference, Version, model_name, resolve

@@ -35,6 +35,7 @@ from corrector.evaluation.scorecard import (
     Scorecard,
     SimilarityScore,
 )
+from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference
 from corrector.record.correction import (
@@ -43,7 +44,6 @@ from corrector.record.correction import (
     CurvePoint,
     GuardSamples,
     NegativeSamples,
-    file_sha256,
 )
 
 Status = Literal["corrected", "rejected", "failed"]

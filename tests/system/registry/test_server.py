@@ -21,7 +21,8 @@ from mlflow.tracking import MlflowClient
 from cluster import ports
 from cluster.mlflow_configuration import WEBHOOK_CACHE_S
 from cluster.mlflow_server import MlflowServer
-from corrector.record.correction import WEIGHTS_FILE, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
 from corrector.registry.collect import collect
 from corrector.registry.events import WEBHOOK_EVENTS, Deliveries, Event, verify_webhook

@@ -24,7 +24,8 @@ from cluster import ports
 from cluster.mlflow_server import MlflowOptions
 from cluster.object_store import ObjectStore
 from cluster.object_store_configuration import REGION
-from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
 from corrector.registry.collect import collect
 from corrector.registry.listing import find_version, list_models
