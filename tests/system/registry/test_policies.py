@@ -16,7 +16,7 @@ from cluster.buckets import require_bucket
 from cluster.object_store import ObjectStore
 from corrector import objects
 from corrector.registry import Reference, local_uri, register
-from corrector.registry.collect import collect
+from corrector.registry.garbage import collect_garbage
 from corrector.registry.sharing import share
 from tests.support.policies import Request, allows, granted
 from tests.support.records import small_adapter, write_record
@@ -141,7 +141,7 @@ def test_a_job_writes_a_reader_shares_and_a_collector_deletes_without_a_server(
     requires("artifact-reader")
     for name in ("of-8", "of-130"):
         client.delete_model_version(name, "1")
-    assert len(collect(**place, older_than=timedelta(0), delete=True)) == 2
+    assert len(collect_garbage(**place, older_than=timedelta(0), delete=True)) == 2
     requires("artifact-collector")
 
 
