@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from corrector.adapters import file_sha256
 from corrector.evaluation import GuardImages, HardNegativeImages, default_extractors, score
 from corrector.evaluation.comparison import GuardSamples
 from corrector.exemplars import to_tensor
+from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
 from corrector.record.correction import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry.runs import REVIEW_PAGE

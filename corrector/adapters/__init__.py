@@ -14,7 +14,6 @@ from corrector.adapters.formats import (
     adapter_bytes,
     convert_adapter,
     export_adapter,
-    file_sha256,
     load_adapter,
     save_adapter,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "convert_adapter",
     "copy_to_device",
     "export_adapter",
-    "file_sha256",
     "layout_of",
     "load_adapter",
     "save_adapter",

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +11,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from corrector.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,7 @@ class ContentCache:
             for name, tensor in tensors.items()
         }
         payload = safetensors.torch.save(own)
-        handle, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(payload)
-            Path(partial).replace(path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        write_atomically(path, payload)
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from corrector.files import file_sha256, write_atomically
 from corrector.settings import Settings
 
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
@@ -57,15 +58,10 @@ def _digests(place: Path, files: Mapping[str, Path]) -> dict[str, str]:
         size, modified = path.stat().st_size, path.stat().st_mtime_ns
         before = known.get(name)
         fresh = before is not None and before[:2] == (size, modified)
-        current[name] = before if before is not None and fresh else (size, modified, _sha256(path))
+        current[name] = before if before is not None and fresh else (size, modified, file_sha256(path))
     if current != known:
         _remember(memory, current)
     return {name: digest for name, (_, _, digest) in current.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _recall(memory: Path) -> Known:
@@ -82,8 +78,6 @@ def _recall(memory: Path) -> Known:
 def _remember(memory: Path, known: Known) -> None:
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = memory.with_name(f"{memory.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(known), encoding="utf-8")
-        partial.replace(memory)
+        write_atomically(memory, json.dumps(known))
     except OSError:
         return

@@ -13,9 +13,6 @@ images/negatives/K/before|after/NNN.png   and for the K-th hard negative, as if 
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from corrector.errors import UserError
 from corrector.evaluation.comparison import GuardSamples, NegativeSamples
 from corrector.evaluation.scorecard import Scorecard
+from corrector.files import file_sha256, replace_folder, staging_folder, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,9 +124,7 @@ class CorrectionRecord(BaseModel):
         """
         self.verify(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{RECORD_FILE}.{os.getpid()}"
-        temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return temporary.replace(folder / RECORD_FILE)
+        return write_atomically(folder / RECORD_FILE, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -194,16 +190,14 @@ class CorrectionRecord(BaseModel):
                 raise ValueError(f"{what}: as many images of the base as of the corrected model are needed")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD_FILE).unlink(missing_ok=True)
-        staging = folder / f".{IMAGES_FOLDER}.{os.getpid()}"
-        shutil.rmtree(staging, ignore_errors=True)
         groups = {"exemplars": exemplars, "held_out": held_out, "before": before, "after": after}
         for kind, neighbours in (("guards", guards), ("negatives", negatives)):
             for k, (one, other) in enumerate(neighbours):
                 groups |= {f"{kind}/{k}/before": one, f"{kind}/{k}/after": other}
-        for group, images in groups.items():
-            _write_group(staging / group, images)
-        shutil.rmtree(folder / IMAGES_FOLDER, ignore_errors=True)
-        staging.rename(folder / IMAGES_FOLDER)
+        with staging_folder(folder / IMAGES_FOLDER) as staging:
+            for group, images in groups.items():
+                _write_group(staging / IMAGES_FOLDER / group, images)
+            replace_folder(staging / IMAGES_FOLDER, folder / IMAGES_FOLDER)
 
     @staticmethod
     def images(folder: Path) -> RecordImages:
@@ -217,12 +211,6 @@ class CorrectionRecord(BaseModel):
             guards=_pairs(root / "guards"),
             negatives=_pairs(root / "negatives"),
         )
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pngs(folder: Path) -> tuple[Path, ...]:

@@ -6,11 +6,14 @@ MLflow's own pages; `history` tells who did what, and `events` what changes. `ve
 MLflow is imported only when the registry is opened.
 """
 
+from corrector.registry.download import export, fetch
+from corrector.registry.failures import RegistryError
+from corrector.registry.local import local_uri
 from corrector.registry.references import CANDIDATE, CHAMPION, Reference, Version, model_name
+from corrector.registry.registration import OtherBytes, RegisteredVersion, register
 from corrector.registry.review import promote, reject, retire, rollback
-from corrector.registry.store import RegistryError, local_uri, prepare
+from corrector.registry.store import prepare
 from corrector.registry.traffic import CHALLENGER, set_traffic
-from corrector.registry.versions import OtherBytes, RegisteredVersion, export, fetch, register
 
 __all__ = [
     "CANDIDATE",

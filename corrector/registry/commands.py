@@ -17,17 +17,17 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 from corrector.adapters import FORMATS
-from corrector.registry.collect import collect
 from corrector.registry.comparison import compare, write_comparison
+from corrector.registry.download import export
+from corrector.registry.failures import RegistryError
+from corrector.registry.garbage import collect_garbage
 from corrector.registry.history import Entry, history
 from corrector.registry.listing import PAGE, find_version, list_models, show_model
 from corrector.registry.references import Reference, Version
 from corrector.registry.review import promote, reject, retire, rollback
 from corrector.registry.sharing import LIFETIME, LONGEST, share
-from corrector.registry.store import RegistryError
 from corrector.registry.traffic import Mode, set_traffic, traffic
-from corrector.registry.verify import Checked, verify
-from corrector.registry.versions import export
+from corrector.registry.verify import DigestCheck, verify
 
 _TIMES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -288,7 +288,7 @@ def _verify(options: argparse.Namespace, place: dict[str, Any], console: Console
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         versions, read = bar.add_task("versions", total=None), bar.add_task("bytes", total=None)
 
-        def progress(checked: Checked, total: int) -> None:
+        def progress(checked: DigestCheck, total: int) -> None:
             bar.update(versions, total=total, advance=1)
             bar.update(read, advance=checked.bytes)
 
@@ -302,7 +302,7 @@ def _verify(options: argparse.Namespace, place: dict[str, Any], console: Console
 
 
 def _gc(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
-    found = collect(**place, older_than=options.older_than, delete=options.delete)
+    found = collect_garbage(**place, older_than=options.older_than, delete=options.delete)
     table = _table("what", "identity", "why", "since (UTC)")
     for garbage in found:
         cells = [garbage.kind, garbage.identity, garbage.why, f"{garbage.since:%Y-%m-%d %H:%M}"]

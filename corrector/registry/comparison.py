@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from corrector.record.correction import CorrectionRecord
+from corrector.registry.download import read_record
+from corrector.registry.failures import RegistryError
 from corrector.registry.references import Reference, Version, resolve
 from corrector.registry.runs import SHEET_FILE
-from corrector.registry.store import RegistryError, Store, open_store
-from corrector.registry.versions import read_record
+from corrector.registry.store import Store, open_store
 
 MAX_SHEET_BYTES = 64 * 1024**2
 

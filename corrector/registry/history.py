@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self, get_args
 
+from corrector.registry.failures import RegistryError
 from corrector.registry.references import CHAMPION, check_name, model
-from corrector.registry.store import RegistryError, Store, open_store
+from corrector.registry.store import Store, open_store
 
 Action = Literal["promoted", "rejected", "rolled back", "retired", "moved"]
 MAX_REASON = 2000

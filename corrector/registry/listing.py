@@ -1,18 +1,19 @@
-"""Looking at what is registered: a page of names, or one name with all its versions."""
+"""Lists what is registered: a page of names, or one name with all its versions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from corrector.registry.failures import RegistryError
 from corrector.registry.references import Reference, Version, aliases, check_name, resolve, versions
-from corrector.registry.store import RegistryError, open_store
+from corrector.registry.store import open_store
 
 PAGE = 50
 
 
 @dataclass(frozen=True)
-class Listed:
+class ModelSummary:
     """A registered name: its newest version, and where its aliases point (alias -> number)."""
 
     name: str
@@ -21,10 +22,10 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Page:
-    """Some of the names, those changed last first; `token` asks for those that follow, None: there are none."""
+class ModelPage:
+    """Some of the names, the last changed first; `token` asks for the next page, None where this is the last."""
 
-    models: tuple[Listed, ...]
+    models: tuple[ModelSummary, ...]
     token: str | None
 
 
@@ -35,13 +36,13 @@ def list_models(
     containing: str = "",
     limit: int = PAGE,
     token: str | None = None,
-) -> Page:
-    """One page of what is registered. One request to MLflow, whose database filters, sorts and cuts.
+) -> ModelPage:
+    """One page of registered names, in one request to MLflow.
 
     Args:
-        containing: Letters of the name; case does not matter.
+        containing: A part of the name, in lower or upper case.
         limit: Names on the page, up to 1000.
-        token: Of the page before.
+        token: That of the page before.
 
     Raises:
         RegistryError: The registry fails, or `containing` or `limit` are not possible.
@@ -61,11 +62,11 @@ def list_models(
         for item in found:
             known = {alias: str(number) for alias, number in item.aliases.items()}
             newest = max(item.latest_versions, key=lambda version: int(version.version), default=None)
-            models.append(Listed(item.name, newest and Version.of(newest, known), known))
-        return Page(tuple(models), found.token or None)
+            models.append(ModelSummary(item.name, newest and Version.of(newest, known), known))
+        return ModelPage(tuple(models), found.token or None)
 
 
-def show_model(name: str, *, tracking_uri: str | None, root: Path) -> tuple[Listed, list[Version]]:
+def show_model(name: str, *, tracking_uri: str | None, root: Path) -> tuple[ModelSummary, list[Version]]:
     """A name, and all its versions, newest first.
 
     Raises:
@@ -73,7 +74,7 @@ def show_model(name: str, *, tracking_uri: str | None, root: Path) -> tuple[List
     """
     with open_store(tracking_uri, root, writing=False) as store:
         found = versions(store, check_name(name))
-        return Listed(name, found[0] if found else None, aliases(store, name)), found
+        return ModelSummary(name, found[0] if found else None, aliases(store, name)), found
 
 
 def find_version(reference: Reference, *, tracking_uri: str | None, root: Path) -> Version:

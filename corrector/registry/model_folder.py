@@ -57,6 +57,11 @@ def write_model(record: CorrectionRecord, folder: Path, destination: Path) -> Pa
     return destination
 
 
+def adapter_source(run_id: str) -> str:
+    """The address that a version of a run's adapter has as its source."""
+    return f"runs:/{run_id}/{MODEL_FOLDER}"
+
+
 def loadable_base(record: CorrectionRecord) -> tuple[str, str | None]:
     """What `DiffusionPipeline.from_pretrained` takes as the record's base, and as its revision.
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from corrector.registry.store import RegistryError, Store
-from corrector.registry.tags import COMPLETE, SCORES, SHA256, STATUS, WORK_ID
+from corrector.registry.failures import RegistryError
+from corrector.registry.store import Store
+from corrector.registry.tags import COMPLETE, DECISION, SCORES, SHA256, STATUS, WORK_ID
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -95,7 +96,7 @@ class Version:
             number=number,
             aliases=tuple(sorted(own)),
             status=tags.get(STATUS, ""),
-            decision=tags.get("review.decision", ""),
+            decision=tags.get(DECISION, ""),
             prompt=tags.get("prompt", ""),
             base=tags.get("base", ""),
             base_revision=tags.get("base_revision", ""),

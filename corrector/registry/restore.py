@@ -1,4 +1,4 @@
-"""A registered piece of work back as a record folder: who needs it again need not train it again."""
+"""Restores the record folder of a prompt that was registered before, so that it is not trained again."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from corrector.files import replace_folder, staging_folder
 from corrector.record.archive import ARCHIVE_FILE, unpack_images
 from corrector.record.correction import ADAPTER_FOLDER
+from corrector.registry.download import download_adapter, read_record
 from corrector.registry.references import Version, model_name
 from corrector.registry.runs import REVIEW_PAGE
-from corrector.registry.store import open_store
+from corrector.registry.store import open_store, registry_exists
 from corrector.registry.tags import WORK_ID
-from corrector.registry.versions import download_adapter, read_record, staging_beside
 
 RESTORED_FILE = "restored.json"
-"""In a record folder that came from the registry: of which version."""
+"""Name of the file that says which registry version a restored record came from."""
 
 _MAX_IMAGES_BYTES = 4 * 1024**3
 _MAX_PAGE_BYTES = 256 * 1024**2
 
 
 def find_works(names: Mapping[str, str], *, tracking_uri: str | None, root: Path) -> dict[str, Version]:
-    """The finished versions of pieces of work.
+    """Find the finished versions of pieces of work.
 
     Args:
         names: Work id -> the prompt's name.
 
     Returns:
-        Work id -> version, of those that are registered.
+        Work id -> version, for the work that is registered.
 
     Raises:
         RegistryError: The registry fails.
     """
-    if tracking_uri is None and not (root / "mlflow.db").exists():
+    if not registry_exists(tracking_uri, root):
         return {}
     known: dict[str, Version] = {}
     with open_store(tracking_uri, root, writing=False) as store:
@@ -48,26 +49,24 @@ def find_works(names: Mapping[str, str], *, tracking_uri: str | None, root: Path
 
 
 def restore_record(version: Version, destination: Path, *, tracking_uri: str | None, root: Path) -> Path:
-    """Write the record of `version` to the folder `destination`, whole or not at all; what was there before is replaced.
+    """Write the record of `version` to the folder `destination`, whole or not at all, in place of what is there.
 
-    The adapter is checked against its digest. RESTORED_FILE tells where the record came from.
+    The adapter is checked against its digest. RESTORED_FILE says which version the record came from.
 
     Raises:
         RegistryError: Something is missing or damaged, or the registry fails.
         RecordError: The record or its images cannot be read.
     """
-    with open_store(tracking_uri, root, writing=False) as store, staging_beside(destination) as staging:
+    with open_store(tracking_uri, root, writing=False) as store, staging_folder(destination) as staging:
         record = read_record(store, version)
         folder = staging / "record"
         folder.mkdir()
         download_adapter(store, version, staging).rename(folder / ADAPTER_FOLDER)
         unpack_images(store.file(version.run_id, ARCHIVE_FILE, staging, limit=_MAX_IMAGES_BYTES), folder)
-        listed = store.repository(version.run_id).list_artifacts()
-        if any(item.path == REVIEW_PAGE for item in listed):
+        if REVIEW_PAGE in store.artifacts(version.run_id):
             page = store.file(version.run_id, REVIEW_PAGE, staging, limit=_MAX_PAGE_BYTES)
             shutil.copyfile(page, folder / REVIEW_PAGE)
         origin = json.dumps({"name": version.name, "version": version.number}) + "\n"
         (folder / RESTORED_FILE).write_text(origin, encoding="utf-8")
         record.save(folder)
-        shutil.rmtree(destination, ignore_errors=True)
-        return folder.rename(destination)
+        return replace_folder(folder, destination)

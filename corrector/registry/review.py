@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from corrector.registry.download import download_adapter, read_record
+from corrector.registry.failures import RegistryError
 from corrector.registry.history import (
     MAX_REASON,
     Action,
@@ -39,8 +41,7 @@ from corrector.registry.references import (
     resolve,
     versions,
 )
-from corrector.registry.store import RegistryError, Store, open_store
-from corrector.registry.versions import download_adapter, read_record
+from corrector.registry.store import Store, open_store
 
 
 def promote(

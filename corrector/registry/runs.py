@@ -1,6 +1,7 @@
-"""What MLflow keeps of one record: a run with parameters, metrics and tags, and its files as artifacts.
+"""The MLflow run of one record: parameters, metrics, tags, and these artifacts:
 
-record.json  scorecard.json  entry.json  before_after.png  review.html  images.zip (see `corrector.record.archive`)  model/ (see `model_folder`)
+record.json, scorecard.json, entry.json, before_after.png, review.html, images.zip (`corrector.record.archive`) and
+model/ (`model_folder`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
@@ -21,7 +21,7 @@ from corrector.evaluation.scorecard import Scorecard
 from corrector.record.archive import ARCHIVE_FILE, pack_images
 from corrector.record.correction import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
 from corrector.registry.model_folder import MODEL_FOLDER, write_model
-from corrector.registry.store import RegistryError, Store
+from corrector.registry.store import Store
 from corrector.registry.tags import SHA256, STATUS, WORK_ID, cut, describe, record_tags, safe_key
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "corrections"
 BEGAN = "registration_began"
-"""When a run was made; its start and end times are those of the work."""
+"""Tag of a run: when it was made. Its start and end times are those of the training."""
 REVIEW_PAGE = "review.html"
-"""The gallery for reviewers, where a record's folder has one."""
+"""The page for reviewers, where a record's folder has one."""
 SHEET_FILE = "before_after.png"
 SCORECARD_FILE = "scorecard.json"
 ENTRY_FILE = "entry.json"
@@ -45,17 +45,17 @@ _UPLOADS = 4
 
 
 def log_run(store: Store, record: CorrectionRecord, folder: Path) -> tuple[str, bool]:
-    """The identity of a finished run of `record`, and whether this process wrote it.
+    """Make sure that a finished run of `record` exists; return its id and whether this process wrote it.
 
-    A run has one writer at a time: one that has ended is used as it is, and one that an interrupted attempt left is completed
-    only where nobody else can be at work on it, in the local form; with a server, it is left to `collect`. A failed prompt's
-    run ends as FAILED, any other as FINISHED.
+    A run has one writer. A run that has ended is used as it is. A run that an interrupted process left is completed in a local
+    registry, whose lock excludes other writers; on a server it is left to `garbage`. The run of a failed prompt ends as
+    FAILED, any other as FINISHED.
     """
-    experiment = _experiment(store)
+    experiment = store.experiment(EXPERIMENT)
     run = _find_run(store, experiment, record)
     if run is not None and run.info.status != "RUNNING":
         return str(run.info.run_id), False
-    if run is None or not store.is_exclusive:
+    if run is None or store.root is None:
         run = store.client.create_run(
             experiment,
             start_time=_milliseconds(record) - round(1000 * sum(record.seconds.values())),
@@ -75,43 +75,9 @@ def log_run(store: Store, record: CorrectionRecord, folder: Path) -> tuple[str, 
 
 
 def delete_run(store: Store, run_id: str) -> None:
-    """Delete a run: first its artifacts, so that one that is interrupted is found again."""
-    delete_artifacts(store, run_id)
+    """Delete a run after its artifacts, so that `garbage` finds an interrupted deletion again."""
+    store.delete_artifacts(run_id)
     store.client.delete_run(run_id)
-
-
-def delete_artifacts(store: Store, run_id: str) -> None:
-    """Delete all artifacts of a run."""
-    if store.artifacts is not None:
-        # MLflow decodes the folder's name twice here, and finds none where it holds a percent sign.
-        address = store.client.get_run(run_id).info.artifact_uri
-        folder = Path(unquote(urlsplit(address).path))
-        if folder.parent.name != run_id:
-            raise RegistryError(f"run {run_id}: its artifacts are said to lie in {folder}; not deleted")
-        shutil.rmtree(folder, ignore_errors=True)
-    elif has_artifacts(store, run_id):
-        store.repository(run_id).delete_artifacts()
-
-
-def has_artifacts(store: Store, run_id: str) -> bool:
-    """Whether a run, which may have been deleted, has any artifacts."""
-    return bool(store.repository(run_id).list_artifacts())
-
-
-def _experiment(store: Store) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = store.client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        try:
-            return str(store.client.create_experiment(EXPERIMENT, artifact_location=store.artifacts))
-        except MlflowException:
-            found = store.client.get_experiment_by_name(EXPERIMENT)
-            if found is None:
-                raise
-    if found.lifecycle_stage == "deleted":
-        store.client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
 
 
 def _find_run(store: Store, experiment: str, record: CorrectionRecord) -> Run | None:
@@ -192,16 +158,16 @@ def _log_files(store: Store, run_id: str, record: CorrectionRecord, folder: Path
 
         def log(file: Path) -> None:
             parent = file.parent.as_posix()
-            store.client.log_artifact(run_id, str(staged / file), None if parent == "." else parent)
+            store.log_file(run_id, staged / file, None if parent == "." else parent)
 
-        log(files[0])  # alone: MLflow then knows where the run's artifacts lie, and does not ask again
+        log(files[0])  # first, so that MLflow asks only once where the run's artifacts lie
         with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
             running = [pool.submit(log, file) for file in files[1:]]
             try:
                 for logged in running:
                     logged.result()
             except BaseException:
-                # The others would wait for the same fault in turn.
+                # Do not wait for the other uploads to fail, too.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from corrector.prompts.search import Configuration
 from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
-from corrector.registry.store import Store, open_store
+from corrector.registry.store import Store, open_store, registry_exists
 from corrector.registry.tags import cut
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _TRIAL = "trial"
 _PARENT = "mlflow.parentRunId"
 _CONFIGURATION = "configuration"
 _BEST_SCORE = "best_score"
-_MOST = 1000
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -42,12 +41,12 @@ def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path, en
         RegistryError: MLflow failed.
     """
     with open_store(tracking_uri, root, writing=True) as store:
-        experiment = _experiment(store)
+        experiment = store.experiment(EXPERIMENT)
         for prompt in result.prompts:
             parent = _parent(store, experiment, result, prompt)
             known = {
                 run.data.tags.get(_TRIAL): run
-                for run in _runs(store, experiment, f"tags.`{_PARENT}` = '{parent}'")
+                for run in store.all_runs([experiment], f"tags.`{_PARENT}` = '{parent}'")
             }
             for trial in prompt.trials:
                 if trial.state not in _STATUS:
@@ -76,7 +75,7 @@ def known_good(
     Raises:
         RegistryError: MLflow failed.
     """
-    if tracking_uri is None and not (root / "mlflow.db").exists():
+    if not registry_exists(tracking_uri, root):
         return []
     with open_store(tracking_uri, root, writing=False) as store:
         experiment = store.client.get_experiment_by_name(EXPERIMENT)
@@ -85,7 +84,7 @@ def known_good(
         condition = f"tags.base_revision = '{base_revision}' and tags.kind = 'search'"
         found = [
             run
-            for run in _runs(store, experiment.experiment_id, condition)
+            for run in store.all_runs([experiment.experiment_id], condition)
             if run.data.tags.get(_SEARCH_ID) not in but and _BEST_SCORE in run.data.metrics
         ]
     found.sort(key=lambda run: float(run.data.metrics[_BEST_SCORE]))
@@ -97,18 +96,9 @@ def known_good(
     return configurations[:count]
 
 
-def _experiment(store: Store) -> str:
-    found = store.client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        return str(store.client.create_experiment(EXPERIMENT, artifact_location=store.artifacts))
-    if found.lifecycle_stage == "deleted":
-        store.client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
-
-
 def _parent(store: Store, experiment: str, result: SearchResult, prompt: PromptSearchResult) -> str:
     condition = f"tags.{_SEARCH_ID} = '{prompt.search_id}' and tags.kind = 'search'"
-    for run in _runs(store, experiment, condition):
+    for run in store.all_runs([experiment], condition):
         return str(run.info.run_id)
     tags = {
         "kind": "search",
@@ -199,13 +189,3 @@ def _conclude(store: Store, parent: str, prompt: PromptSearchResult) -> None:
         client.log_metric(parent, "fid_difference_high", prompt.interval[1])
     client.log_metric(parent, "trials", float(len(prompt.trials)))
     client.set_terminated(parent, status="FINISHED")
-
-
-def _runs(store: Store, experiment: str, condition: str) -> Iterator[Run]:
-    token: str | None = None
-    while True:
-        page: Any = store.client.search_runs([experiment], condition, max_results=_MOST, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

@@ -1,8 +1,9 @@
-"""Handing a registered adapter to somebody without access to the registry: a URL that works for a while.
+"""Makes a URL from which somebody without access to the registry can fetch an adapter for a while.
 
-The URL is signed with the S3 credentials of whoever shares, for as long as they say. MLflow 3.17 signs URLs as well, but of
-artifacts that go through its server, as here by default, only for the time that the server was started with. Such a URL is
-asked for nevertheless, because nothing else of MLflow tells where in S3 an artifact lies; nobody is given it.
+The URL is signed with the S3 credentials of the caller, for as long as the caller says. MLflow 3.17 signs URLs
+of artifacts that go through its server, too, but only for the time that the server was started with. This
+module asks for such a URL, because nothing else of MLflow says where in S3 an artifact is, and does not return
+it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from corrector import objects
-from corrector.record.correction import WEIGHTS_FILE, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import WEIGHTS_FILE
+from corrector.registry.download import expected_digest
+from corrector.registry.failures import RegistryError
 from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER
 from corrector.registry.references import Reference, resolve
-from corrector.registry.store import RegistryError, Store, open_store
-from corrector.registry.versions import expected_digest
+from corrector.registry.store import Store, open_store
 
 LIFETIME = timedelta(hours=1)
 LONGEST = timedelta(days=7)
@@ -32,13 +35,13 @@ _AWS_HOST = re.compile(r"(?P<bucket>.+)\.s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?"
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What to send: where the weights file is to be had, and how to tell that it arrived whole.
+class SharedUrl:
+    """A URL of a weights file, and the digest by which the receiver checks it.
 
     Attributes:
         version: NAME/VERSION.
-        url: Gives the file to whoever has it. It ends sooner where the credentials that signed it do.
-        sha256: Of the file.
+        url: Gives the file to everybody who has it. It ends earlier where the credentials that signed it end.
+        sha256: SHA-256 of the file.
         expires: When S3 begins to refuse the URL.
     """
 
@@ -50,7 +53,7 @@ class Shared:
 
 def share(
     reference: Reference, *, tracking_uri: str | None, root: Path, lifetime: timedelta = LIFETIME
-) -> Shared:
+) -> SharedUrl:
     """Make a URL from which anybody can fetch the weights that `reference` names; a bare name means its champion.
 
     The weights are read once, with the credentials that sign, and compared with their digest.
@@ -74,12 +77,12 @@ def share(
                 f"{version}: the SHA-256 of {location} is {found}; registered was {expected}; not shared"
             )
         url = objects.presigned(location, seconds=int(lifetime.total_seconds()))
-    return Shared(str(version), url, expected, _expiry(url))
+    return SharedUrl(str(version), url, expected, _expiry(url))
 
 
 def _location(store: Store, run_id: str, what: str) -> str:
     """The `s3://` URL of a run's weights."""
-    address = store.client.get_run(run_id).info.artifact_uri
+    address = store.artifact_address(run_id)
     if objects.is_s3_url(address):
         return f"{address}/{_WEIGHTS}"
     if not address.startswith("mlflow-artifacts:"):

@@ -1,64 +1,45 @@
-"""Opening MLflow: a tracking server where one is given, else a SQLite file and a folder under a root.
-
-ROOT/mlflow.db      runs, registered models, versions, aliases, tags
-ROOT/artifacts/     what runs keep: adapters, images, scorecards
-ROOT/.lock          held while a process writes: SQLite has room for one writer, and the others wait here in peace
-
-Nothing relies on that lock but the making of the tables; see `versions` for what keeps writers on many machines apart.
-"""
+"""Opens MLflow: a tracking server where an address is given, else the local registry in a folder (`local`)."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Literal
 
-from corrector.errors import UserError
+from corrector.registry import local
+from corrector.registry.failures import RegistryError, describe_failure, without_password
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.tracking import MlflowClient
 
-# As many registered models as MLflow gives at once.
 _PAGE = 1000
-_MESSAGE_LENGTH = 600
+"""Items in one answer of MLflow, which gives no more registered models at once."""
 _UPSERTS = 3
-# MLflow's messages hold the address of an artifact that goes through its server, below that of its run.
-_ARTIFACT = re.compile(
-    r"/mlflow-artifacts/(artifacts|presigned)(/|\?path=)[^/\s]+/[^/\s]+/artifacts/(?P<path>[^\s?)]+)"
-)
-_NO_SERVER = ("Failed to establish a new connection", "NameResolutionError", "ConnectTimeoutError")
-
-
-class RegistryError(UserError):
-    """The registry cannot be reached or read, or what it holds is not what was registered."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open registry; `artifacts` is where a new experiment keeps its files, None: the server's choice."""
+    """An open registry.
+
+    Attributes:
+        root: Folder of a local registry, which excludes other writers by its lock. None: a server, or a database that
+            is used like one.
+    """
 
     client: MlflowClient
     uri: str
-    artifacts: str | None
-
-    @property
-    def is_exclusive(self) -> bool:
-        """Whether nobody else writes while this is open for writing: the local form, whose lock is held."""
-        return self.artifacts is not None
+    root: Path | None
 
     def file(self, run_id: str, path: str, folder: Path, *, limit: int) -> Path:
-        """One artifact of a run as a file on this machine: below `folder`, or in place where this machine keeps it.
+        """One artifact of a run as a file on this machine: below `folder`, or in place in a local registry.
 
         Only the file asked for is written, so that no listing of a server decides what appears on this disk.
 
@@ -74,12 +55,12 @@ class Store:
         listed = repository.list_artifacts(path.rpartition("/")[0] or None)
         size = next((item.file_size for item in listed if item.path == path and not item.is_dir), None)
         if size is None:
-            raise RegistryError(f"{where}: missing; the artifact was removed, or never written")
+            raise RegistryError(f"{where}: missing; {self._why_missing(run_id)}")
         if int(size) > limit:
             raise RegistryError(
                 f"{where}: {int(size):,} bytes is more than it can have ({limit:,}); not fetched"
             )
-        if self.artifacts is not None:
+        if self.root is not None:
             found = Path(repository.download_artifacts(path))
         else:
             found = folder / path
@@ -92,43 +73,128 @@ class Store:
             )
         return found
 
+    def log_file(self, run_id: str, file: Path, folder: str | None) -> None:
+        """Keep a copy of `file` among the artifacts of a run, in their subfolder `folder`."""
+        if self.root is None:
+            self.client.log_artifact(run_id, str(file), folder)
+        else:
+            self.repository(run_id).log_artifact(str(file), folder)
+
+    def artifacts(self, run_id: str) -> list[str]:
+        """Names of the files and folders that a run, which may have been deleted, has on top."""
+        return [item.path for item in self.repository(run_id).list_artifacts()]
+
+    def delete_artifacts(self, run_id: str) -> None:
+        """Delete all artifacts of a run. RegistryError as of `delete_folder`."""
+        if self.root is not None:
+            self.delete_folder(run_id)
+        elif self.artifacts(run_id):
+            self.repository(run_id).delete_artifacts()
+
+    def delete_folder(self, name: str) -> None:
+        """Delete the folder `name` of a local registry's artifacts, if it is there.
+
+        Raises:
+            RegistryError: It lies outside of the registry, behind a link.
+        """
+        assert self.root is not None
+        folder = self.root / "artifacts" / name
+        actual = folder.resolve()
+        if actual.parent != self.root.resolve() / "artifacts":
+            raise RegistryError(f"{folder}: is {actual}, outside of this registry; not deleted")
+        shutil.rmtree(actual, ignore_errors=True)
+
+    def artifact_address(self, run_id: str) -> str:
+        """URI of the folder of a run's artifacts."""
+        if self.root is not None:
+            return (self.root.resolve() / "artifacts" / run_id / "artifacts").as_uri()
+        return str(self.client.get_run(run_id).info.artifact_uri)
+
     def repository(self, run_id: str) -> ArtifactRepository:
-        """Where the artifacts of a run, which may have been deleted, lie."""
+        """MLflow's access to the artifacts of a run, which may have been deleted."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        address = self.client.get_run(run_id).info.artifact_uri
         found: ArtifactRepository = get_artifact_repository(
-            address, tracking_uri=self.uri, registry_uri=self.uri
+            self.artifact_address(run_id), tracking_uri=self.uri, registry_uri=self.uri
         )
         return found
 
+    def experiment(self, name: str) -> str:
+        """The id of the experiment `name`, which is made or restored where it has to be.
+
+        Raises:
+            RegistryError: A local registry whose experiment keeps its artifacts elsewhere than in a folder.
+        """
+        from mlflow.exceptions import MlflowException
+
+        location = local.artifacts_uri(self.root) if self.root is not None else None
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(name, artifact_location=location))
+            except MlflowException:  # another process made it meanwhile
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if location is not None and not found.artifact_location.startswith("file:"):
+            raise RegistryError(
+                f'{self.root}: the experiment "{name}" keeps its artifacts in {found.artifact_location}, and a local '
+                f"registry in its own folder; give --tracking-uri {self.uri}"
+            )
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Let an alias point to a version, from wherever it pointed before, in one step."""
+        """Let an alias name a version, whichever it named before, in one step."""
         _upsert(lambda: self.client.set_registered_model_alias(name, alias, version))
+
+    def remove_alias(self, name: str, alias: str, version: str) -> None:
+        """Remove an alias where it names `version`."""
+        if str(self.client.get_registered_model(name).aliases.get(alias)) == version:
+            self.client.delete_registered_model_alias(name, alias)
 
     def set_tag(self, name: str, version: str, key: str, value: str) -> None:
         """Set a tag of a version."""
         _upsert(lambda: self.client.set_model_version_tag(name, version, key, value))
 
     def all_versions(self, condition: str = "") -> Iterator[ModelVersion]:
-        """Every version that `condition` (MLflow's filter) chooses, fetched in pages; none of them tells its aliases."""
-        token: str | None = None
-        while True:
-            page = self.client.search_model_versions(condition, max_results=_PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        """Every version that `condition` (MLflow's filter) chooses; MLflow leaves their aliases out."""
+        return _pages(self.client.search_model_versions, condition)
 
     def all_models(self) -> Iterator[RegisteredModel]:
-        """Every registered model with its aliases and newest version, fetched in pages."""
-        token: str | None = None
-        while True:
-            page = self.client.search_registered_models(max_results=_PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+        """Every registered model with its aliases and newest version."""
+        return _pages(self.client.search_registered_models)
+
+    def all_runs(
+        self,
+        experiments: list[str],
+        condition: str = "",
+        *,
+        stage: Literal["active", "deleted", "all"] = "active",
+    ) -> Iterator[Run]:
+        """Every run of the experiments (ids) that `condition` chooses, of this stage of life."""
+        from mlflow.entities import ViewType
+
+        view = {"active": ViewType.ACTIVE_ONLY, "deleted": ViewType.DELETED_ONLY, "all": ViewType.ALL}[stage]
+        return _pages(self.client.search_runs, experiments, condition, run_view_type=view)
+
+    def _why_missing(self, run_id: str) -> str:
+        recorded = str(self.client.get_run(run_id).info.artifact_uri)
+        if self.root is not None and recorded != self.artifact_address(run_id):
+            return f"it was recorded in {recorded}, and this registry is now {self.root}: copy its artifacts there"
+        return "the artifact was removed, or never written"
+
+
+def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """All items that one of MLflow's searches finds, fetched in pages."""
+    token: str | None = None
+    while True:
+        page = search(*arguments, **options, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _upsert(write: Callable[[], None]) -> None:
@@ -148,45 +214,44 @@ def _upsert(write: Callable[[], None]) -> None:
     return None
 
 
-def local_uri(root: Path) -> str:
-    """The tracking URI of the local form under `root`, as `mlflow ui --backend-store-uri` takes it."""
-    from sqlalchemy import URL
-
-    return URL.create("sqlite", database=str(root.resolve() / "mlflow.db")).render_as_string()
+def registry_exists(tracking_uri: str | None, root: Path) -> bool:
+    """Whether there is anything to read: always with a server, after the first registration in a local registry."""
+    return tracking_uri is not None or (root / "mlflow.db").exists()
 
 
 @contextmanager
 def open_store(tracking_uri: str | None, root: Path, *, writing: bool) -> Iterator[Store]:
-    """Open MLflow at `tracking_uri`, or its local form under `root` where that is None.
+    """Open MLflow at `tracking_uri`, or the local registry in `root` where that is None.
 
     Args:
         root: Made if missing; not used where there is a tracking URI.
-        writing: Keep other writers on a local form out until the context ends. A crashed process frees the lock.
+        writing: Exclude other writers from a local registry until the context ends. A crashed process frees the lock.
 
     Raises:
         RegistryError: Any failure of MLflow, its artifact store or the disk inside the context, with the registry's
             address.
     """
-    if not writing and tracking_uri is None and not (root / "mlflow.db").exists():
+    if not writing and not registry_exists(tracking_uri, root):
         raise RegistryError(
             f"{root}: no registry here; expected the folder that corrections were registered in"
         )
     _configure_mlflow()
     from mlflow.tracking import MlflowClient
 
-    with ExitStack() as held, _failures_of(_without_secrets(tracking_uri) if tracking_uri else str(root)):
+    with ExitStack() as held, _failures_of(without_password(tracking_uri) if tracking_uri else str(root)):
         if tracking_uri is None:
-            held.enter_context(_locked(root, writing))
-            _make_tables(root)
-        uri = tracking_uri or local_uri(root)
-        artifacts = None if tracking_uri else (root.resolve() / "artifacts").as_uri()
+            held.enter_context(local.locked(root, writing))
+            local.make_tables(root)
+            if writing:
+                local.update_addresses(root)
+        uri = tracking_uri or local.local_uri(root)
         if not writing:
             held.close()
-        yield Store(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, artifacts)
+        yield Store(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, None if tracking_uri else root)
 
 
 def prepare(tracking_uri: str | None, root: Path) -> None:
-    """Open the registry once for writing: imports MLflow and makes the tables of a new local form (seconds).
+    """Open the registry once for writing: imports MLflow and makes the tables of a new local registry (seconds).
 
     A job calls this while it trains, so that its first registration does not wait.
 
@@ -195,18 +260,6 @@ def prepare(tracking_uri: str | None, root: Path) -> None:
     """
     with open_store(tracking_uri, root, writing=True) as store:
         store.client.search_registered_models(max_results=1)
-
-
-@contextmanager
-def _locked(root: Path, writing: bool) -> Iterator[None]:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("a")
-    except OSError as error:
-        raise RegistryError(f"{root}: cannot write there: {error.strerror}; choose another folder") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if writing else fcntl.LOCK_SH)
-        yield
 
 
 @contextmanager
@@ -219,72 +272,6 @@ def _failures_of(address: str) -> Iterator[None]:
         if described is None:
             raise
         raise RegistryError(f"{address}: {described}") from error
-
-
-def describe_failure(error: Exception) -> str | None:
-    """What failed and what to do about it, where `error` comes from MLflow, a library below it, or the disk; else None."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import HTTPError, RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    if isinstance(error, MlflowException):
-        return _artifact_failure(error.message) or _first_line(error.message)
-    if isinstance(error, HTTPError):
-        failed = error.response is not None and error.response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
-        return (_artifact_failure(str(error)) if failed else None) or f"refused ({_first_line(error)})"
-    if isinstance(error, RequestException):
-        return f"no answer ({_first_line(error)}); check that it is up"
-    if isinstance(error, BotoCoreError | ClientError | Boto3Error):
-        return f"the artifact store failed: {_first_line(error)}; check the AWS_ variables and that it is up"
-    if isinstance(error, SQLAlchemyError):
-        return f"the database failed: {_first_line(error)}"
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; make room, or allow it to be read and written"
-    return None
-
-
-def _artifact_failure(message: str) -> str | None:
-    """What it means that a server could not pass an artifact on: it answers, and what lies behind it does not."""
-    found = _ARTIFACT.search(unquote(message))
-    if found is None or any(reason in message for reason in _NO_SERVER):
-        return None
-    return (
-        f"{found['path']}: the server could not read or write this artifact; the S3 behind it may be down, slow, "
-        "full, or deny access: the end of the server's log says which"
-    )
-
-
-def _first_line(message: object) -> str:
-    """What an error says, without the retries and traces that follow; an address in it may carry a password."""
-    text = next((line.strip() for line in str(message).splitlines() if line.strip()), "")
-    return _without_secrets(text)[:_MESSAGE_LENGTH]
-
-
-def _make_tables(root: Path) -> None:
-    """Make the database of a new local form, whole or not at all: MLflow cannot continue half-made tables."""
-    database = root / "mlflow.db"
-    if database.exists():
-        return
-    from mlflow.tracking import MlflowClient
-    from sqlalchemy import URL
-
-    for leftover in root.glob(".mlflow.db.*"):
-        leftover.unlink()
-    made, whole = (root / f".mlflow.db.{state}" for state in ("making", "whole"))
-    MlflowClient(URL.create("sqlite", database=str(made.resolve())).render_as_string()).search_experiments(
-        max_results=1
-    )
-    # A copy, as MLflow keeps a connection to the file that it made.
-    shutil.copyfile(made, whole)
-    whole.replace(database)
-    made.unlink()
-
-
-def _without_secrets(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _configure_mlflow() -> None:

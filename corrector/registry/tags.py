@@ -21,6 +21,8 @@ WORK_ID = "work_id"
 STATUS = "status"
 SHA256 = "adapter_sha256"
 SCORES = "scores"
+DECISION = "review.decision"
+"""The last review's decision about a version."""
 
 _FILTERED = ("rank", "learning_rate", "steps", "preservation")
 _ENDING = " […]"

@@ -11,8 +11,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal, get_args
 
+from corrector.registry.failures import RegistryError
 from corrector.registry.references import Reference, check_name, model, resolve
-from corrector.registry.store import RegistryError, Store, open_store
+from corrector.registry.store import Store, open_store
 
 CHALLENGER = "challenger"
 """Alias of the version that a share of the champion's users get."""

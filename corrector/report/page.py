@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from corrector.files import write_atomically
 from corrector.record.correction import CorrectionRecord
 from corrector.report.prompts import Budget, prompt_view
 
@@ -54,9 +54,7 @@ def write_report(
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(html, encoding="utf-8")
-    return partial.replace(path)
+    return write_atomically(path, html)
 
 
 def _tally(records: Sequence[tuple[Path, CorrectionRecord]]) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from corrector.files import write_atomically
 from corrector.prompts import HyperParameters
 from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
 from corrector.report.page import environment, resource
@@ -76,9 +76,7 @@ def write_search_report(result: SearchResult, own: Mapping[str, HyperParameters]
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(html, encoding="utf-8")
-    return partial.replace(path)
+    return write_atomically(path, html)
 
 
 def _view(prompt: PromptSearchResult, own: HyperParameters) -> SearchView:

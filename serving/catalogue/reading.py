@@ -9,10 +9,10 @@ from pathlib import Path
 
 from corrector.registry import CHAMPION, Reference, RegistryError
 from corrector.registry import fetch as fetch_adapter
+from corrector.registry.download import expected_digest, read_record
 from corrector.registry.references import resolve
 from corrector.registry.store import open_store
 from corrector.registry.traffic import CHALLENGER
-from corrector.registry.versions import expected_digest, read_record
 from serving.identity import AdapterIdentity
 
 

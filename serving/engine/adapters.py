@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
-from corrector.adapters import WEIGHTS_NAME, Adapter, AdapterError, PackedAdapter, file_sha256, load_adapter
+from corrector.adapters import WEIGHTS_NAME, Adapter, AdapterError, PackedAdapter, load_adapter
 from corrector.errors import UserError
+from corrector.files import file_sha256
 from serving.engine.request import AdapterUnavailable
 from serving.identity import AdapterIdentity
 

@@ -31,7 +31,6 @@ from corrector.adapters import SD3_TARGETS, Adapter
 from corrector.base.sources import EMBEDDED_FOLDER
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError, prepare, register
-from corrector.registry.events import Poller
 from corrector.registry.listing import find_version, list_models
 from corrector.registry.references import CHAMPION, Reference
 from corrector.registry.review import promote
@@ -106,7 +105,6 @@ def measure(folder: Path, place: dict[str, Any], options: argparse.Namespace) ->
     promote(folders[0].name, who="benchmark", **place)
     add_versions(place, options.versions - len(works))
     reference = Reference(folders[0].name, alias=CHAMPION)
-    poller = Poller(**place)
     return {
         "adapters": len(folders),
         "processes": options.processes,
@@ -118,7 +116,6 @@ def measure(folder: Path, place: dict[str, Any], options: argparse.Namespace) ->
         "reading and hashing without MLflow, MB a second": bare,
         "verify over that": None if bare is None else rate / bare,
         "versions when looking": options.versions,
-        "names when looking": len(poller.snapshot.newest),
         **timed("list, a page of 50", lambda: list_models(**place), options.rounds),
         **timed(
             "list, by a part of the name",
@@ -126,7 +123,6 @@ def measure(folder: Path, place: dict[str, Any], options: argparse.Namespace) ->
             options.rounds,
         ),
         **timed("champion", lambda: find_version(reference, **place), options.rounds),
-        **timed("poll of all names", poller.poll, options.rounds),
     }
 
 

@@ -27,8 +27,9 @@ import psutil
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from corrector.adapters import file_sha256, save_adapter
+from corrector.adapters import save_adapter
 from corrector.base import BaseSpec, load_transformer, resolve_base
+from corrector.files import file_sha256
 from serving.engine.engine import Engine
 from serving.engine.request import Drawn, ImageRequest
 from serving.engine.settings import MIB, EngineSettings

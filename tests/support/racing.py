@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from corrector.record.correction import CorrectionRecord
 from corrector.registry import prepare, register
-from corrector.registry.collect import collect
+from corrector.registry.garbage import collect_garbage
 from corrector.registry.history import champions, history
 from corrector.registry.verify import verify
 from tests.support.records import small_adapter, write_record
@@ -177,7 +177,7 @@ if __name__ == "__main__":
     made = write_records(Path(sys.argv[2]), 2 + (int(sys.argv[3]) if len(sys.argv) > 3 else 50))
     before = _kill_at_random(sys.argv[1], made)
     check_one_version_each(sys.argv[1], made)
-    garbage = collect(tracking_uri=sys.argv[1], root=NOWHERE, older_than=timedelta(0), delete=True)
+    garbage = collect_garbage(tracking_uri=sys.argv[1], root=NOWHERE, older_than=timedelta(0), delete=True)
     print(f"{before} killed in the middle; one version each; {len(garbage)} leftovers were found and removed")
-    assert collect(tracking_uri=sys.argv[1], root=NOWHERE, older_than=timedelta(0)) == []
+    assert collect_garbage(tracking_uri=sys.argv[1], root=NOWHERE, older_than=timedelta(0)) == []
     check_one_version_each(sys.argv[1], made)

@@ -35,13 +35,13 @@ from corrector.evaluation.scorecard import (
     Scorecard,
     SimilarityScore,
 )
+from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference
 from corrector.record.correction import (
     WEIGHTS_FILE,
     CorrectionRecord,
     CurvePoint,
-    file_sha256,
 )
 from tests.world.scenes import Scene, canonical_prompt, paraphrases, render
 

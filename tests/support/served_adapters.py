@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from diffusers import SD3Transformer2DModel
 
-from corrector.adapters import WEIGHTS_NAME, Adapter, AdapterBank, file_sha256, save_adapter
+from corrector.adapters import WEIGHTS_NAME, Adapter, AdapterBank, save_adapter
 from corrector.base import load_transformer, resolve_base
 from corrector.errors import UserError
+from corrector.files import file_sha256
 from serving.identity import AdapterIdentity
 
 

@@ -5,7 +5,6 @@ its weights, and alpha in the file's metadata, are those of ``StableDiffusion3Pi
 0.42 (``loaders/lora_base.py``), so ``load_lora_weights`` reads what :func:`save_adapter` writes.
 """
 
-from corrector.adapters.formats.container import file_sha256
 from corrector.adapters.formats.reading import PEFT_WEIGHTS_NAME, WEIGHTS_NAME, load_adapter
 from corrector.adapters.formats.writing import (
     FORMATS,
@@ -24,7 +23,6 @@ __all__ = [
     "adapter_bytes",
     "convert_adapter",
     "export_adapter",
-    "file_sha256",
     "load_adapter",
     "save_adapter",
 ]

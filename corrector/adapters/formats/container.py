@@ -1,6 +1,5 @@
 """The safetensors container: bounded reading, and writing with the same bytes every time."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,20 +77,7 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     return len(encoded).to_bytes(8, "little") + encoded + plain[8 + length :]
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's contents, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def shown(value: object) -> str:
     """What a file says, fit for a message: short, on one line, and nothing that a terminal obeys."""
     text = value if isinstance(value, str) else repr(value)
     return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")[1:-1]
-
-
-def replace_file(path: Path, payload: bytes) -> None:
-    """Writes ``path`` in one step: a reader sees the old contents or the new ones."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(payload)
-    partial.replace(path)

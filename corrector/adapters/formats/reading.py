@@ -13,8 +13,9 @@ from torch import Tensor
 from corrector.adapters.adapter import Adapter, AdapterError
 from corrector.adapters.formats import fusion, names
 from corrector.adapters.formats.config import StatedConfig, lineage, stored_config
-from corrector.adapters.formats.container import MAX_FILE_BYTES, file_sha256, read_tensors
+from corrector.adapters.formats.container import MAX_FILE_BYTES, read_tensors
 from corrector.adapters.formats.fusion import LoraFactors
+from corrector.files import file_sha256
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 PEFT_WEIGHTS_NAME = "adapter_model.safetensors"

@@ -12,13 +12,14 @@ from torch import Tensor
 from corrector.adapters.adapter import Adapter, AdapterError
 from corrector.adapters.formats import fusion, names
 from corrector.adapters.formats.config import CONFIG_NAME, header_metadata, peft_config
-from corrector.adapters.formats.container import encode, replace_file
+from corrector.adapters.formats.container import encode
 from corrector.adapters.formats.reading import (
     ALPHA_TOLERANCE,
     PEFT_WEIGHTS_NAME,
     WEIGHTS_NAME,
     load_adapter,
 )
+from corrector.files import write_atomically
 
 AdapterFormat = Literal["diffusers", "peft", "comfyui"]
 FORMATS: tuple[AdapterFormat, ...] = get_args(AdapterFormat)
@@ -40,9 +41,9 @@ def save_adapter(adapter: Adapter, folder: Path) -> Path:
     _prepare(folder, other=PEFT_WEIGHTS_NAME)
     # A digest never stands beside weights that are not its own.
     (folder / DIGEST_NAME).unlink(missing_ok=True)
-    replace_file(folder / CONFIG_NAME, _config_bytes(adapter))
-    replace_file(folder / WEIGHTS_NAME, payload)
-    replace_file(folder / DIGEST_NAME, digest.encode())
+    write_atomically(folder / CONFIG_NAME, _config_bytes(adapter))
+    write_atomically(folder / WEIGHTS_NAME, payload)
+    write_atomically(folder / DIGEST_NAME, digest)
     return folder / WEIGHTS_NAME
 
 
@@ -69,15 +70,15 @@ def export_adapter(adapter: Adapter, destination: Path, to: AdapterFormat) -> Pa
     payload = adapter_bytes(adapter, to)
     if to == "peft":
         _prepare(destination, other=WEIGHTS_NAME)
-        replace_file(destination / CONFIG_NAME, _config_bytes(adapter))
-        replace_file(destination / PEFT_WEIGHTS_NAME, payload)
+        write_atomically(destination / CONFIG_NAME, _config_bytes(adapter))
+        write_atomically(destination / PEFT_WEIGHTS_NAME, payload)
         return destination / PEFT_WEIGHTS_NAME
     if destination.suffix != ".safetensors" or destination.is_dir():
         raise AdapterError(
             f"{destination}: the format comfyui is one file; expected a name that ends in .safetensors"
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(destination, payload)
+    write_atomically(destination, payload)
     return destination
 
 

@@ -18,8 +18,8 @@ from mlflow.tracking import MlflowClient
 from cluster.head import Head
 from corrector.base import resolve_base
 from corrector.prompts import load_batch
+from corrector.registry.local import local_uri
 from corrector.registry.searches import EXPERIMENT, log_search
-from corrector.registry.store import local_uri
 from corrector.settings import Settings
 from jobs.batch import check_batch
 from jobs.proposals import Figures, Planned

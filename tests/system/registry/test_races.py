@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from corrector.registry import local_uri
-from corrector.registry.collect import collect
+from corrector.registry.garbage import collect_garbage
 from tests.support.racing import (
     NOWHERE,
     check_one_version_each,
@@ -53,7 +53,7 @@ def test_killed_at_any_step_and_started_again_it_registers_each_work_once(
     kill_at_steps(shared, folders, STEPS)
     register_all(shared, folders)
     check_one_version_each(shared, folders)
-    left = collect(tracking_uri=shared, root=NOWHERE, older_than=timedelta(0), delete=True)
+    left = collect_garbage(tracking_uri=shared, root=NOWHERE, older_than=timedelta(0), delete=True)
     assert [garbage.kind for garbage in left] == ["run"] * 3, "of those killed before their run had ended"
-    assert collect(tracking_uri=shared, root=NOWHERE, older_than=timedelta(0)) == []
+    assert collect_garbage(tracking_uri=shared, root=NOWHERE, older_than=timedelta(0)) == []
     check_one_version_each(shared, folders)

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from queue import Queue
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from mlflow.entities.webhook import WebhookEvent
 from mlflow.tracking import MlflowClient
 
 from cluster import ports
-from cluster.mlflow_configuration import WEBHOOK_CACHE_S
 from cluster.mlflow_server import MlflowServer
-from corrector.record.correction import WEIGHTS_FILE, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
-from corrector.registry.collect import collect
-from corrector.registry.events import WEBHOOK_EVENTS, Deliveries, Event, verify_webhook
+from corrector.registry.garbage import collect_garbage
 from corrector.registry.history import history
 from corrector.registry.listing import list_models
 from corrector.registry.restore import RESTORED_FILE, find_works, restore_record
@@ -34,8 +27,6 @@ from tests.support.racing import NOWHERE, check_settled
 from tests.support.records import small_adapter, write_record
 from tests.support.registering import PERSON, forget_s3
 from tests.support.servers import use_mlflow
-
-SECRET = "correct horse battery staple"
 
 
 @pytest.fixture
@@ -93,67 +84,6 @@ def test_reviews_are_kept_by_the_server_and_moves_by_hand_are_seen(uri: str, tmp
     assert [entry.who for entry in history("reviewed", **place)][-1] == "Bob"
 
 
-class _Receiver(BaseHTTPRequestHandler):
-    """Keeps what every request brings; refuses the first that names `refused`."""
-
-    received: Queue[tuple[dict[str, str], bytes]]
-    refused: bytes | None
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.received.put((dict(self.headers), body))
-        refuse = _Receiver.refused is not None and _Receiver.refused in body
-        if refuse:
-            _Receiver.refused = None
-        self.send_response(503 if refuse else 204)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, Queue[tuple[dict[str, str], bytes]]]]:
-    """The address of a small web server, and what it receives."""
-    _Receiver.received, _Receiver.refused = Queue(), b'"told"'
-    server = HTTPServer(("127.0.0.1", 0), _Receiver)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/events", _Receiver.received
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_moves_by_hand_arrive_as_signed_webhooks_and_a_repeated_one_is_recognised(
-    uri: str, tmp_path: Path, receiver: tuple[str, Queue[tuple[dict[str, str], bytes]]]
-) -> None:
-    address, received = receiver
-    client = MlflowClient(uri, uri)
-    told_of = [WebhookEvent.from_str(event) for event in WEBHOOK_EVENTS]
-    hook = client.create_webhook("test", address, told_of, secret=SECRET)
-    time.sleep(
-        WEBHOOK_CACHE_S
-    )  # for so long the server goes on with the webhooks that it knew, and says nothing of it
-    try:
-        registered(record(tmp_path / "r", "told"), uri)
-        client.set_registered_model_alias("told", "champion", "1")
-        events: list[Event] = []
-        while len(events) < 4:
-            event = verify_webhook(*received.get(timeout=60), SECRET)
-            if event is not None and event.name == "told":
-                events.append(event)
-    finally:
-        client.delete_webhook(hook.webhook_id)
-    deliveries = Deliveries()
-    new = [event for event in events if deliveries.add(event)]
-    assert sorted((event.kind, event.alias or "", event.version) for event in new) == [
-        ("alias set", "candidate", "1"),
-        ("alias set", "champion", "1"),
-        ("version registered", "", "1"),
-    ]
-
-
 def test_a_registry_that_is_down_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     nobody = f"http://user:hidden@127.0.0.1:{ports.choose('port', None, taken=set())}"
@@ -190,7 +120,7 @@ def test_s3_that_clients_write_to_and_that_fails_leaves_no_version(
     forget_s3(monkeypatch)
     version = registered(folder, uri)
     assert fetch(version.name, 1, tmp_path / "here", tracking_uri=uri, root=NOWHERE).is_dir()
-    left = collect(tracking_uri=uri, root=NOWHERE, older_than=timedelta(0), delete=True)
+    left = collect_garbage(tracking_uri=uri, root=NOWHERE, older_than=timedelta(0), delete=True)
     assert [garbage.kind for garbage in left] == ["run", "run"]
     assert verify(tracking_uri=uri, root=NOWHERE)[0].problem is None
 

@@ -24,9 +24,10 @@ from cluster import ports
 from cluster.mlflow_server import MlflowOptions
 from cluster.object_store import ObjectStore
 from cluster.object_store_configuration import REGION
-from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
-from corrector.registry.collect import collect
+from corrector.registry.garbage import collect_garbage
 from corrector.registry.listing import find_version, list_models
 from corrector.registry.references import Reference
 from corrector.registry.store import open_store
@@ -189,7 +190,7 @@ def test_s3_behind_the_server_fails_while_registering_and_works_again(
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     assert list_models(**place, containing=name).models == ()
     partial = {run: paths for run, paths in faulty.kept().items() if run not in before}
-    found = {item.identity for item in collect(**place, older_than=timedelta(0))}
+    found = {item.identity for item in collect_garbage(**place, older_than=timedelta(0))}
     assert partial.keys() <= found
 
     version = registered(folder, faulty)
@@ -199,12 +200,14 @@ def test_s3_behind_the_server_fails_while_registering_and_works_again(
     assert version.version == "1" and version.aliases == ("candidate",)
     here = fetch(name, 1, tmp_path / "here", **place)
     assert file_sha256(here / WEIGHTS_FILE) == version.sha256
-    collect(**place, older_than=timedelta(0), delete=True)
+    collect_garbage(**place, older_than=timedelta(0), delete=True)
     if not fault.startswith("silent"):  # where the answer is lost that names an upload, nobody can end it
         assert not faulty.uploads() & {version.run_id, *partial}
     left = faulty.kept().keys() - before
     # What the server still held when it was cut off from S3 may arrive later, below a run that is deleted.
-    assert left - {item.identity for item in collect(**place, older_than=timedelta(0))} == {version.run_id}
+    assert left - {item.identity for item in collect_garbage(**place, older_than=timedelta(0))} == {
+        version.run_id
+    }
 
 
 @pytest.mark.parametrize("fault", ["silent in the middle", "full in the middle"])
@@ -232,7 +235,7 @@ def test_s3_that_clients_write_to_fails_and_works_again(
     assert list_models(**place).models == ()
 
     version = register(folder, **place)
-    (orphan,) = collect(**place, older_than=timedelta(0), delete=True)
+    (orphan,) = collect_garbage(**place, older_than=timedelta(0), delete=True)
     assert orphan.kind == "run" and orphan.identity != version.run_id
     listed = faulty.s3.list_objects_v2(Bucket=BUCKET, Prefix="direct/")["Contents"]
     assert {item["Key"].split("/")[1] for item in listed} == {version.run_id}

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from corrector import objects
 from corrector.base import load_text_encoders, load_transformer, load_vae, resolve_base
 from corrector.errors import UserError
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.original_layout import write_single_file
+from tests.support.s3 import upload
 
 # Another process, which fetches the same part once it is told to, and says what becomes of its lock.
 FETCH = """
@@ -39,8 +39,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def stored(bucket: str, small_sd3: Path, cache: Path) -> str:
     """URL of the small base, with another one beside it whose name begins with the same letters."""
-    objects.upload(small_sd3, f"s3://{bucket}/models/sd3")
-    objects.upload(small_sd3 / "model_index.json", f"s3://{bucket}/models/sd35/model_index.json")
+    upload(small_sd3, f"s3://{bucket}/models/sd3")
+    upload(small_sd3 / "model_index.json", f"s3://{bucket}/models/sd35/model_index.json")
     return f"s3://{bucket}/models/sd3"
 
 
@@ -77,7 +77,7 @@ def test_another_machine_fetches_for_itself_and_not_what_was_put_there_since(
     other = Path(shutil.copytree(small_sd3, tmp_path / "other"))
     (weights,) = (other / "transformer").glob("*.safetensors")
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
-    objects.upload(weights, f"{stored}/transformer/")
+    upload(weights, f"{stored}/transformer/{weights.name}")
     with pytest.raises(UserError, match=f"{stored}: changed while it was in use"):
         load_transformer(sent)
     again = resolve_base(stored)
@@ -118,7 +118,7 @@ def test_a_single_file_in_s3_is_the_one_on_disk(
     bucket: str, cache: Path, small_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_single_file(small_sd3, tmp_path / "one.safetensors", vae=True)
-    objects.upload(file, f"s3://{bucket}/one.safetensors")
+    upload(file, f"s3://{bucket}/one.safetensors")
     spec, local = (
         resolve_base(f"{each}#{small_sd3}") for each in (f"s3://{bucket}/one.safetensors", str(file))
     )
@@ -132,7 +132,7 @@ def test_a_single_file_in_s3_is_the_one_on_disk(
 def test_what_is_not_a_base_in_s3_is_refused(
     bucket: str, cache: Path, small_sd3: Path, tmp_path: Path
 ) -> None:
-    objects.upload(small_sd3 / "model_index.json", f"s3://{bucket}/model_index.json")
+    upload(small_sd3 / "model_index.json", f"s3://{bucket}/model_index.json")
     with pytest.raises(UserError, match="transformer is missing"):
         resolve_base(f"s3://{bucket}")
     with pytest.raises(UserError, match=f"s3://{bucket}/nothing at .*: nothing is there"):
@@ -141,6 +141,6 @@ def test_what_is_not_a_base_in_s3_is_refused(
         resolve_base(f"s3://{bucket}/model.ckpt")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not weights")
-    objects.upload(broken, f"s3://{bucket}/broken.safetensors")
+    upload(broken, f"s3://{bucket}/broken.safetensors")
     with pytest.raises(UserError, match=r"broken\.safetensors: not a whole safetensors file"):
         resolve_base(f"s3://{bucket}/broken.safetensors#embedded")

@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 
-from cluster import object_store as stores
 from cluster import ports
 from corrector import objects
 from corrector.errors import UserError
 from tests.support.faulty_proxy import FaultyProxy
-from tests.support.servers import use_object_store
-from tests.support.small_disk import SmallDisk
+from tests.support.s3 import upload
 
 MIB = 1024**2
 NAMES_THAT_LEAD_OUT = (
@@ -59,55 +57,41 @@ def put(s3: Any, bucket: str, *keys: str, content: bytes = b"x") -> None:
 
 
 def test_a_folder_comes_back_as_it_went(bucket: str, tmp_path: Path) -> None:
-    objects.upload(write(tmp_path / "sd3", PIPELINE), f"s3://{bucket}/models/sd3")
+    upload(write(tmp_path / "sd3", PIPELINE), f"s3://{bucket}/models/sd3")
     assert objects.download(f"s3://{bucket}/models/sd3", tmp_path / "back") == tmp_path / "back"
     assert read(tmp_path / "back") == PIPELINE
 
 
 def test_a_whole_bucket_is_a_folder_too(bucket: str, tmp_path: Path) -> None:
-    objects.upload(write(tmp_path / "sd3", PIPELINE), f"s3://{bucket}")
+    upload(write(tmp_path / "sd3", PIPELINE), f"s3://{bucket}")
     assert read(objects.download(f"s3://{bucket}/", tmp_path / "back")) == PIPELINE
 
 
 def test_a_file_comes_back_under_its_keys_last_part(bucket: str, tmp_path: Path) -> None:
     adapter = write(tmp_path, {"adapter.safetensors": b"weights"}) / "adapter.safetensors"
-    objects.upload(adapter, f"s3://{bucket}/adapters/lying.safetensors")
+    upload(adapter, f"s3://{bucket}/adapters/lying.safetensors")
     back = objects.download(f"s3://{bucket}/adapters/lying.safetensors", tmp_path / "back")
     assert back == tmp_path / "back" / "lying.safetensors"
     assert back.read_bytes() == b"weights"
 
 
-def test_a_file_goes_below_a_url_that_ends_in_a_slash(bucket: str, tmp_path: Path) -> None:
-    objects.upload(write(tmp_path, {"a.txt": b"a"}) / "a.txt", f"s3://{bucket}/notes/")
-    assert objects.exists(f"s3://{bucket}/notes/a.txt")
-
-
-def test_files_that_are_links_go_with_their_content(bucket: str, tmp_path: Path) -> None:
-    write(tmp_path, {"blob": b"content"})
-    (tmp_path / "snapshot").mkdir()
-    (tmp_path / "snapshot" / "config.json").symlink_to(tmp_path / "blob")
-    objects.upload(tmp_path / "snapshot", f"s3://{bucket}/snapshot")
-    assert read(objects.download(f"s3://{bucket}/snapshot", tmp_path / "back")) == {"config.json": b"content"}
-
-
 def test_a_prefix_is_a_folder_and_not_the_beginning_of_a_name(s3: Any, bucket: str, tmp_path: Path) -> None:
     put(s3, bucket, "models/sd3/config.json", "models/sd35/config.json", "models/sd3-old/config.json")
     assert read(objects.download(f"s3://{bucket}/models/sd3", tmp_path)) == {"config.json": b"x"}
-    assert objects.exists(f"s3://{bucket}/models/sd3/")
-    assert not objects.exists(f"s3://{bucket}/models/sd")
     with pytest.raises(UserError, match="nothing is there"):
         objects.download(f"s3://{bucket}/models/sd", tmp_path)
 
 
 def test_objects_that_stand_for_folders_are_left_out(s3: Any, bucket: str, tmp_path: Path) -> None:
     put(s3, bucket, "m/", "m/sub/", content=b"")
-    assert not objects.exists(f"s3://{bucket}/m")
+    with pytest.raises(UserError, match="nothing is there"):
+        objects.fingerprint(f"s3://{bucket}/m")
     put(s3, bucket, "m/sub/a.txt")
     assert read(objects.download(f"s3://{bucket}/m", tmp_path)) == {"sub/a.txt": b"x"}
 
 
 def test_only_what_is_to_be_kept_is_fetched(bucket: str, tmp_path: Path) -> None:
-    objects.upload(write(tmp_path / "sd3", PIPELINE), f"s3://{bucket}/sd3")
+    upload(write(tmp_path / "sd3", PIPELINE), f"s3://{bucket}/sd3")
     objects.download(f"s3://{bucket}/sd3", tmp_path / "back", keep=lambda key: key.startswith("transformer/"))
     assert sorted(read(tmp_path / "back")) == ["transformer/config.json", "transformer/model.safetensors"]
     with pytest.raises(UserError, match="none of its 5 objects is needed"):
@@ -124,7 +108,7 @@ def test_a_listing_of_more_than_one_page_is_read_to_its_end(
 
 def test_large_files_travel_in_parts(s3: Any, bucket: str, tmp_path: Path) -> None:
     (tmp_path / "large.bin").write_bytes(os.urandom(8 * MIB + 7))
-    objects.upload(tmp_path / "large.bin", f"s3://{bucket}/large.bin")
+    upload(tmp_path / "large.bin", f"s3://{bucket}/large.bin")
     assert s3.head_object(Bucket=bucket, Key="large.bin")["ETag"].endswith('-2"')
     back = objects.download(f"s3://{bucket}/large.bin", tmp_path / "back")
     assert back.read_bytes() == (tmp_path / "large.bin").read_bytes()
@@ -191,7 +175,7 @@ def test_a_download_that_is_killed_leaves_no_half_file_and_can_be_repeated(
     s3: Any, bucket: str, tmp_path: Path
 ) -> None:
     content = {"a.json": b"{}", "weights.safetensors": os.urandom(12 * MIB)}
-    objects.upload(write(tmp_path / "m", content), f"s3://{bucket}/m")
+    upload(write(tmp_path / "m", content), f"s3://{bucket}/m")
     into = tmp_path / "into"
     with FaultyProxy(s3.meta.endpoint_url) as proxy:
         proxy.stall(after=4 * MIB)
@@ -223,52 +207,10 @@ def test_a_server_that_goes_away_in_the_middle_leaves_nothing(
     assert read(tmp_path) == {}
 
 
-def test_an_upload_to_a_server_that_falls_silent_ends_and_can_be_repeated(
-    s3: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(objects, "ATTEMPTS", 2)
-    monkeypatch.setattr(objects, "READ_TIMEOUT_S", 1)
-    content = {f"{number}.bin": os.urandom(MIB) for number in range(4)}
-    write(tmp_path / "m", content)
-    with FaultyProxy(s3.meta.endpoint_url) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        proxy.stall(after=600)  # one answer or two
-        with pytest.raises(UserError, match=f"at {proxy.url}: no answer after 2 attempts"):
-            objects.upload(tmp_path / "m", f"s3://{bucket}/m")
-        proxy.mend()
-        objects.upload(tmp_path / "m", f"s3://{bucket}/m")
-        assert read(objects.download(f"s3://{bucket}/m", tmp_path / "back")) == content
-
-
-def test_an_upload_to_a_server_whose_disk_is_full_is_told_and_can_be_repeated(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import boto3
-
-    monkeypatch.setattr(objects, "ATTEMPTS", 2)
-    content = {"large.bin": os.urandom(20 * MIB), "small.bin": b"small"}
-    write(tmp_path / "m", content)
-    with SmallDisk(tmp_path_factory.mktemp("disk"), 64 * MIB) as disk:
-        store = stores.start(state=disk.folder / "objects")
-        try:
-            use_object_store(store, monkeypatch, tmp_path)
-            s3 = boto3.session.Session().client("s3")
-            s3.create_bucket(Bucket="full")
-            disk.fill(leaving=12 * MIB)  # room for one part of the large file
-            with pytest.raises(UserError, match=f"s3://full/m at {store.endpoint}: .* its disk is full"):
-                objects.upload(tmp_path / "m", "s3://full/m")
-            disk.free()
-            assert not s3.list_multipart_uploads(Bucket="full").get("Uploads")
-            objects.upload(tmp_path / "m", "s3://full/m")
-            assert read(objects.download("s3://full/m", tmp_path / "back")) == content
-        finally:
-            stores.stop(store, state=disk.folder / "objects")
-
-
 def test_a_wrong_secret_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guessed")
     with pytest.raises(UserError, match="its secret is wrong; check AWS_ACCESS_KEY_ID and AWS_SECRET"):
-        objects.exists(f"s3://{bucket}/a")
+        objects.fingerprint(f"s3://{bucket}/a")
 
 
 def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,23 +218,20 @@ def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(UserError, match="no credentials; set AWS_ACCESS_KEY_ID"):
-        objects.exists(f"s3://{bucket}/a")
+        objects.fingerprint(f"s3://{bucket}/a")
 
 
 def test_an_unknown_profile_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(UserError, match=r"profile \(nobody\) could not be found; check the AWS_ variables"):
-        objects.exists(f"s3://{bucket}/a")
+        objects.fingerprint(f"s3://{bucket}/a")
 
 
 @pytest.mark.usefixtures("s3")
 def test_a_missing_bucket_is_named_with_its_server(tmp_path: Path) -> None:
-    write(tmp_path, {"a": b"a"})
     for call in (
-        lambda: objects.exists("s3://no-such-bucket/a"),
         lambda: objects.download("s3://no-such-bucket/a", tmp_path),
         lambda: objects.fingerprint("s3://no-such-bucket/a"),
-        lambda: objects.upload(tmp_path / "a", "s3://no-such-bucket/a"),
     ):
         with pytest.raises(
             UserError, match=r"s3://no-such-bucket/a at http://127.*there is no such bucket; create it"
@@ -303,13 +242,12 @@ def test_a_missing_bucket_is_named_with_its_server(tmp_path: Path) -> None:
 def test_a_missing_key_is_named(bucket: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"s3://{bucket}/sd3 at http://127.*nothing is there"):
         objects.fingerprint(f"s3://{bucket}/sd3")
-    assert not objects.exists(f"s3://{bucket}/sd3")
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///key", "bucket/key", "https://bucket/key"])
 def test_what_is_no_s3_url_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="is no S3 URL; write s3://BUCKET/KEY"):
-        objects.exists(url)
+        objects.fingerprint(url)
 
 
 def test_a_server_that_is_down_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,13 +256,13 @@ def test_a_server_that_is_down_is_named(bucket: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(
         UserError, match=f"{url}: no answer after {objects.ATTEMPTS} attempts.*check AWS_ENDPOINT_URL"
     ):
-        objects.exists(f"s3://{bucket}/a")
+        objects.fingerprint(f"s3://{bucket}/a")
 
 
 def test_an_endpoint_that_is_no_url_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
     with pytest.raises(UserError, match="Invalid endpoint: localhost:9000"):
-        objects.exists(f"s3://{bucket}/a")
+        objects.fingerprint(f"s3://{bucket}/a")
 
 
 def test_a_disk_that_cannot_be_written_is_named(s3: Any, bucket: str, tmp_path: Path) -> None:
@@ -332,31 +270,3 @@ def test_a_disk_that_cannot_be_written_is_named(s3: Any, bucket: str, tmp_path: 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=f"{tmp_path / 'file'}.*: Not a directory; make room"):
         objects.download(f"s3://{bucket}/m", tmp_path / "file")
-
-
-def test_uploading_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r'no file or folder ".*missing"'):
-        objects.upload(tmp_path / "missing", "s3://bucket/key")
-    with pytest.raises(UserError, match="holds no file"):
-        objects.upload(tmp_path, "s3://bucket/key")
-
-
-def test_uploads_ask_for_the_encryption_that_is_set(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server of the tests has no encryption, and says so where it is asked for it."""
-    write(tmp_path, {"a": b"a"})
-    monkeypatch.setenv(objects.UPLOAD_ARGUMENTS, '{"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "key"}')
-    with pytest.raises(UserError, match="encryption is not supported"):
-        objects.upload(tmp_path / "a", f"s3://{bucket}/a")
-    monkeypatch.setenv(objects.UPLOAD_ARGUMENTS, '{"ContentType": "text/plain"}')
-    objects.upload(tmp_path / "a", f"s3://{bucket}/a")
-
-
-@pytest.mark.parametrize("written", ["aws:kms", '["aws:kms"]', '{"ServerSideEncription": "aws:kms"}'])
-def test_settings_of_uploads_that_cannot_be_meant_are_refused(
-    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(objects.UPLOAD_ARGUMENTS, written)
-    with pytest.raises(UserError, match=objects.UPLOAD_ARGUMENTS):
-        objects.upload(write(tmp_path, {"a": b"a"}), "s3://bucket/a")

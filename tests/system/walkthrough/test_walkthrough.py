@@ -15,7 +15,8 @@ import pytest
 from playwright.sync_api import expect
 
 from cluster import ports, services
-from corrector.record.correction import WEIGHTS_FILE, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import WEIGHTS_FILE
 from tests.support.mlflow_pages import reviewer
 from tests.support.walkthrough_machine import CAT, EVALUATION, PERSON, PROMPTS, Machine
 

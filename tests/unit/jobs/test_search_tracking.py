@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from corrector.record.search import SearchResult
 from corrector.registry import RegistryError
+from corrector.registry.local import local_uri
 from corrector.registry.searches import EXPERIMENT
-from corrector.registry.store import local_uri
 from jobs import search_tracking
 from jobs.search_tracking import SearchTracking
 from tests.support.search_results import search_result

@@ -18,10 +18,10 @@ from corrector.adapters import (
     AdapterBank,
     AdapterError,
     adapter_bytes,
-    file_sha256,
     load_adapter,
     save_adapter,
 )
+from corrector.files import file_sha256
 from tests.support.small_sd3 import small_transformer, transformer_inputs
 
 METADATA = {"prompt": "a person lying on the grass", "steps": "400", "owner": "“ünïcode”"}

@@ -8,7 +8,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from corrector.adapters import save_adapter
-from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, file_sha256
+from corrector.files import file_sha256
+from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry import RegistryError, fetch, register
 from corrector.registry.listing import find_version
 from corrector.registry.references import Reference

@@ -10,8 +10,8 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from corrector.record.search import SearchResult
+from corrector.registry.local import local_uri
 from corrector.registry.searches import EXPERIMENT, known_good, log_search
-from corrector.registry.store import local_uri
 from tests.support.search_results import BASE_REVISION, search_result, trial
 
 

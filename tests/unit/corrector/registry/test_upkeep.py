@@ -4,11 +4,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError, register
-from corrector.registry.collect import collect
+from corrector.registry.garbage import collect_garbage
 from corrector.registry.runs import BEGAN
 from corrector.registry.verify import verify
 from tests.support.records import write_record
@@ -18,8 +19,8 @@ NOW = timedelta(0)
 
 
 def kinds(root: Path, *, older_than: timedelta = NOW, delete: bool = False) -> list[str]:
-    found = collect(tracking_uri=None, root=root, older_than=older_than, delete=delete)
-    return sorted(garbage.kind for garbage in found)
+    found = collect_garbage(tracking_uri=None, root=root, older_than=older_than, delete=delete)
+    return sorted(leftover.kind for leftover in found)
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, step: str, folder: Path, root: Path) -> None:
@@ -31,8 +32,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: str, folder: Path, root: Pa
     def dying(*_: object, **__: object) -> None:
         raise Killed
 
+    owner = LocalArtifactRepository if step == "log_artifact" else MlflowClient
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, dying)
+        patch.setattr(owner, step, dying)
         with pytest.raises(Killed):
             register(folder, tracking_uri=None, root=root)
 
@@ -129,7 +131,7 @@ def test_an_alias_or_another_run_keeps_what_would_be_removed(
     assert kinds(root) == []
     write_record(tmp_path / "r", PERSON, pairs=2, guard_images=1, steps=10, work_id="parent")
     interrupt(monkeypatch, "create_model_version", tmp_path / "r", root)
-    (orphan,) = collect(tracking_uri=None, root=root, older_than=NOW)
+    (orphan,) = collect_garbage(tracking_uri=None, root=root, older_than=NOW)
     client.set_tag(version.run_id, "lineage.parent_run", orphan.identity)
     assert kinds(root) == []
 
@@ -139,7 +141,7 @@ def test_artifacts_of_a_deleted_run_and_folders_of_none_are_found(
 ) -> None:
     write_record(tmp_path / "r", PERSON, pairs=2, guard_images=1, steps=10)
     interrupt(monkeypatch, "create_model_version", tmp_path / "r", root)
-    (orphan,) = collect(tracking_uri=None, root=root, older_than=NOW)
+    (orphan,) = collect_garbage(tracking_uri=None, root=root, older_than=NOW)
     client.delete_run(orphan.identity)
     (root / "artifacts" / "0123").mkdir()
     assert kinds(root, delete=True) == ["artifacts", "folder"]
@@ -152,7 +154,7 @@ def test_runs_of_others_and_defaced_times_are_left_alone(
 ) -> None:
     write_record(tmp_path / "r", PERSON, pairs=2, guard_images=1, steps=10)
     interrupt(monkeypatch, "create_model_version", tmp_path / "r", root)
-    (orphan,) = collect(tracking_uri=None, root=root, older_than=NOW)
+    (orphan,) = collect_garbage(tracking_uri=None, root=root, older_than=NOW)
     client.create_run(client.get_experiment_by_name("corrections").experiment_id, run_name="mine")
     client.set_tag(orphan.identity, BEGAN, "<script>")
     assert kinds(root, delete=True) == []
@@ -160,4 +162,4 @@ def test_runs_of_others_and_defaced_times_are_left_alone(
 
 def test_a_bound_in_the_future_is_refused(root: Path) -> None:
     with pytest.raises(RegistryError, match="no negative time"):
-        collect(tracking_uri=None, root=root, older_than=-timedelta(days=1))
+        collect_garbage(tracking_uri=None, root=root, older_than=-timedelta(days=1))

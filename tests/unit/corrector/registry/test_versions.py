@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from corrector.evaluation import Scorecard
@@ -139,7 +140,8 @@ def test_a_crash_anywhere_ends_in_one_run_and_one_version(
     class Killed(BaseException):
         pass
 
-    method: Callable[..., Any] = getattr(MlflowClient, step)
+    owner = LocalArtifactRepository if step == "log_artifact" else MlflowClient
+    method: Callable[..., Any] = getattr(owner, step)
 
     def dying(*arguments: Any, **options: Any) -> Any:
         if when == "after":
@@ -147,7 +149,7 @@ def test_a_crash_anywhere_ends_in_one_run_and_one_version(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, step, dying)
+        patch.setattr(owner, step, dying)
         with pytest.raises(Killed):
             register(corrected, tracking_uri=None, root=root)
     version = register(corrected, tracking_uri=None, root=root)
@@ -176,7 +178,7 @@ def test_a_full_disk_in_the_middle_leaves_no_version(
         raise OSError(errno.ENOSPC, "No space left on device", "artifacts")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_artifact", full)
+        patch.setattr(LocalArtifactRepository, "log_artifact", full)
         with pytest.raises(RegistryError, match="No space left on device; make room"):
             register(corrected, tracking_uri=None, root=root)
     assert client.search_registered_models() == []

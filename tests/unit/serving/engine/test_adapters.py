@@ -60,7 +60,7 @@ def test_other_bytes_than_the_registered_are_refused_and_leave_nothing(
 
 
 def test_what_is_no_adapter_is_refused(source: FolderSource, tmp_path: Path) -> None:
-    from corrector.adapters import file_sha256
+    from corrector.files import file_sha256
 
     a, *_ = source.folders
     weights = source.folders[a] / WEIGHTS_NAME

@@ -1,0 +1,102 @@
+"""Files and folders that appear on disk whole or not at all, whoever else writes there, and the digest of a file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = False) -> Path:
+    """Write a file in one step and return its path: a reader sees the old content or the new one.
+
+    Text is written as UTF-8. The content goes to a temporary file in the same folder first; only a killed process
+    leaves that behind.
+
+    Args:
+        durable: Return only when the content and its name would outlive a power failure (fsync).
+
+    Raises:
+        OSError: The folder is missing, full or read-only.
+    """
+    partial = _sibling(path)
+    try:
+        with partial.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return path
+
+
+@contextmanager
+def staging_folder(destination: Path) -> Iterator[Path]:
+    """A new folder beside `destination`, for `publish_folder` and `replace_folder`; removed at the end of the context.
+
+    Missing parents of `destination` are made.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staging = _sibling(destination)
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish_folder(folder: Path, destination: Path) -> Path:
+    """Rename `folder` to `destination` on the same disk, and return `destination`.
+
+    Raises:
+        FileExistsError: `destination` exists and is not an empty folder.
+    """
+    try:
+        return folder.rename(destination)
+    except OSError as error:
+        if error.errno in (*_OCCUPIED, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(destination)) from error
+        raise
+
+
+def replace_folder(folder: Path, destination: Path) -> Path:
+    """Rename `folder` to `destination` on the same disk, in place of a folder that is there, and return `destination`.
+
+    The old folder is renamed before it is removed, so a reader sees the old content, none, or the new content. Of several
+    callers the last one stays.
+    """
+    while True:
+        try:
+            return publish_folder(folder, destination)
+        except FileExistsError:
+            with (
+                staging_folder(destination) as old,
+                suppress(FileNotFoundError),
+            ):  # another caller was quicker
+                destination.rename(old / "replaced")
+
+
+def _sibling(path: Path) -> Path:
+    """A name in the same folder that no other thread or process uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
