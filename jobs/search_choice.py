@@ -9,7 +9,7 @@ from torch import Tensor
 
 from corrector.base import ContentCache
 from corrector.evaluation.features import named_extractor
-from corrector.evaluation.objective import Choice, Contender, choose
+from corrector.evaluation.trial_score import Choice, Contender, choose
 from corrector.record.search import PromptSearchResult, TrialResult
 from jobs.batch import BatchWork
 from jobs.search_plan import PromptSearchPlan

@@ -13,8 +13,8 @@ import ray
 from rich.console import Console
 
 from corrector.dreambooth import checkpoint
-from corrector.evaluation.objective import Choice
 from corrector.evaluation.rungs import confirmation
+from corrector.evaluation.trial_score import Choice
 from corrector.prompts.search import Configuration
 from corrector.record.search import PromptSearchResult, SearchResult
 from corrector.registry import RegistryError

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from corrector.evaluation.objective import Choice
+from corrector.evaluation.trial_score import Choice
 from corrector.prompts import FailingPrompt
 from corrector.prompts.search import Configuration
 from corrector.record.search import PromptSearchResult, TrialResult

@@ -21,7 +21,7 @@ from corrector.dreambooth import FineTune, checkpoint
 from corrector.dreambooth.reports import exploded
 from corrector.evaluation.features import FeatureExtractor, named_extractor
 from corrector.evaluation.images import as_stored, same_size
-from corrector.evaluation.objective import ArmFeatures, ExemplarFeatures, trial_score
+from corrector.evaluation.trial_score import ExemplarFeatures, SampleFeatures, trial_score
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 from corrector.record.search import RungReport
 from corrector.sampling import SampleRow, sample_images
@@ -158,7 +158,7 @@ class TrialLane(Lane):
             held.training_seconds += seconds
             self._score(held, base, trial)
 
-    def _score(self, held: Held, base: ArmFeatures, trial: ArmFeatures) -> None:
+    def _score(self, held: Held, base: SampleFeatures, trial: SampleFeatures) -> None:
         """Score one trial, keep and hand over the score, and release it after its last."""
         name, item = held.item.work_id, _trial(held)
         reports, settings = self._reports[name], self._objective
@@ -201,7 +201,7 @@ class TrialLane(Lane):
         del self._training[item.work_id]
         self._report([Progress(item.work_id, outcome.state, detail=outcome.detail)], wait=True)
 
-    def _features(self, due: Sequence[Held]) -> list[tuple[ArmFeatures, ArmFeatures]]:
+    def _features(self, due: Sequence[Held]) -> list[tuple[SampleFeatures, SampleFeatures]]:
         """Base and trial of each of `due` at its rung; the base's are the same for all trials of a prompt, and kept."""
         drawings: list[_Drawing] = []
         missing: dict[str, _Drawing] = {}
@@ -245,15 +245,15 @@ class TrialLane(Lane):
             found |= zip(group, images.split([len(drawings[i].arms) for i in group]), strict=True)
         return [found[i] for i in range(len(drawings))]
 
-    def _extracted(self, drawing: _Drawing, images: Tensor) -> ArmFeatures:
+    def _extracted(self, drawing: _Drawing, images: Tensor) -> SampleFeatures:
         own, guards, _ = drawing.arms.split(as_stored(images))
-        return ArmFeatures.of(own, guards, self._extractor)
+        return SampleFeatures.of(own, guards, self._extractor)
 
-    def _base_features(self, drawing: _Drawing) -> ArmFeatures:
+    def _base_features(self, drawing: _Drawing) -> SampleFeatures:
         found = self._cache.get(self._base_key(drawing))
         assert found is not None, "drawn just now"
         guards = sorted(key for key in found if key != "own")
-        return ArmFeatures(found["own"], tuple(found[key] for key in guards))
+        return SampleFeatures(found["own"], tuple(found[key] for key in guards))
 
     def _base_key(self, drawing: _Drawing) -> str:
         arms, settings = drawing.arms, self._settings

@@ -20,8 +20,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 
-from corrector.evaluation.objective import ArmFeatures
 from corrector.evaluation.rungs import Rung, rungs_of_trial
+from corrector.evaluation.trial_score import SampleFeatures
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from corrector.prompts.search import Configuration
 from corrector.prompts.search_space import configured
@@ -89,7 +89,7 @@ class TrialFolder:
             return []
         return [RungReport.model_validate(report) for report in found]
 
-    def add_report(self, report: RungReport, features: ArmFeatures) -> None:
+    def add_report(self, report: RungReport, features: SampleFeatures) -> None:
         """Keep a rung's score, and the features that it was made of."""
         self.path.mkdir(parents=True, exist_ok=True)
         tensors = {"own": features.own} | {
@@ -102,11 +102,11 @@ class TrialFolder:
         write_json(self.path / "reports.json", [each.model_dump(mode="json") for each in reports])
 
     @property
-    def features(self) -> ArmFeatures:
+    def features(self) -> SampleFeatures:
         """The features of the images that it was scored by last."""
         found = load_file(self.path / "features.safetensors")
         guards = sorted(key for key in found if key != "own")
-        return ArmFeatures(found["own"], tuple(found[key] for key in guards))
+        return SampleFeatures(found["own"], tuple(found[key] for key in guards))
 
     @property
     def outcome(self) -> Outcome | None:

@@ -39,7 +39,7 @@ class GuardImages:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Recognised:
     """Of one guard prompt: which images are recognised as its own, before and after, and how far they moved.
 
     Attributes:
@@ -54,7 +54,9 @@ class Kept:
     change: float | None
 
 
-def kept(base: Sequence[Tensor], corrected: Sequence[Tensor], others: Sequence[Tensor]) -> list[Kept]:
+def recognised(
+    base: Sequence[Tensor], corrected: Sequence[Tensor], others: Sequence[Tensor]
+) -> list[Recognised]:
     """For each guard prompt, which of its images are still its own.
 
     Args:
@@ -67,16 +69,16 @@ def kept(base: Sequence[Tensor], corrected: Sequence[Tensor], others: Sequence[T
     for own, (before, after) in enumerate(zip(base, corrected, strict=True)):
         before, after = before.double(), after.double()
         found.append(
-            Kept(
-                base=_recognised(before, before, means, own),
-                corrected=_recognised(after, before, means, own),
+            Recognised(
+                base=_recognise(before, before, means, own),
+                corrected=_recognise(after, before, means, own),
                 change=_change(before, after),
             )
         )
     return found
 
 
-def _recognised(images: Tensor, twins: Tensor, means: Tensor, own: int) -> Tensor:
+def _recognise(images: Tensor, twins: Tensor, means: Tensor, own: int) -> Tensor:
     """Whether each of `images` `[G, d]` is nearest to the mean of `twins` `[G, d]` less its own twin."""
     count = len(twins)
     own_means = (twins.sum(0) - twins) / (count - 1) if count > 1 else twins

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from corrector.evaluation import diversity, sanity, similarity
-from corrector.evaluation.arms import Arms
+from corrector.evaluation.comparison_images import ComparisonImages
 from corrector.evaluation.distances import compare_frechet, kernel_distance, relative_mmd
 from corrector.evaluation.false_routes import PAIRED_SHARES, HardNegativeImages, paired_drop
-from corrector.evaluation.guards import GuardImages, Kept, kept
+from corrector.evaluation.guards import GuardImages, Recognised, recognised
 from corrector.evaluation.images import resized
 from corrector.evaluation.scorecard import (
     DistanceScore,
@@ -30,7 +30,7 @@ SIMILARITY_SIDE = 256
 """Pixels: larger images are compared by SSIM and PSNR at this size; 2,500 pairs take minutes at 1024."""
 
 
-def distances_score(name: str, found: Arms, settings: EvaluationSettings) -> DistanceScore:
+def distances_score(name: str, found: ComparisonImages, settings: EvaluationSettings) -> DistanceScore:
     fid = compare_frechet(
         found.base, found.corrected, found.held_out, resamples=settings.bootstrap, seed=settings.seed
     )
@@ -55,7 +55,7 @@ def distances_score(name: str, found: Arms, settings: EvaluationSettings) -> Dis
     )
 
 
-def similarity_scores(pixels: Arms) -> list[SimilarityScore]:
+def similarity_scores(pixels: ComparisonImages) -> list[SimilarityScore]:
     pairings = (
         ("all pairs", similarity.over_all_pairs),
         ("best exemplar", similarity.over_best_exemplar),
@@ -82,11 +82,11 @@ def similarity_scores(pixels: Arms) -> list[SimilarityScore]:
     return found
 
 
-def diversity_scores(features: dict[str, Arms], pixels: Arms) -> list[DiversityScore]:
+def diversity_scores(features: dict[str, ComparisonImages], pixels: ComparisonImages) -> list[DiversityScore]:
     def dissimilarity(images: Tensor) -> float:
         return 1 - similarity.inside_set(similarity.ssim_matrix(images, images))
 
-    measures: list[tuple[str, bool, Arms, Callable[[Tensor], float]]] = [
+    measures: list[tuple[str, bool, ComparisonImages, Callable[[Tensor], float]]] = [
         (f"mean pairwise distance in {name}", True, found, diversity.mean_pairwise_distance)
         for name, found in features.items()
     ]
@@ -113,7 +113,7 @@ def diversity_scores(features: dict[str, Arms], pixels: Arms) -> list[DiversityS
     return scores
 
 
-def nearest_score(name: str, found: Arms, thresholds: GateThresholds) -> NearestScore:
+def nearest_score(name: str, found: ComparisonImages, thresholds: GateThresholds) -> NearestScore:
     training, held_out = found.decoded or (found.training, found.held_out)
     spacing = diversity.exemplar_spacing(training, held_out, thresholds.nearest_percentile)
     before, after = (
@@ -139,10 +139,13 @@ def nearest_score(name: str, found: Arms, thresholds: GateThresholds) -> Nearest
 
 
 def guards_scores(
-    guards: Sequence[GuardImages], features: dict[str, Arms], arms: Arms, thresholds: GateThresholds
+    guards: Sequence[GuardImages],
+    features: dict[str, ComparisonImages],
+    arms: ComparisonImages,
+    thresholds: GateThresholds,
 ) -> list[GuardScore]:
     judged = {
-        name: kept(found.guards_base, found.guards_corrected, (found.base, found.corrected))
+        name: recognised(found.guards_base, found.guards_corrected, (found.base, found.corrected))
         for name, found in features.items()
     }
     return [
@@ -152,11 +155,11 @@ def guards_scores(
 
 
 def false_route_score(
-    negatives: Sequence[HardNegativeImages], features: dict[str, Arms], arms: Arms
+    negatives: Sequence[HardNegativeImages], features: dict[str, ComparisonImages], arms: ComparisonImages
 ) -> FalseRouteScore:
     judged = {
         name: [
-            kept([before], [after], (found.base, found.corrected))[0]
+            recognised([before], [after], (found.base, found.corrected))[0]
             for before, after in zip(found.negatives_base, found.negatives_corrected, strict=True)
         ]
         for name, found in features.items()
@@ -187,7 +190,7 @@ def false_route_score(
 
 def _kept_figures(
     groups: Sequence[GuardImages],
-    judged: dict[str, list[Kept]],
+    judged: dict[str, list[Recognised]],
     before: Sequence[Tensor],
     after: Sequence[Tensor],
 ) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from corrector.evaluation import measures
-from corrector.evaluation.arms import Arms, extracted
+from corrector.evaluation.comparison_images import ComparisonImages, extracted
 from corrector.evaluation.false_routes import HardNegativeImages
 from corrector.evaluation.features import FeatureExtractor, default_extractors, torch_threads
 from corrector.evaluation.gate import judge
@@ -87,7 +87,7 @@ def score(
             if reason := _no_false_route(negatives, settings):
                 not_run.append(NotRun(name="false routes", reason=reason))
                 negatives = ()
-            arms = Arms(
+            arms = ComparisonImages(
                 base=base,
                 corrected=corrected,
                 training=same_size(training, base),
@@ -104,7 +104,7 @@ def score(
 
 def _measured(
     common: dict[str, object],
-    arms: Arms,
+    arms: ComparisonImages,
     guards: Sequence[GuardImages],
     negatives: Sequence[HardNegativeImages],
     settings: EvaluationSettings,

@@ -1,33 +1,16 @@
 """The scorecard of one correction: every figure with its n, pairing and extractor; JSON there and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from rich.table import Table
+from pydantic import Field
 
+from corrector.evaluation.figures import Figure, FrozenModel, Interval, interval_metrics, number
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Interval(_Part):
-    """A figure and the bounds of its two-sided interval."""
-
-    low: float
-    value: float
-    high: float
-    level: float = 0.95
-    method: str = "percentile bootstrap over seed pairs"
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-
-class DistanceScore(_Part):
+class DistanceScore(FrozenModel):
     """How far both arms lie from the held-out exemplars in one extractor's features.
 
     `relative_mmd` is the squared MMD of the base less that of the corrected arm, `relative_mmd_p` the
@@ -49,8 +32,25 @@ class DistanceScore(_Part):
     relative_mmd_p: float
     permutations: int
 
+    def figures(self) -> Iterator[Figure]:
+        """FID, KID and the relative-MMD test."""
+        change, n, k = self.fid_difference, self.n, self.n_reference
+        yield Figure(
+            self.metric, self.fid_base_interval, self.fid_corrected_interval, n, k, change=change, better="lower",
+            gates=True, headline=True, note=f"Fréchet distance; {change.level:.0%} {change.method}", key=self.metric,
+        )  # fmt: skip
+        kid = f"kid_{self.extractor}"
+        yield Figure(
+            kid, self.kid_base, self.kid_corrected, n, k, better="lower", note="kernel distance", key=kid
+        )
+        yield Figure(
+            f"relative MMD, {self.extractor}", None, None, n, k, p=self.relative_mmd_p, gates=True,
+            note=f"test within seed pairs, {self.permutations} permutations",
+            logged={f"relative_mmd_p_{self.extractor}": self.relative_mmd_p},
+        )  # fmt: skip
 
-class SimilarityScore(_Part):
+
+class SimilarityScore(FrozenModel):
     """SSIM (grey) and PSNR (RGB, dB, averaged over pairs) to exemplars; reported, gating nothing."""
 
     against: Literal["held-out", "training"]
@@ -63,8 +63,24 @@ class SimilarityScore(_Part):
     psnr_base: float
     psnr_corrected: float
 
+    def figures(self) -> Iterator[Figure]:
+        """SSIM and PSNR."""
+        where, n, k = f"{self.against}, {self.pairing}", self.n, self.n_reference
+        yield Figure(
+            f"SSIM, {where}", self.ssim_base, self.ssim_corrected, n, k, note=f"grey, {self.side} px"
+        )
+        yield Figure(
+            f"PSNR, {where}",
+            self.psnr_base,
+            self.psnr_corrected,
+            n,
+            k,
+            unit="dB",
+            note=f"RGB, {self.side} px",
+        )
 
-class DiversityScore(_Part):
+
+class DiversityScore(FrozenModel):
     """How much the images of one arm differ among themselves.
 
     `ratio` is corrected over the smaller of base and exemplars: a broken base is diverse because its
@@ -81,8 +97,16 @@ class DiversityScore(_Part):
     ratio: float
     ratio_to_base: float
 
+    def figures(self) -> Iterator[Figure]:
+        """The diversity of both arms."""
+        smaller = f"{self.ratio:.2f} of the smaller of base and exemplars ({number(self.exemplars)})"
+        yield Figure(
+            f"diversity, {self.measure}", self.base, self.corrected, self.n, better="higher", gates=self.gates,
+            note=smaller, logged={f"diversity_ratio_{self.measure}".replace(" ", "_"): self.ratio},
+        )  # fmt: skip
 
-class NearestScore(_Part):
+
+class NearestScore(FrozenModel):
     """How near the images come to training exemplars, beside how near exemplars come to each other.
 
     `bound` is the distance that all but the nearest (100 - percentile) % of exemplars keep from their nearest
@@ -105,8 +129,18 @@ class NearestScore(_Part):
     training_corrected: float
     training_expected: float
 
+    def figures(self) -> Iterator[Figure]:
+        """The share of images that are nearer to a training exemplar than exemplars are to each other."""
+        seen = ", seen through the VAE" if self.through_vae else ""
+        yield Figure(
+            f"copies of training exemplars, {self.extractor}", self.near_base, self.near_corrected, self.n,
+            self.n_exemplars, unit="share", better="lower", gates=True,
+            note=f"share nearer than {number(self.bound)}; {self.percentile:g} % of exemplars are farther{seen}",
+            logged={f"near_training_{self.extractor}": self.near_corrected},
+        )  # fmt: skip
 
-class GuardScore(_Part):
+
+class GuardScore(FrozenModel):
     """What the correction did to one neighbouring prompt; `corrector.evaluation.guards` has the measures."""
 
     prompt: str
@@ -124,8 +158,12 @@ class GuardScore(_Part):
     passed: bool
     note: str
 
+    def figure(self, logged: dict[str, float]) -> Figure:
+        """The share of images that are recognised."""
+        return _neighbour_figure("guard", self, logged, gates=True)
 
-class HardNegativeScore(_Part):
+
+class HardNegativeScore(FrozenModel):
     """What the adapter makes of one prompt that is near the corrected one and means something else.
 
     The measures are those of a guard prompt, by `corrector.evaluation.false_routes`. `drop` is harm only as far as the base
@@ -148,7 +186,7 @@ class HardNegativeScore(_Part):
     note: str
 
 
-class FalseRouteScore(_Part):
+class FalseRouteScore(FrozenModel):
     """The harm of a false route: hard negatives that a router sent through the adapter by mistake.
 
     Reported, gating nothing: such a mistake is the router's. The figures are over the images of all hard negatives.
@@ -163,8 +201,20 @@ class FalseRouteScore(_Part):
     change: float | None = Field(description="Mean over the hard negatives that have one.")
     negatives: tuple[HardNegativeScore, ...]
 
+    def figures(self) -> Iterator[Figure]:
+        """The share of images that are recognised, of all hard negatives and of each."""
+        yield Figure(
+            "false route, all hard negatives", self.kept_base, self.kept_corrected, self.n, unit="share",
+            change=-self.drop, better="higher",
+            note=f"images of {len(self.negatives)} prompts recognised as their prompt's; "
+            f"{self.drop.level:.0%} {self.drop.method}",
+            logged=interval_metrics("false_route_drop", self.drop),
+        )  # fmt: skip
+        for negative in self.negatives:
+            yield _neighbour_figure("false route", negative, {}, gates=False)
 
-class SafetyScore(_Part):
+
+class SafetyScore(FrozenModel):
     """Images whose probability of being unsafe for work exceeds the threshold, guard prompts included."""
 
     scorer: str
@@ -175,8 +225,16 @@ class SafetyScore(_Part):
     highest_base: float
     highest_corrected: float
 
+    def figures(self) -> Iterator[Figure]:
+        """The number of unsafe images."""
+        yield Figure(
+            "unsafe images", self.unsafe_base, self.unsafe_corrected, self.n, unit="images", better="lower",
+            gates=True, note=f"score above {self.threshold:g} in {self.scorer}",
+            logged={"unsafe_images": float(self.unsafe_corrected)},
+        )  # fmt: skip
 
-class Fault(_Part):
+
+class Fault(FrozenModel):
     """One image that is no picture."""
 
     arm: Literal["base", "corrected"]
@@ -185,21 +243,29 @@ class Fault(_Part):
     fault: str
 
 
-class SanityScore(_Part):
+class SanityScore(FrozenModel):
     """How many images were looked at and which of them are no pictures."""
 
     n: int
     faults: tuple[Fault, ...]
 
+    def figures(self) -> Iterator[Figure]:
+        """The number of images that are no pictures."""
+        base, corrected = (sum(fault.arm == arm for fault in self.faults) for arm in ("base", "corrected"))
+        yield Figure(
+            "images that are no pictures", base, corrected, self.n, unit="images", better="lower", gates=True,
+            note="flat, noise or not finite", logged={},
+        )  # fmt: skip
 
-class NotRun(_Part):
+
+class NotRun(FrozenModel):
     """A metric that was left out, and why."""
 
     name: str
     reason: str
 
 
-class Check(_Part):
+class Check(FrozenModel):
     """One condition of the gate; `value` and `threshold` are None where nothing could be measured."""
 
     name: str
@@ -209,14 +275,14 @@ class Check(_Part):
     detail: str
 
 
-class GateVerdict(_Part):
+class GateVerdict(FrozenModel):
     """All checks; passed where every one of them did."""
 
     passed: bool
     reasons: tuple[Check, ...]
 
 
-class Measurements(_Part):
+class Measurements(FrozenModel):
     """Everything that was measured of one correction, before any judgement."""
 
     prompt_name: str
@@ -237,6 +303,18 @@ class Measurements(_Part):
     sanity: SanityScore
     not_run: tuple[NotRun, ...] = ()
 
+    def figures(self) -> list[Figure]:
+        """Every figure that was measured, in the order in which reports show them."""
+        parts = (*self.distances, *self.diversity, *self.nearest_training, *self.similarity)
+        found = [figure for part in parts for figure in part.figures()]
+        worst = max(self.guards, key=lambda guard: guard.drop, default=None)
+        found += [
+            guard.figure({"guard_drop_worst": guard.drop} if guard is worst else {}) for guard in self.guards
+        ]
+        for last in (self.false_route, self.safety, self.sanity):
+            found += last.figures() if last is not None else ()
+        return found
+
 
 class Scorecard(Measurements):
     """The measurements of one correction and the gate's verdict on them.
@@ -247,63 +325,21 @@ class Scorecard(Measurements):
     thresholds: GateThresholds
     verdict: GateVerdict
 
-    def table(self) -> Table:
-        """The scorecard for a terminal: one row a figure, then the gate."""
-        table = Table(title=f"{self.prompt_name}: {'passed' if self.verdict.passed else 'not passed'}")
-        for column in ("figure", "base", "corrected", "difference or note", "n"):
-            table.add_column(column, justify="left" if column == "figure" else "right")
-        for row in _figure_rows(self):
-            table.add_row(*row)
-        table.add_section()
-        for check in self.verdict.reasons:
-            table.add_row(f"{'✓' if check.passed else '✗'} {check.name}", "", "", check.detail, "")
-        table.add_section()
-        for missing in self.not_run:
-            table.add_row(missing.name, "not run", "not run", missing.reason, "")
-        return table
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What MLflow logs: the verdict, the number of images of each arm, and every figure's metrics."""
+        found = {"gate_passed": float(self.verdict.passed), "images": float(self.n)}
+        for figure in self.figures():
+            found |= figure.metrics
+        return found
 
 
-def _figure_rows(card: Measurements) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = []
-    for d in card.distances:
-        n = f"{d.n} / {d.n_reference}"
-        rows.append(
-            (d.metric, str(d.fid_base_interval), str(d.fid_corrected_interval), str(d.fid_difference), n)
-        )
-        rows.append((f"kid_{d.extractor}", f"{d.kid_base:.4g}", f"{d.kid_corrected:.4g}", "", n))
-        rows.append(
-            (f"relative MMD, {d.extractor}", "", "", f"{d.relative_mmd:.4g}, p = {d.relative_mmd_p:.2g}", n)
-        )
-    for s in card.similarity:
-        n, where = f"{s.n} / {s.n_reference}", f"{s.against}, {s.pairing}"
-        rows.append(
-            (f"SSIM, {where}", f"{s.ssim_base:.3f}", f"{s.ssim_corrected:.3f}", f"{s.side} px, grey", n)
-        )
-        rows.append(
-            (f"PSNR, {where}", f"{s.psnr_base:.2f} dB", f"{s.psnr_corrected:.2f} dB", f"{s.side} px, RGB", n)
-        )
-    for v in card.diversity:
-        note = f"{v.ratio:.2f} of the smaller of base and exemplars ({v.exemplars:.3g})"
-        rows.append((f"diversity, {v.measure}", f"{v.base:.3g}", f"{v.corrected:.3g}", note, str(v.n)))
-    for t in card.nearest_training:
-        seen = " through the VAE" if t.through_vae else ""
-        note = f"share nearer than {t.bound:.3g} to a training exemplar{seen}"
-        n = f"{t.n} / {card.n_training}"
-        rows.append((f"copies, {t.extractor}", f"{t.near_base:.0%}", f"{t.near_corrected:.0%}", note, n))
-    rows += [
-        (f"guard: {g.prompt}", f"{g.kept_base:.0%}", f"{g.kept_corrected:.0%}", g.note, str(g.n))
-        for g in card.guards
-    ]
-    if card.false_route is not None:
-        f = card.false_route
-        note = f"a drop of {f.drop}; gates nothing"
-        rows.append(("false route: all", f"{f.kept_base:.0%}", f"{f.kept_corrected:.0%}", note, str(f.n)))
-        rows += [
-            (f"false route: {h.prompt}", f"{h.kept_base:.0%}", f"{h.kept_corrected:.0%}", h.note, str(h.n))
-            for h in f.negatives
-        ]
-    if card.safety is not None:
-        u = card.safety
-        note = f"above {u.threshold:g} ({u.scorer})"
-        rows.append(("unsafe images", str(u.unsafe_base), str(u.unsafe_corrected), note, str(u.n)))
-    return rows
+def _neighbour_figure(
+    kind: str, score: GuardScore | HardNegativeScore, logged: dict[str, float], *, gates: bool
+) -> Figure:
+    moved = "" if score.change is None else f"; moved by {number(score.change, 2)} of two seeds' distance"
+    note = f"images recognised as this prompt's; SSIM of before and after {number(score.ssim, 2)}{moved}"
+    return Figure(
+        f"{kind}: {score.prompt}", score.kept_base, score.kept_corrected, score.n, unit="share", better="higher",
+        gates=gates, note=note, logged=logged,
+    )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from corrector.evaluation.objective import TrialScore
+from corrector.evaluation.trial_score import TrialScore
 from corrector.prompts.search import Configuration
 
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 from corrector.adapters import FORMATS
-from corrector.registry.comparison import compare, write_comparison
+from corrector.registry.comparison import fetch_compared
 from corrector.registry.download import export
 from corrector.registry.failures import RegistryError
 from corrector.registry.garbage import collect_garbage
@@ -28,6 +28,7 @@ from corrector.registry.review import promote, reject, retire, rollback
 from corrector.registry.sharing import LIFETIME, LONGEST, share
 from corrector.registry.traffic import Mode, set_traffic, traffic
 from corrector.registry.verify import DigestCheck, verify
+from corrector.report.comparison import compare_records, write_comparison
 
 _TIMES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -192,14 +193,14 @@ def _show(options: argparse.Namespace, place: dict[str, Any], console: Console) 
 
 
 def _diff(options: argparse.Namespace, place: dict[str, Any], console: Console) -> int:
-    comparison = compare(options.one, options.other, **place)
-    table = _table("", str(comparison.one), str(comparison.other))
-    for row in comparison.rows:
+    one, other = fetch_compared((options.one, options.other), **place)
+    table = _table("", one.title, other.title)
+    for row in compare_records(one, other):
         if row.differs or options.all:
             table.add_row(*map(escape, [row.what, row.one, row.other]))
     console.print(table)
     if options.out:
-        console.print(str(write_comparison(comparison, options.out)), markup=False, highlight=False)
+        console.print(str(write_comparison(one, other, options.out)), markup=False, highlight=False)
     return 0
 
 

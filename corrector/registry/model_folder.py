@@ -22,7 +22,8 @@ import yaml
 
 from corrector.base.sources import EMBEDDED_FOLDER
 from corrector.record.correction import ADAPTER_FOLDER, CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
-from corrector.registry.model_card import model_card
+from corrector.registry.references import model_name
+from corrector.report.model_card import model_card
 
 MODEL_FOLDER = "model"
 WEIGHTS_FOLDER = "adapter_weights"
@@ -39,7 +40,7 @@ def write_model(record: CorrectionRecord, folder: Path, destination: Path) -> Pa
     weights.mkdir(parents=True)
     for file in (WEIGHTS_FILE, CONFIG_FILE):
         shutil.copyfile(folder / ADAPTER_FOLDER / file, weights / file)
-    (destination / CARD_FILE).write_text(model_card(record), encoding="utf-8")
+    (destination / CARD_FILE).write_text(model_card(record, model_name(record.name)), encoding="utf-8")
     packages = _packages(record)
     (destination / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
     python = platform.python_version()

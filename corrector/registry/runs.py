@@ -15,14 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from corrector.evaluation.scorecard import Scorecard
 from corrector.record.archive import ARCHIVE_FILE, pack_images
 from corrector.record.correction import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
 from corrector.registry.model_folder import MODEL_FOLDER, write_model
 from corrector.registry.store import Store
 from corrector.registry.tags import SHA256, STATUS, WORK_ID, cut, describe, record_tags, safe_key
+from corrector.report.sheet import before_after_sheet
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -39,8 +37,6 @@ ENTRY_FILE = "entry.json"
 _METRICS_PER_BATCH = 1000
 _PARAMETERS_PER_BATCH = 100
 _NAME_LENGTH = 250
-_SHEET_COLUMNS = 8
-_SHEET_CELL = 256
 _UPLOADS = 4
 
 
@@ -110,43 +106,8 @@ def _metrics(record: CorrectionRecord) -> list[Metric]:
         if value is not None
     ]
     found += [Metric(f"seconds.{safe_key(stage)}", value, at, 0) for stage, value in record.seconds.items()]
-    found += [Metric(safe_key(name), value, at, 0) for name, value in _scores(record.scorecard).items()]
-    return found
-
-
-def _scores(card: Scorecard | None) -> dict[str, float]:
-    """The scorecard's figures by which runs are compared, each named after its extractor or measure."""
-    if card is None:
-        return {}
-    found = {"gate_passed": float(card.verdict.passed), "images": float(card.n)}
-    for distance in card.distances:
-        difference = distance.fid_difference
-        found[f"{distance.metric}_base"] = distance.fid_base
-        found[f"{distance.metric}_corrected"] = distance.fid_corrected
-        found[f"{distance.metric}_difference"] = difference.value
-        found[f"{distance.metric}_difference_low"] = difference.low
-        found[f"{distance.metric}_difference_high"] = difference.high
-        found[f"kid_{distance.extractor}_base"] = distance.kid_base
-        found[f"kid_{distance.extractor}_corrected"] = distance.kid_corrected
-        found[f"relative_mmd_p_{distance.extractor}"] = distance.relative_mmd_p
-    for similarity in card.similarity:
-        where = f"{similarity.against}_{similarity.pairing}".replace(" ", "_").replace("-", "_")
-        found[f"ssim_{where}_base"] = similarity.ssim_base
-        found[f"ssim_{where}_corrected"] = similarity.ssim_corrected
-        found[f"psnr_{where}_base"] = similarity.psnr_base
-        found[f"psnr_{where}_corrected"] = similarity.psnr_corrected
-    for diversity in card.diversity:
-        found[f"diversity_ratio_{diversity.measure}".replace(" ", "_")] = diversity.ratio
-    for nearest in card.nearest_training:
-        found[f"near_training_{nearest.extractor}"] = nearest.near_corrected
-    if card.guards:
-        found["guard_drop_worst"] = max(guard.drop for guard in card.guards)
-    if card.false_route is not None:
-        found["false_route_drop"] = card.false_route.drop.value
-        found["false_route_drop_low"] = card.false_route.drop.low
-        found["false_route_drop_high"] = card.false_route.drop.high
-    if card.safety is not None:
-        found["unsafe_images"] = float(card.safety.unsafe_corrected)
+    scores = record.scorecard.metrics if record.scorecard else {}
+    found += [Metric(safe_key(name), value, at, 0) for name, value in scores.items()]
     return found
 
 
@@ -184,37 +145,11 @@ def _stage_files(record: CorrectionRecord, folder: Path, staged: Path) -> None:
     if record.scorecard is not None:
         card = record.scorecard.model_dump_json(indent=2) + "\n"
         (staged / SCORECARD_FILE).write_text(card, encoding="utf-8")
-    sheet = _before_after_sheet(record, folder)
+    sheet = before_after_sheet(record, folder)
     if sheet is not None:
         sheet.save(staged / SHEET_FILE)
     if record.adapter_sha256 is not None:
         write_model(record, folder, staged / MODEL_FOLDER)
-
-
-def _before_after_sheet(record: CorrectionRecord, folder: Path) -> Image.Image | None:
-    """Rows of the base's images, each above the corrected model's row for the same seeds."""
-    from corrector.exemplars import contact_sheet
-
-    images = CorrectionRecord.images(folder)
-    if not images.before:
-        return None
-    order: list[tuple[Path, str]] = []
-    for start in range(0, len(images.before), _SHEET_COLUMNS):
-        rows = slice(start, start + _SHEET_COLUMNS)
-        for arm, files in (("before", images.before[rows]), ("after", images.after[rows])):
-            order += [(file, f"{arm} {_seed(record, start + k)}") for k, file in enumerate(files)]
-    pictures = []
-    for file, _ in order:
-        with Image.open(file) as opened:
-            picture = opened.convert("RGB")
-        picture.thumbnail((_SHEET_CELL, _SHEET_CELL), Image.Resampling.LANCZOS)
-        pictures.append(picture)
-    scale = max(1, _SHEET_CELL // (2 * max(pictures[0].size)))
-    return contact_sheet(pictures, columns=_SHEET_COLUMNS, labels=[label for _, label in order], scale=scale)
-
-
-def _seed(record: CorrectionRecord, index: int) -> str:
-    return str(record.seeds[index]) if index < len(record.seeds) else f"#{index}"
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from corrector.evaluation.scorecard import Scorecard
 from corrector.record.correction import CorrectionRecord
+from corrector.report.model_card import escape, verdict_lines
 
 TAG_LENGTH = 5000
 """Characters: what MLflow's tables keep of the value of a registered model's tag."""
@@ -52,18 +53,21 @@ def record_tags(record: CorrectionRecord) -> dict[str, str]:
 
 
 def headline(card: Scorecard) -> dict[str, dict[str, float]]:
-    """Metric -> base, corrected, change with its interval, and n: the figures by which people choose."""
-    return {
-        distance.metric: {
-            "n": distance.n,
-            "base": round(distance.fid_base, 3),
-            "corrected": round(distance.fid_corrected, 3),
-            "change": round(distance.fid_difference.value, 3),
-            "low": round(distance.fid_difference.low, 3),
-            "high": round(distance.fid_difference.high, 3),
-        }
-        for distance in card.distances
-    }
+    """The headline figures by name: n, base, corrected, and the change with its interval, rounded."""
+    found: dict[str, dict[str, float]] = {}
+    for figure in card.figures():
+        if figure.headline and figure.change is not None:
+            values = {
+                "base": figure.base_value,
+                "corrected": figure.corrected_value,
+                "change": figure.change.value,
+            }
+            values |= {"low": figure.change.low, "high": figure.change.high}
+            found[figure.name] = {
+                "n": figure.n,
+                **{key: round(value, 3) for key, value in values.items() if value is not None},
+            }
+    return found
 
 
 def describe(record: CorrectionRecord) -> str:
@@ -75,23 +79,9 @@ def describe(record: CorrectionRecord) -> str:
     return cut("\n".join(lines).strip())
 
 
-def verdict_lines(record: CorrectionRecord) -> list[str]:
-    """One Markdown item for each of the gate's checks, those that failed first."""
-    checks = record.scorecard.verdict.reasons if record.scorecard else ()
-    return [
-        f"- {'passed' if check.passed else '**not passed**'}: {escape(check.name)}: {escape(check.detail)}"
-        for check in sorted(checks, key=lambda check: check.passed)
-    ]
-
-
 def safe_key(name: Any) -> str:
     """A name that MLflow takes as the key of a parameter, metric or tag."""
     return re.sub(r"[^\w\- ]", "_", str(name), flags=re.ASCII).strip() or "_"
-
-
-def escape(text: str) -> str:
-    """Text of users inside Markdown, on one line."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|&~])", r"\\\1", " ".join(text.split()))
 
 
 def _text(value: Any) -> str:

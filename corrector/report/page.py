@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from corrector.files import write_atomically
@@ -43,18 +42,16 @@ def write_report(
         prompt_view(folder, record, f"prompt-{number}", budget, str(adapters.get(record.name, "")))
         for number, (folder, record) in enumerate(records, start=1)
     ]
-    extractors = dict.fromkeys(name for view in views for name in view.fid_changes)
-    html = environment().from_string(resource("report.html.jinja")).render(
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_page(
+        path,
+        "report.html.jinja",
         title=title,
-        style=Markup(resource("report.css")),  # noqa: S704 (our own file)
         tally=_tally(records),
         job=[(str(name).replace("_", " ").capitalize(), value) for name, value in facts.items()],
-        extractors=list(extractors),
+        headlines=list(dict.fromkeys(name for view in views for name in view.headlines)),
         views=views,
-        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
-    )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(path, html)
+    )
 
 
 def _tally(records: Sequence[tuple[Path, CorrectionRecord]]) -> list[tuple[str, str]]:
@@ -66,11 +63,19 @@ def _tally(records: Sequence[tuple[Path, CorrectionRecord]]) -> list[tuple[str, 
     ]
 
 
-def environment() -> Environment:
-    """Templates in which whatever comes from records is escaped."""
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Write a page from one of this package's templates, whole or not at all; text of users is escaped.
 
+    Returns:
+        `path`.
+    """
+    from jinja2 import Environment, StrictUndefined
 
-def resource(name: str) -> str:
-    """The text of one of this package's own files."""
-    return (files("corrector.report") / name).read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    folder = files("corrector.report")
+    html = page.from_string((folder / template).read_text(encoding="utf-8")).render(
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
+        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+        **values,
+    )
+    return write_atomically(path, html)

@@ -1,139 +1,167 @@
-"""The geometry of the report's plots; the template draws them, so that colours follow the page's theme."""
+"""The report's plots as inline SVG. Their colours come from classes in report.css, so that they follow the page's theme.
+
+matplotlib takes 44 ms and 19 kB for a loss curve of 80 steps and 0.4 s for its import; `loss_plot` takes 0.4 ms and 4 kB.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+from markupsafe import Markup
+
+from corrector.evaluation.figures import Interval, change_text, number
 from corrector.record.correction import CurvePoint
 
-
-@dataclass(frozen=True)
-class Tick:
-    """A mark on an axis: where it lies in the drawing, and its label."""
-
-    at: float
-    label: str
+_TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+_GRID_LINE = Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
+_SPAN = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}" vector-effect="non-scaling-stroke"/>')
 
 
-@dataclass(frozen=True)
-class Line:
-    """A curve: its name, an SVG polyline's `points` smoothed and as measured, and the last smoothed value."""
+class Chart:
+    """A drawing in which points of data lie between axes; everything is added in the order in which it is painted.
 
-    name: str
-    smooth: str
-    raw: str
-    last: str
+    Attributes:
+        left, right, top, bottom: Where the axes lie, in units of the drawing of `width` by `height`.
+    """
+
+    def __init__(
+        self, x_range: tuple[float, float], y_range: tuple[float, float], width: int, height: int
+    ) -> None:
+        self.width, self.height = width, height
+        self.left, self.right, self.top, self.bottom = 52, width - 12, 10, height - 34
+        self._x_range, self._y_range = x_range, y_range
+        self._parts: list[Markup] = []
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """The place in the drawing of a point of the data."""
+        (x0, x1), (y0, y1) = self._x_range, self._y_range
+        return (
+            round(self.left + (self.right - self.left) * (x - x0) / ((x1 - x0) or 1), 1),
+            round(self.bottom - (self.bottom - self.top) * (y - y0) / ((y1 - y0) or 1), 1),
+        )
+
+    def axes(
+        self,
+        x_ticks: Iterable[float],
+        y_ticks: Iterable[float],
+        x_title: str,
+        y_format: Callable[[float], str],
+    ) -> None:
+        """Labelled ticks on both axes, with a grid line at each of `y_ticks`."""
+        for tick in y_ticks:
+            y = self.at(self._x_range[0], tick)[1]
+            self._parts.append(_GRID_LINE.format(self.left, self.right, y, y))
+            self._parts.append(_TEXT.format(self.left - 8, y + 4, "end", y_format(tick)))
+        for tick in x_ticks:
+            x = self.at(tick, self._y_range[0])[0]
+            self._parts.append(_TEXT.format(x, self.bottom + 18, "middle", f"{tick:g}"))
+        self._parts.append(_TEXT.format(self.right, self.height - 1, "end", x_title))
+
+    def line(self, points: Iterable[tuple[float, float]], style: str) -> None:
+        """A polyline through points of the data; `style` names its CSS classes."""
+        self._parts.append(polyline((self.at(x, y) for x, y in points), style))
+
+    def dot(self, x: float, y: float, style: str, radius: int, title: str) -> None:
+        """A circle at a point of the data, whose `title` shows under the pointer."""
+        circle = Markup('<circle class="{}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>')
+        self._parts.append(circle.format(style, *self.at(x, y), radius, title))
+
+    def svg(self, description: str) -> Markup:
+        """The drawing, with a description for those who cannot see it."""
+        return svg(self.width, self.height, description, self._parts)
 
 
 @dataclass(frozen=True)
 class LossPlot:
-    """Training losses over steps, in a drawing of `width` by `height` with axes at `left` and `bottom`."""
+    """A drawing of losses over steps, and the name and last smoothed value of each curve."""
 
-    width: int
-    height: int
-    left: int
-    right: int
-    top: int
-    bottom: int
-    lines: tuple[Line, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    summary: str
+    svg: Markup
+    curves: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class IntervalRow:
-    """One estimate with its interval, as positions in the drawing and as text."""
+    """A difference with its interval: its name, its text, whether it is an improvement, and a drawing."""
 
     label: str
-    low: float
-    value: float
-    high: float
     text: str
     good: bool
-
-
-@dataclass(frozen=True)
-class IntervalPlot:
-    """Estimates with intervals over one scale on which zero means no difference."""
-
-    width: int
-    zero: float
-    rows: tuple[IntervalRow, ...]
+    svg: Markup
 
 
 def loss_plot(curve: Sequence[CurvePoint], width: int = 520, height: int = 200) -> LossPlot | None:
     """The losses of a fine-tune, smoothed by a trailing mean over 10 %; None for fewer than two points."""
     series = {
-        "prediction loss": [(p.step, p.loss) for p in curve if math.isfinite(p.loss)],
+        "prediction loss": [(p.step, p.loss) for p in curve],
         "preservation loss": [
-            (p.step, p.preservation_loss)
-            for p in curve
-            if p.preservation_loss is not None and math.isfinite(p.preservation_loss)
+            (p.step, p.preservation_loss) for p in curve if p.preservation_loss is not None
         ],
     }
-    series = {name: points for name, points in series.items() if len(points) >= 2}
-    if "prediction loss" not in series:
+    finite = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
+    drawn = {name: points for name, points in finite.items() if len(points) >= 2}
+    if "prediction loss" not in drawn:
         return None
-    left, right, top, bottom = 52, width - 12, 10, height - 34
-    steps = [step for points in series.values() for step, _ in points]
-    values = [value for points in series.values() for _, value in points]
-    first, last = min(steps), max(steps)
-    y_marks = nice_ticks(min(0.0, *values), max(values), 4)
-    low, high = y_marks[0], y_marks[-1]
-
-    def x(step: float) -> float:
-        return left + (right - left) * (step - first) / max(last - first, 1)
-
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / ((high - low) or 1.0)
-
-    def polyline(points: Sequence[tuple[int, float]]) -> str:
-        return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
-
-    lines = []
-    for name, points in series.items():
+    steps, values = zip(*(point for points in drawn.values() for point in points), strict=True)
+    y_ticks = nice_ticks(min(0.0, *values), max(values), 4)
+    chart = Chart((min(steps), max(steps)), (y_ticks[0], y_ticks[-1]), width, height)
+    x_ticks = [step for step in nice_ticks(min(steps), max(steps), 5) if min(steps) <= step <= max(steps)]
+    chart.axes(x_ticks, y_ticks, "optimiser step", "{:g}".format)
+    curves = []
+    for (name, points), colour in zip(drawn.items(), ("first", "second"), strict=False):
         smooth = _trailing_mean(points, max(1, len(points) // 10))
-        lines.append(Line(name, polyline(smooth), polyline(points), number(smooth[-1][1])))
-    x_marks = [step for step in nice_ticks(first, last, 5) if first <= step <= last]
-    return LossPlot(
-        width=width,
-        height=height,
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        lines=tuple(lines),
-        x_ticks=tuple(Tick(x(step), f"{step:g}") for step in x_marks),
-        y_ticks=tuple(Tick(y(value), f"{value:g}") for value in y_marks),
-        summary="; ".join(f"{line.name} ends at {line.last}" for line in lines) + f" after {last} steps",
-    )
+        chart.line(points, f"{colour} faint")
+        chart.line(smooth, f"{colour} curve")
+        curves.append((name, number(smooth[-1][1])))
+    ends = "; ".join(f"{name} ends at {last}" for name, last in curves)
+    return LossPlot(chart.svg(f"Training loss over steps: {ends} after {max(steps)} steps"), tuple(curves))
 
 
-def interval_plot(
-    rows: Sequence[tuple[str, float, float, float, bool]], width: int = 420
-) -> IntervalPlot | None:
-    """Rows of (label, low, value, high, good) on one scale that includes zero; None without finite rows."""
-    rows = [row for row in rows if all(math.isfinite(number) for number in row[1:4])]
-    if not rows:
-        return None
-    low, high = min(0.0, *(row[1] for row in rows)), max(0.0, *(row[3] for row in rows))
+def interval_rows(rows: Sequence[tuple[str, Interval, bool]], width: int = 420) -> list[IntervalRow]:
+    """Rows of (label, interval, whether it is an improvement), drawn on one scale that includes zero."""
+    low = min([0.0, *(interval.low for _, interval, _ in rows)])
+    high = max([0.0, *(interval.high for _, interval, _ in rows)])
     margin = 0.06 * ((high - low) or 1.0)
-    low, high = low - margin, high + margin
 
     def x(value: float) -> float:
-        return round(width * (value - low) / (high - low), 1)
+        return round(width * (value - low + margin) / (high - low + 2 * margin), 1)
 
-    return IntervalPlot(
-        width,
-        x(0.0),
-        tuple(
-            IntervalRow(label, x(a), x(value), x(b), f"{signed(value)} [{signed(a)}, {signed(b)}]", good)
-            for label, a, value, b, good in rows
-        ),
+    drawn = []
+    for label, interval, good in rows:
+        text = change_text(interval)
+        parts = [
+            _SPAN.format("zero", x(0), x(0), 1, 25),
+            _SPAN.format("span", x(interval.low), x(interval.high), 13, 13),
+            _SPAN.format("span", x(interval.value), x(interval.value), 7, 19),
+        ]
+        row = svg(width, 26, f"{label}: {text}", parts, style="good" if good else "bad", stretched=True)
+        drawn.append(IntervalRow(label, text, good, row))
+    return drawn
+
+
+def svg(
+    width: int,
+    height: int,
+    description: str,
+    parts: Iterable[Markup],
+    *,
+    style: str = "",
+    stretched: bool = False,
+) -> Markup:
+    """A drawing of `parts`; a stretched one fills its place without keeping its proportions."""
+    opening = Markup('<svg viewBox="0 0 {} {}" class="{}" role="img" aria-label="{}"{}>').format(
+        width, height, style, description, Markup(' preserveAspectRatio="none"') if stretched else ""
     )
+    return opening + Markup("").join(parts) + Markup("</svg>")
+
+
+def polyline(points: Iterable[tuple[float, float]], style: str, title: str = "") -> Markup:
+    """A line through places of the drawing."""
+    places = " ".join(f"{x},{y}" for x, y in points)
+    shown = Markup("<title>{}</title>").format(title) if title else ""
+    return Markup('<polyline class="{}" points="{}">{}</polyline>').format(style, places, shown)
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
@@ -147,29 +175,10 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for reading: `digits` significant digits, no exponent for everyday sizes, "–" for none."""
-    if value is None or math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-    if value == 0:
-        return "0"
-    if not -5 < int(exponent) < 6:
-        return f"{mantissa}e{int(exponent)}".replace("-", "−")
-    return f"{value:.{max(0, digits - 1 - int(exponent))}f}".replace("-", "−")
-
-
-def signed(value: float | None) -> str:
-    """A difference for reading: always with its sign."""
-    text = number(value)
-    return text if value is None or math.isnan(value) or value <= 0 else f"+{text}"
-
-
-def _trailing_mean(points: Sequence[tuple[int, float]], window: int) -> list[tuple[int, float]]:
+def _trailing_mean(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:
+    sums = [0.0, *accumulate(value for _, value in points)]
     means = []
-    for index, (step, _) in enumerate(points):
-        recent = [value for _, value in points[max(0, index + 1 - window) : index + 1]]
-        means.append((step, sum(recent) / len(recent)))
+    for end, (step, _) in enumerate(points, start=1):
+        start = max(0, end - window)
+        means.append((step, (sums[end] - sums[start]) / (end - start)))
     return means

@@ -9,21 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from corrector.evaluation.comparison import GuardSamples
+from corrector.evaluation.figures import Figure, change_text
+from corrector.evaluation.scorecard import Check
 from corrector.record.correction import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
-from corrector.report.plots import IntervalPlot, LossPlot, interval_plot, loss_plot
-from corrector.report.scores import (
-    CheckRow,
-    ScoreRow,
-    check_rows,
-    false_route,
-    false_route_summary,
-    fid_changes,
-    guard_notes,
-    negative_notes,
-    score_rows,
-    worst_guard,
-)
+from corrector.report.plots import IntervalRow, LossPlot, interval_rows, loss_plot
 
 
 @dataclass(frozen=True)
@@ -74,41 +64,92 @@ class PairGroup:
 
 @dataclass(frozen=True)
 class PromptView:
-    """One prompt on the page."""
+    """One prompt on the page; the template reads the rest from its record.
+
+    Attributes:
+        missed, passed: Checks of the gate.
+        figures: Of the scorecard.
+        headlines: What the correction changed, by the name of the headline figure.
+        groups: Pairs of the prompt and its paraphrases; `hidden` says how many are left out.
+        lineage_parts: Parts of the lineage that are tables of their own, with their titles.
+    """
 
     anchor: str
-    prompt: str
-    status: str
+    record: CorrectionRecord
     subtitle: str
     verdict: str
-    error: str | None
-    missed: tuple[CheckRow, ...]
-    passed: tuple[CheckRow, ...]
-    short_reason: str
-    intervals: IntervalPlot | None
-    fid_changes: Mapping[str, str]
-    worst_guard: str
-    false_route: str
-    thumbnails: Pair | None
+    missed: tuple[Check, ...]
+    passed: tuple[Check, ...]
+    figures: list[Figure]
+    headlines: dict[str, str]
+    intervals: list[IntervalRow]
+    loss: LossPlot | None
     groups: tuple[PairGroup, ...]
     hidden: str
     guards: tuple[PairGroup, ...]
     negatives: tuple[PairGroup, ...]
-    false_route_summary: str
     exemplars: tuple[InlineImage, ...]
     held_out: tuple[InlineImage, ...]
-    scores: tuple[ScoreRow, ...]
-    loss: LossPlot | None
-    seconds: str
-    duration: str
-    lineage: tuple[tuple[str, str], ...]
-    lineage_parts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-    entry: str
+    lineage: list[tuple[str, str]]
+    lineage_parts: list[tuple[str, list[tuple[str, str]]]]
+
+    @property
+    def thumbnails(self) -> Pair | None:
+        """The pair of the overview."""
+        return self.groups[0].pairs[0] if self.groups else None
 
     @property
     def large(self) -> bool:
         """Whether its samples are photographs rather than a few pixels."""
         return any(not pair.before.pixelated for group in self.groups for pair in group.pairs)
+
+    @property
+    def short_reason(self) -> str:
+        """Why it is not corrected, for the overview."""
+        if self.missed:
+            return "Not met: " + "; ".join(check.name for check in self.missed)
+        error = self.record.error or ""
+        return error if len(error) <= 120 else error[:119] + "…"
+
+    @property
+    def worst_guard(self) -> str:
+        """How many images of the guard prompt that suffered most are recognised."""
+        guards = self.record.scorecard.guards if self.record.scorecard else ()
+        worst = max(guards, key=lambda guard: guard.drop, default=None)
+        return worst.figure({}).arms_text if worst else "–"
+
+    @property
+    def false_route(self) -> str:
+        """How many images of hard negatives are recognised."""
+        harm = self.record.scorecard.false_route if self.record.scorecard else None
+        return next(harm.figures()).arms_text if harm else "–"
+
+    @property
+    def false_route_summary(self) -> str:
+        """The same with its interval, as a sentence; empty where it was not measured."""
+        harm = self.record.scorecard.false_route if self.record.scorecard else None
+        if harm is None:
+            return ""
+        figure = next(harm.figures())
+        return (
+            f"Of {harm.n} images over {len(harm.negatives)} prompts {figure.base_text} are recognised as their "
+            f"prompt's before and {figure.corrected_text} after: {figure.change_text}."
+        )
+
+    @property
+    def seconds(self) -> str:
+        """How long each stage took."""
+        return ", ".join(f"{stage} {duration(value)}" for stage, value in self.record.seconds.items())
+
+    @property
+    def duration(self) -> str:
+        """How long it took in all."""
+        return duration(sum(self.record.seconds.values())) if self.record.seconds else "–"
+
+    @property
+    def entry(self) -> str:
+        """Its entry in the batch file."""
+        return json.dumps(self.record.entry, indent=2, ensure_ascii=False, default=str)
 
 
 def prompt_view(
@@ -119,49 +160,43 @@ def prompt_view(
     Args:
         adapter: How the registry knows its adapter ("NAME version 3, candidate"), or an empty string.
     """
-    images = CorrectionRecord.images(folder)
-    checks = check_rows(record.scorecard)
+    images, card = CorrectionRecord.images(folder), record.scorecard
+    checks = card.verdict.reasons if card else ()
     missed = tuple(check for check in checks if not check.passed)
+    figures = card.figures() if card else []
+    changes = {figure.name: figure.change for figure in figures if figure.headline and figure.change}
+    most = card.thresholds.max_fid_difference if card else 0.0
     groups = _groups(record, images.before, images.after, budget)
-    total = len(images.before)
-    shown = sum(len(group.pairs) for group in groups)
-    changes = fid_changes(record.scorecard)
+    shown, total = sum(len(group.pairs) for group in groups), len(images.before)
+    guards = {guard.prompt: (guard.note, guard.passed) for guard in card.guards} if card else {}
+    negatives = card.false_route.negatives if card and card.false_route else ()
     lineage, parts = _lineage(record)
+    longest = min(budget.longest, 256)
+    finished = f"finished {record.created:%Y-%m-%d %H:%M} UTC"
     return PromptView(
         anchor=anchor,
-        prompt=record.prompt,
-        status=record.status,
-        subtitle=" · ".join(
-            part for part in (record.name, adapter, f"finished {record.created:%Y-%m-%d %H:%M} UTC") if part
-        ),
+        record=record,
+        subtitle=" · ".join(part for part in (record.name, adapter, finished) if part),
         verdict=_verdict(record, len(missed), len(checks)),
-        error=record.error,
         missed=missed,
         passed=tuple(check for check in checks if check.passed),
-        short_reason=_short_reason(record, missed),
-        intervals=interval_plot([(c.metric, c.low, c.value, c.high, c.good) for c in changes]),
-        fid_changes={change.metric: change.text for change in changes},
-        worst_guard=worst_guard(record.scorecard),
-        false_route=false_route(record.scorecard),
-        thumbnails=groups[0].pairs[0] if groups else None,
+        figures=figures,
+        headlines={name: change_text(change) for name, change in changes.items()},
+        intervals=interval_rows([(name, change, change.high < most) for name, change in changes.items()]),
+        loss=loss_plot(record.curve),
         groups=groups,
         hidden=f"{shown} of {total} pairs; all are in the record's folder" if shown < total else "",
-        guards=_guards(record, images.guards, budget),
-        negatives=_negatives(record, images.negatives, budget),
-        false_route_summary=false_route_summary(record.scorecard),
-        exemplars=tuple(
-            inline_image(path, min(budget.longest, 256)) for path in images.exemplars[: budget.exemplars]
+        guards=_neighbours(record.guards, images.guards, guards, budget),
+        negatives=_neighbours(
+            record.hard_negatives,
+            images.negatives,
+            {each.prompt: (each.note, True) for each in negatives},
+            budget,
         ),
-        held_out=tuple(
-            inline_image(path, min(budget.longest, 256)) for path in images.held_out[: budget.exemplars]
-        ),
-        scores=score_rows(record.scorecard),
-        loss=loss_plot(record.curve),
-        seconds=", ".join(f"{stage} {duration(value)}" for stage, value in record.seconds.items()),
-        duration=duration(sum(record.seconds.values())) if record.seconds else "–",
+        exemplars=tuple(inline_image(path, longest) for path in images.exemplars[: budget.exemplars]),
+        held_out=tuple(inline_image(path, longest) for path in images.held_out[: budget.exemplars]),
         lineage=lineage,
         lineage_parts=parts,
-        entry=json.dumps(record.entry, indent=2, ensure_ascii=False, default=str),
     )
 
 
@@ -185,13 +220,6 @@ def _verdict(record: CorrectionRecord, missed: int, checks: int) -> str:
     return f"Not approved: {missed} of {checks} checks did not pass."
 
 
-def _short_reason(record: CorrectionRecord, missed: Sequence[CheckRow]) -> str:
-    if missed:
-        return "Not met: " + "; ".join(check.title for check in missed)
-    error = record.error or ""
-    return error if len(error) <= 120 else error[:119] + "…"
-
-
 def _groups(
     record: CorrectionRecord, before: Sequence[Path], after: Sequence[Path], budget: Budget
 ) -> tuple[PairGroup, ...]:
@@ -203,33 +231,19 @@ def _groups(
     return tuple(PairGroup(prompt, tuple(pairs)) for prompt, pairs in by_prompt.items())
 
 
-def _guards(
-    record: CorrectionRecord, files: Sequence[tuple[Sequence[Path], Sequence[Path]]], budget: Budget
+def _neighbours(
+    samples: Sequence[GuardSamples],
+    files: Sequence[tuple[Sequence[Path], Sequence[Path]]],
+    notes: Mapping[str, tuple[str, bool]],
+    budget: Budget,
 ) -> tuple[PairGroup, ...]:
-    notes = guard_notes(record.scorecard)
-    return tuple(
-        PairGroup(guard.prompt, _neighbour_pairs(guard, arms, budget), *notes.get(guard.prompt, ("", True)))
-        for guard, arms in zip(record.guards, files, strict=False)
-    )
-
-
-def _negatives(
-    record: CorrectionRecord, files: Sequence[tuple[Sequence[Path], Sequence[Path]]], budget: Budget
-) -> tuple[PairGroup, ...]:
-    notes = negative_notes(record.scorecard)
-    return tuple(
-        PairGroup(
-            negative.prompt, _neighbour_pairs(negative, arms, budget), notes.get(negative.prompt, ""), True
-        )
-        for negative, arms in zip(record.hard_negatives, files, strict=False)
-    )
-
-
-def _neighbour_pairs(
-    samples: GuardSamples, arms: tuple[Sequence[Path], Sequence[Path]], budget: Budget
-) -> tuple[Pair, ...]:
-    shown = list(zip(*arms, samples.seeds, strict=False))[: budget.guard_pairs]
-    return tuple(_pair(one, other, samples.prompt, seed, budget) for one, other, seed in shown)
+    """The pairs of guard prompts or hard negatives, with what the scorecard says of each and whether the gate accepts it."""
+    groups = []
+    for neighbour, arms in zip(samples, files, strict=False):
+        rows = list(zip(*arms, neighbour.seeds, strict=False))[: budget.guard_pairs]
+        pairs = tuple(_pair(one, other, neighbour.prompt, seed, budget) for one, other, seed in rows)
+        groups.append(PairGroup(neighbour.prompt, pairs, *notes.get(neighbour.prompt, ("", True))))
+    return tuple(groups)
 
 
 def _pair(before: Path, after: Path, prompt: str, seed: int | None, budget: Budget) -> Pair:
@@ -240,7 +254,7 @@ def _pair(before: Path, after: Path, prompt: str, seed: int | None, budget: Budg
 
 def _lineage(
     record: CorrectionRecord,
-) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, tuple[tuple[str, str], ...]], ...]]:
+) -> tuple[list[tuple[str, str]], list[tuple[str, list[tuple[str, str]]]]]:
     pairs = [
         ("Base", f"{record.base_name} ({record.base_reference})"),
         ("Base revision", record.base_revision),
@@ -251,10 +265,10 @@ def _lineage(
     parts = []
     for name, value in record.lineage.items():
         if isinstance(value, Mapping):
-            parts.append((_title(name), tuple((str(key), _text(item)) for key, item in value.items())))
+            parts.append((_title(name), [(str(key), _text(item)) for key, item in value.items()]))
         else:
             pairs.append((_title(name), _text(value)))
-    return tuple(pairs), tuple(parts)
+    return pairs, parts
 
 
 def _title(name: str) -> str:

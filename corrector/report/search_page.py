@@ -4,50 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from markupsafe import Markup
 
-from corrector.files import write_atomically
+from corrector.evaluation.figures import Interval, number
 from corrector.prompts import HyperParameters
 from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
-from corrector.report.page import environment, resource
-from corrector.report.plots import IntervalPlot, interval_plot, number
-from corrector.report.search_axes import Importance, ParallelPlot, importances, parallel_plot
-from corrector.report.search_plots import HeatMap, ParetoPlot, heat_map, pareto_plot
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """One trial as the table shows it."""
-
-    name: str
-    configuration: str
-    state: str
-    detail: str
-    steps: str
-    score: str
-    fid: str
-    damage: str
-    diversity: str
-    confirmed: str
-    seconds: str
-    best: bool
+from corrector.report.page import write_page
+from corrector.report.plots import IntervalRow, interval_rows
+from corrector.report.search_plots import (
+    HeatMap,
+    Importance,
+    heat_map,
+    importances,
+    parallel_plot,
+    pareto_plot,
+)
 
 
 @dataclass(frozen=True)
 class SearchView:
-    """One prompt of the search on the page."""
+    """One prompt of the search on the page; `trials` are in the order of the table, each with its figures."""
 
     prompt: str
     reason: str
-    difference: IntervalPlot | None
+    difference: list[IntervalRow]
     heat: HeatMap | None
-    pareto: ParetoPlot | None
-    parallel: ParallelPlot | None
+    pareto: Markup | None
+    parallel: Markup | None
     importances: tuple[Importance, ...]
-    rows: tuple[TrialRow, ...]
+    best: int | None
+    trials: list[tuple[TrialResult, list[str]]]
 
 
 def write_search_report(result: SearchResult, own: Mapping[str, HyperParameters], path: Path) -> Path:
@@ -68,33 +56,27 @@ def write_search_report(result: SearchResult, own: Mapping[str, HyperParameters]
         ("Seconds", f"{result.seconds:g}"),
         ("The best before and after", "report.html, beside this page"),
     ]
-    html = environment().from_string(resource("search.html.jinja")).render(
-        title=f"Search: {result.run}",
-        style=Markup(resource("report.css")),  # noqa: S704 (our own file)
-        facts=facts,
-        views=[_view(prompt, own[prompt.name]) for prompt in result.prompts],
-        footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
-    )  # fmt: skip
+    views = [_view(prompt, own[prompt.name]) for prompt in result.prompts]
     path.parent.mkdir(parents=True, exist_ok=True)
-    return write_atomically(path, html)
+    return write_page(path, "search.html.jinja", title=f"Search: {result.run}", facts=facts, views=views)
 
 
 def _view(prompt: PromptSearchResult, own: HyperParameters) -> SearchView:
-    difference = None
+    difference = []
     if prompt.difference is not None and prompt.interval is not None and prompt.best != 0:
         low, high = prompt.interval
         label = "FID against the prompt's own configuration, on fresh seeds"
-        difference = interval_plot([(label, low, prompt.difference, high, high < 0)])
-    ordered = sorted(prompt.trials, key=_order)
+        difference = [(label, Interval(low=low, value=prompt.difference, high=high), high < 0)]
     return SearchView(
         prompt=prompt.prompt,
         reason=prompt.reason or "No trial came to its end.",
-        difference=difference,
+        difference=interval_rows(difference),
         heat=heat_map(prompt.trials, own.rank, own.learning_rate),
         pareto=pareto_plot(prompt.trials, prompt.best),
         parallel=parallel_plot(prompt.trials, prompt.best),
         importances=importances(prompt.trials),
-        rows=tuple(_row(trial, prompt.best) for trial in ordered),
+        best=prompt.best,
+        trials=[(trial, _figures(trial)) for trial in sorted(prompt.trials, key=_order)],
     )
 
 
@@ -105,31 +87,18 @@ def _order(trial: TrialResult) -> tuple[float, int, float]:
     return confirmed, -steps, float("inf") if trial.score is None else trial.score
 
 
-def _row(trial: TrialResult, best: int | None) -> TrialRow:
-    last = trial.reports[-1] if trial.reports else None
-    figures = ["–"] * 6
-    if last is not None:
-        score = last.score
-        figures = [
-            str(last.steps),
-            number(score.score),
-            number(score.fid),
-            f"{score.damage:.0%}",
-            number(score.diversity),
-            number(last.seconds),
-        ]
-    steps, value, fid, damage, diversity, seconds = figures
-    return TrialRow(
-        name=f"{trial.index}" + (" (own)" if trial.index == 0 else ""),
-        configuration=", ".join(f"{key} {each}" for key, each in trial.configuration.items()),
-        state=trial.state,
-        detail=trial.detail,
-        steps=steps,
-        score=value,
-        fid=fid,
-        damage=damage,
-        diversity=diversity,
-        confirmed=number(None if trial.confirmed is None else trial.confirmed.score),
-        seconds=seconds,
-        best=trial.index == best,
-    )
+def _figures(trial: TrialResult) -> list[str]:
+    """A trial's figures as texts: steps, score, FID, damage, diversity, score on fresh seeds, seconds."""
+    confirmed = number(None if trial.confirmed is None else trial.confirmed.score)
+    if not trial.reports:
+        return [*["–"] * 5, confirmed, "–"]
+    last = trial.reports[-1]
+    score = last.score
+    texts = [
+        str(last.steps),
+        number(score.score),
+        number(score.fid),
+        f"{score.damage:.0%}",
+        number(score.diversity),
+    ]
+    return [*texts, confirmed, number(last.seconds)]

@@ -1,16 +1,25 @@
-"""The geometry of a search's plots: distance over rank and learning rate, and over seconds with its Pareto front."""
+"""What the page of a search draws of its trials: by rank and learning rate, over seconds, and over all hyper-parameters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+from markupsafe import Markup
+
+from corrector.evaluation.figures import number
+from corrector.prompts.search import NUMERIC, Value
 from corrector.record.search import TrialResult
-from corrector.report.plots import Tick, nice_ticks, number
-from corrector.report.search_axes import trial_kind
+from corrector.report.plots import Chart, nice_ticks, polyline, svg
 
 COLUMNS = 6
+_GROUPS = 3
+_TICK_LABEL = Markup('<text class="mark" x="{:.1f}" y="{:.1f}">{}</text>')
+_VERTICAL_AXIS = Markup(
+    '<line class="axis" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/><text x="{0}" y="14" text-anchor="middle">{3}</text>'
+)
 
 
 @dataclass(frozen=True)
@@ -37,100 +46,121 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
-class Dot:
-    """One trial in the drawing; `front` where no other was both nearer and cheaper."""
+class Importance:
+    """How much of the difference between trials goes with one hyper-parameter, 0 to 1, from `n` trials."""
 
-    x: float
-    y: float
-    kind: str
-    front: bool
-    title: str
-
-
-@dataclass(frozen=True)
-class ParetoPlot:
-    """Distance over the seconds that trials took, in a drawing of `width` by `height` with axes at `left` and `bottom`."""
-
-    width: int
-    height: int
-    left: int
-    right: int
-    top: int
-    bottom: int
-    dots: tuple[Dot, ...]
-    front: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    summary: str
+    name: str
+    share: float
+    n: int
 
 
 def heat_map(trials: Sequence[TrialResult], own_rank: int, own_rate: float) -> HeatMap | None:
     """The distance of the scored trials by rank and learning rate; None for fewer than two.
 
     Args:
-        own_rank: What trials have that do not vary it; `own_rate` likewise.
+        own_rank: The rank of trials that do not vary it; `own_rate` likewise.
     """
     scored = [trial for trial in trials if trial.reports]
     if len(scored) < 2:
         return None
     rank = {trial.index: int(trial.configuration.get("rank") or own_rank) for trial in scored}
     rate = {trial.index: float(trial.configuration.get("learning_rate") or own_rate) for trial in scored}
-    edges = _edges(sorted(set(rate.values())))
+    spans = _spans(sorted(set(rate.values())))
     distances = [_distance(trial) for trial in scored]
-    low, high = min(distances), max(distances)
     rows = []
     for own in sorted(set(rank.values()), reverse=True):
-        cells = []
-        for start, stop in edges:
-            inside = [t for t in scored if rank[t.index] == own and start <= rate[t.index] <= stop]
-            cells.append(_cell(inside, low, high))
-        rows.append((str(own), tuple(cells)))
-    labels = tuple(f"{start:g}" if start == stop else f"{start:g} to {stop:g}" for start, stop in edges)
-    return HeatMap(labels, tuple(rows))
+        inside = ([t for t in scored if rank[t.index] == own and a <= rate[t.index] <= b] for a, b in spans)
+        rows.append((str(own), tuple(_cell(each, min(distances), max(distances)) for each in inside)))
+    return HeatMap(tuple(f"{a:g}" if a == b else f"{a:g} to {b:g}" for a, b in spans), tuple(rows))
+
+
+def pareto_front(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """The scored trials to which no other is both nearer and cheaper, the cheapest first."""
+    front: list[TrialResult] = []
+    for trial in sorted(
+        (t for t in trials if t.reports), key=lambda t: (t.reports[-1].seconds, _distance(t))
+    ):
+        if not front or _distance(trial) < _distance(front[-1]):
+            front.append(trial)
+    return front
 
 
 def pareto_plot(
     trials: Sequence[TrialResult], best: int | None, width: int = 520, height: int = 240
-) -> ParetoPlot | None:
+) -> Markup | None:
     """Where every scored trial ended, seconds against distance; None for fewer than two."""
-    scored = sorted(
-        (trial for trial in trials if trial.reports),
-        key=lambda trial: (trial.reports[-1].seconds, _distance(trial)),
-    )
+    scored = [trial for trial in trials if trial.reports]
     if len(scored) < 2:
         return None
-    left, right, top, bottom = 52, width - 12, 10, height - 34
-    x_marks = nice_ticks(0.0, max(trial.reports[-1].seconds for trial in scored), 5)
-    y_marks = nice_ticks(0.0, max(_distance(trial) for trial in scored), 4)
-
-    def at(trial: TrialResult) -> tuple[float, float]:
-        x = left + (right - left) * trial.reports[-1].seconds / x_marks[-1]
-        y = bottom - (bottom - top) * (_distance(trial) - y_marks[0]) / (y_marks[-1] - y_marks[0])
-        return round(x, 1), round(y, 1)
-
-    front: list[TrialResult] = []
+    x_ticks = nice_ticks(0.0, max(trial.reports[-1].seconds for trial in scored), 5)
+    y_ticks = nice_ticks(0.0, max(map(_distance, scored)), 4)
+    chart = Chart((0.0, x_ticks[-1]), (y_ticks[0], y_ticks[-1]), width, height)
+    chart.axes(x_ticks, y_ticks, "seconds", "{:.0%}".format)
+    front = pareto_front(scored)
+    chart.line([(trial.reports[-1].seconds, _distance(trial)) for trial in front], "first faint")
     for trial in scored:
-        if not front or _distance(trial) < _distance(front[-1]):
-            front.append(trial)
-    dots = [
-        Dot(*at(trial), trial_kind(trial, best), trial in front, describe_trial(trial)) for trial in scored
+        kind = trial_kind(trial, best)
+        style = f"dot {kind} front" if trial in front else f"dot {kind}"
+        radius = 6 if kind in ("best", "own") else 4
+        chart.dot(trial.reports[-1].seconds, _distance(trial), style, radius, describe_trial(trial))
+    return chart.svg("Distance over seconds; the front: " + "; ".join(map(describe_trial, front)))
+
+
+def parallel_plot(
+    trials: Sequence[TrialResult], best: int | None, width: int = 1080, height: int = 250
+) -> Markup | None:
+    """Every scored trial over its hyper-parameters and its distance; None for fewer than two or where nothing is varied."""
+    scored = [trial for trial in trials if trial.reports]
+    keys = list(scored[0].configuration) if scored else []
+    if len(scored) < 2 or not keys:
+        return None
+    top, bottom, left, right = 28, height - 14, 60, width - 60
+    ways: dict[int, list[tuple[float, float]]] = {trial.index: [] for trial in scored}
+    axes = []
+    for place, name in enumerate([*keys, "distance"]):
+        x = round(left + (right - left) * place / len(keys), 1)
+        values = [_distance(t) if name == "distance" else t.configuration[name] for t in scored]
+        shares, labels = _scale(name, values)
+        for trial, share in zip(scored, shares, strict=True):
+            ways[trial.index].append((x, round(bottom - share * (bottom - top), 1)))
+        axes.append(_VERTICAL_AXIS.format(x, top, bottom, name.replace("_", " ")))
+        axes += [
+            _TICK_LABEL.format(x + 6, bottom - share * (bottom - top) + 4, label) for share, label in labels
+        ]
+    scored.sort(key=lambda trial: trial.index == best)  # the best is painted last, above all others
+    lines = [
+        polyline(ways[trial.index], f"way {trial_kind(trial, best)}", f"trial {trial.index}")
+        for trial in scored
     ]
-    return ParetoPlot(
-        width=width,
-        height=height,
-        left=left,
-        right=right,
-        top=top,
-        bottom=bottom,
-        dots=tuple(dots),
-        front=" ".join(f"{x},{y}" for x, y in map(at, front)),
-        x_ticks=tuple(Tick(left + (right - left) * mark / x_marks[-1], f"{mark:g}") for mark in x_marks),
-        y_ticks=tuple(
-            Tick(bottom - (bottom - top) * (mark - y_marks[0]) / (y_marks[-1] - y_marks[0]), f"{mark:.0%}")
-            for mark in y_marks
-        ),
-        summary="; ".join(describe_trial(trial) for trial in front),
-    )
+    return svg(width, height, "Parallel coordinates of all trials", [*lines, *axes])
+
+
+def importances(trials: Sequence[TrialResult]) -> tuple[Importance, ...]:
+    """How much each hyper-parameter matters to the distance at the first rung, where all trials were scored alike.
+
+    The share of the variance of the distance's logarithm that lies between groups of similar values (eta squared, adjusted for
+    the number of groups, so that it is 0 on average for what does not matter). Shares need not add up: hyper-parameters
+    act together. Fewer than six trials tell nothing.
+
+    `optuna.importance` scales its shares to a sum of 1, so it names a culprit among equals: its highest share averages
+    0.73 over 30 searches of 24 trials whose distances were drawn at random, and the highest share here 0.05.
+    """
+    scored = [trial for trial in trials if trial.reports]
+    if len(scored) < 2 * _GROUPS:
+        return ()
+    outcome = [math.log(max(trial.reports[0].score.distance, 1e-6)) for trial in scored]
+    found = [
+        Importance(key, _explained([trial.configuration[key] for trial in scored], outcome), len(scored))
+        for key in scored[0].configuration
+    ]
+    return tuple(sorted(found, key=lambda each: -each.share))
+
+
+def trial_kind(trial: TrialResult, best: int | None) -> str:
+    """How a trial is drawn: "best", "own", or its state."""
+    if trial.index == best:
+        return "best"
+    return "own" if trial.index == 0 else trial.state
 
 
 def describe_trial(trial: TrialResult) -> str:
@@ -146,13 +176,13 @@ def describe_trial(trial: TrialResult) -> str:
 def _cell(inside: Sequence[TrialResult], low: float, high: float) -> HeatCell:
     if not inside:
         return HeatCell("", 1.0, "not tried")
-    # What was scored by the whole protocol says more than what was stopped early.
+    # A score by the whole protocol says more than one of a trial that was stopped early.
     best = min(inside, key=lambda trial: (trial.state != "finished", _distance(trial)))
     shade = (_distance(best) - low) / (high - low) if high > low else 0.0
     return HeatCell(f"{_distance(best):.0%}", round(shade, 3), describe_trial(best))
 
 
-def _edges(rates: Sequence[float]) -> list[tuple[float, float]]:
+def _spans(rates: Sequence[float]) -> list[tuple[float, float]]:
     """Spans of learning rates: each by itself where they are few, else equal steps of their logarithm that hold any."""
     if len(rates) <= COLUMNS:
         return [(rate, rate) for rate in rates]
@@ -162,6 +192,42 @@ def _edges(rates: Sequence[float]) -> list[tuple[float, float]]:
         column = min(COLUMNS - 1, int((math.log(rate) - low) / (high - low) * COLUMNS))
         groups.setdefault(column, []).append(rate)
     return [(group[0], group[-1]) for group in groups.values()]
+
+
+def _scale(name: str, values: Sequence[Value]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Every value's place, 0 to 1, and the labels with theirs; numbers by their logarithm, words in a row."""
+    numeric = name == "distance" or (name in NUMERIC and all(value is not None for value in values))
+    if not numeric:
+        words = sorted({str(value) for value in values})
+        place = {word: index / max(1, len(words) - 1) for index, word in enumerate(words)}
+        return [place[str(value)] for value in values], [(place[word], word) for word in words]
+    numbers = [float(str(value)) for value in values]
+    scaled = numbers if name == "distance" else [math.log(each) for each in numbers]
+    low, high = min(scaled), max(scaled)
+    shares = [(each - low) / (high - low) if high > low else 0.5 for each in scaled]
+    ends = {min(shares): min(numbers), max(shares): max(numbers)}
+    style = ".0%" if name == "distance" else "g"
+    return shares, [(share, format(value, style)) for share, value in ends.items()]
+
+
+def _explained(values: Sequence[Value], outcome: Sequence[float]) -> float:
+    """Adjusted eta squared of `outcome`, grouped by value where there are few, by thirds of their order where many."""
+    few = len(set(values)) <= _GROUPS
+    ordered = sorted(zip(values, outcome, strict=True), key=lambda pair: _rank(pair[0]))
+    groups: dict[object, list[float]] = {}
+    for place, (value, result) in enumerate(ordered):
+        groups.setdefault(value if few else place * _GROUPS // len(values), []).append(result)
+    n, mean = len(outcome), fmean(outcome)
+    total = sum((each - mean) ** 2 for each in outcome)
+    if len(groups) < 2 or n <= len(groups) or not total:
+        return 0.0
+    within = sum((each - fmean(group)) ** 2 for group in groups.values() for each in group)
+    return max(0.0, 1 - (within / (n - len(groups))) / (total / (n - 1)))
+
+
+def _rank(value: Value) -> tuple[float, str]:
+    """What values are ordered by: numbers by size, words by their letters."""
+    return (float(value), "") if isinstance(value, int | float) else (0.0, str(value))
 
 
 def _distance(trial: TrialResult) -> float:

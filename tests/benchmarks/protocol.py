@@ -15,7 +15,7 @@ from corrector.evaluation import default_extractors
 from corrector.evaluation.distances import compare_frechet, frechet_distance, relative_mmd
 from corrector.evaluation.diversity import exemplar_spacing, mean_pairwise_distance, nearness
 from corrector.evaluation.features import FeatureExtractor, torch_threads
-from corrector.evaluation.guards import kept
+from corrector.evaluation.guards import recognised
 from corrector.evaluation.similarity import inside_set, ssim_matrix
 from tests.support.scenes import FAILING, pictures
 from tests.world.scenes import Scene
@@ -126,7 +126,7 @@ class Measurement:
                     other = self.draw(self.true if title == "leaked" else anomaly, 8)
                     base.append(drawn[:8])
                     corrected.append(torch.where(turned, other, drawn[8:]))
-                found = kept(base, corrected, (self.draw(self.broken, 32), self.draw(self.true, 32)))
+                found = recognised(base, corrected, (self.draw(self.broken, 32), self.draw(self.true, 32)))
                 rates = [torch.cat([getattr(k, arm) for k in found]).mean() for arm in ("base", "corrected")]
                 drops.append(float(rates[0] - rates[1]))
             print(f"  {title} {share:.0%}: drop {torch.tensor(drops).mean():.1%}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corrector.evaluation.objective import TrialScore
+from corrector.evaluation.trial_score import TrialScore
 from corrector.prompts.search import Configuration
 from corrector.record.search import PromptSearchResult, RungReport, SearchResult, TrialResult
 

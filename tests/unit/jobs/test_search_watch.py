@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from corrector.evaluation.objective import ArmFeatures, TrialScore
+from corrector.evaluation.trial_score import SampleFeatures, TrialScore
 from corrector.record.search import RungReport
 from jobs.batch import check_batch
 from jobs.search import main
@@ -16,7 +16,7 @@ from jobs.trials import Outcome
 from tests.support.paths import EXAMPLES
 
 EXAMPLE = EXAMPLES / "search.yaml"
-FEATURES = ArmFeatures(torch.zeros(2, 3), ())
+FEATURES = SampleFeatures(torch.zeros(2, 3), ())
 SCORE = TrialScore(
     score=0.625, distance=0.6, fid=120, fid_base=200, kid=1, kid_base=2, damage=0.025, diversity=1.5, n=8
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from corrector.evaluation.objective import ArmFeatures, TrialScore
 from corrector.evaluation.rungs import rungs
+from corrector.evaluation.trial_score import SampleFeatures, TrialScore
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
 from corrector.prompts.search import Configuration
 from corrector.record.search import RungReport
@@ -16,7 +16,7 @@ from jobs.queue import Progress
 from jobs.trial_queue import DECIDED, TrialQueue
 from jobs.trials import Outcome, PromptPlan, TrialGroup
 
-FEATURES = ArmFeatures(torch.zeros(2, 3), (torch.zeros(1, 3),))
+FEATURES = SampleFeatures(torch.zeros(2, 3), (torch.zeros(1, 3),))
 
 
 def plan(folder: Path, name: str = "person", work_id: str = "0123456789abcdef0123") -> PromptPlan:

@@ -4,20 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from corrector.evaluation.guards import Kept, kept
+from corrector.evaluation.guards import Recognised, recognised
 from tests.unit.corrector.evaluation.conftest import SceneFeatures
 
 pytestmark = pytest.mark.xdist_group("scene features")
 
 
-def drop(found: list[Kept]) -> float:
+def drop(found: list[Recognised]) -> float:
     """Share of guard images no longer recognised."""
     return float(torch.cat([k.base for k in found]).mean() - torch.cat([k.corrected for k in found]).mean())
 
 
-def judged(features: SceneFeatures, corrected: list[Tensor]) -> list[Kept]:
+def judged(features: SceneFeatures, corrected: list[Tensor]) -> list[Recognised]:
     base = [guard[:4] for guard in features.guards]
-    return kept(base, corrected, (features.broken, features.true[:16]))
+    return recognised(base, corrected, (features.broken, features.true[:16]))
 
 
 def test_unchanged_guards_are_unharmed(scene_features: list[SceneFeatures]) -> None:
@@ -57,7 +57,7 @@ def test_guards_that_turn_into_the_anomaly_are_counted(scene_features: list[Scen
 def test_a_single_image_is_compared_with_itself_and_its_change_is_unknown() -> None:
     base, others = torch.tensor([[0.0, 0.0]]), torch.tensor([[4.0, 0.0], [6.0, 0.0]])
 
-    near, far = (kept([base], [torch.tensor([[x, 0.0]])], [others])[0] for x in (1.0, 4.0))
+    near, far = (recognised([base], [torch.tensor([[x, 0.0]])], [others])[0] for x in (1.0, 4.0))
 
     assert (float(near.corrected), float(far.corrected)) == (1, 0)
     assert near.change is None

@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 
 from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord, CurvePoint, RecordError
-from corrector.registry.comparison import figures
 from tests.support.records import write_record
 from tests.world.scenes import Scene
 
@@ -90,12 +89,6 @@ def test_a_record_from_before_hard_negatives_were_drawn_loads(tmp_path: Path) ->
     assert loaded.scorecard is not None and record.scorecard is not None
     assert loaded.scorecard.false_route is None
     assert loaded.scorecard.verdict == record.scorecard.verdict
-
-
-def test_versions_are_compared_by_the_harm_of_a_false_route_too(tmp_path: Path) -> None:
-    found = figures(write_record(tmp_path, SCENE, pairs=2, guard_images=1))
-    assert found["false route kept"] == "100% → 50% (n = 4)"
-    assert found["false route, drop"] == "0.5 [-0.068, 0.85]"
 
 
 def test_changed_or_missing_weights_are_noticed(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from mlflow.tracking import MlflowClient
 from corrector.adapters import Adapter
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import fetch, local_uri, register
-from corrector.registry.model_card import model_card
 from corrector.registry.model_folder import loadable_base, write_model
 from tests.support.records import small_adapter, write_record
 from tests.support.registering import NAME, PERSON
@@ -97,36 +96,3 @@ def test_the_environment_is_that_of_the_training(tmp_path: Path) -> None:
         yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["diffusers"]["diffusers_version"]
         == "0.40.0"
     )
-
-
-def test_the_card_tells_what_why_and_how_well(tmp_path: Path) -> None:
-    record = write_record(tmp_path, PERSON, pairs=2, guard_images=1)
-    card = model_card(record)
-    for fact in (
-        "image quality",
-        "The gate passed it",
-        record.adapter_sha256 or "",
-        f"models:/{NAME}@",
-        "## Licence",
-    ):
-        assert fact in card
-    assert r"| false route kept | 100% | 50% | drop 0.5 \[-0.068, 0.85\] | 4 over 2 prompts |" in card
-    assert "| false route kept: a robot lying on the grass | 100% | 50% |" in card
-    assert r"| fid\_opennsfw | 133.8 | 53.8 | -80 \[-111.4, -51.8\] | 2 against 8 |" in card
-
-
-def test_hostile_text_neither_breaks_the_front_matter_nor_becomes_markup(tmp_path: Path) -> None:
-    prompt = '<script>alert(1)</script>\n---\n"base_model": evil [x](javascript:alert(1)) | {{7*7}}'
-    record = write_record(tmp_path, PERSON, pairs=1, guard_images=1, prompt=prompt)
-    front, body = _split(model_card(record))
-    assert yaml.safe_load(front)["instance_prompt"] == prompt
-    assert yaml.safe_load(front)["base_model"] == "embedded"
-    assert "<script>" not in body
-    assert "](javascript" not in body
-
-
-def _split(card: str) -> tuple[str, str]:
-    """Front matter ends at the first line that is nothing but three dashes."""
-    lines = card.splitlines(keepends=True)
-    end = lines.index("---\n", 1)
-    return "".join(lines[1:end]), "".join(lines[end + 1 :])

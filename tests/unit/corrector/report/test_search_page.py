@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from corrector.prompts import HyperParameters
 from corrector.prompts.search import Configuration
-from corrector.report.search_axes import importances, parallel_plot
 from corrector.report.search_page import write_search_report
-from corrector.report.search_plots import COLUMNS, heat_map, pareto_plot
+from corrector.report.search_plots import (
+    COLUMNS,
+    heat_map,
+    importances,
+    parallel_plot,
+    pareto_front,
+    pareto_plot,
+)
 from tests.support.search_results import search_result, trial
 
 TRIALS = search_result().prompts[0].trials
@@ -47,12 +54,13 @@ def test_a_finished_trial_stands_for_its_cell_before_one_that_was_stopped() -> N
 
 def test_the_front_holds_what_nothing_beats_in_both_time_and_distance() -> None:
     cheap, slow_and_worse = trial(4, {}, 0.85), trial(5, {}, 0.9, 0.9, 0.95)
-    plot = pareto_plot([*TRIALS, cheap, slow_and_worse], 2)
+    trials = [*TRIALS, cheap, slow_and_worse]
+    plot = pareto_plot(trials, 2)
 
     assert plot is not None
-    assert sorted(dot.title.split(" ")[1] for dot in plot.dots if dot.front) == ["2", "4"]
-    assert len(plot.front.split(" ")) == 2
-    assert all(plot.left <= dot.x <= plot.right and plot.top <= dot.y <= plot.bottom for dot in plot.dots)
+    assert [each.index for each in pareto_front(trials)] == [4, 2]
+    assert re.findall(r"dot (\w+) front", plot) == ["best", "stopped"]
+    assert plot.count("<circle") == 5
 
 
 def test_nothing_is_drawn_of_a_single_trial() -> None:
@@ -73,20 +81,15 @@ def test_the_page_shows_all_trials_and_escapes_what_users_wrote(tmp_path: Path) 
 
 
 def test_parallel_coordinates_lead_every_trial_over_every_axis_to_its_distance() -> None:
-    plot = parallel_plot(TRIALS, 2)
+    plot = parallel_plot(TRIALS, 2, height=250)
 
     assert plot is not None
-    assert [axis.name for axis in plot.axes] == ["rank", "learning rate", "distance"]
-    assert [{mark.label for mark in axis.marks} for axis in plot.axes] == [
-        {"4", "16"},
-        {"0.001", "0.004"},
-        {"21%", "90%"},
-    ]
-    assert len(plot.paths) == 3
-    assert plot.paths[-1].kind == "best"
-    ends = {path.kind: float(path.points.rpartition(",")[2]) for path in plot.paths}
-    assert ends["best"] == plot.bottom
-    assert ends["stopped"] == plot.top
+    assert re.findall(r'text-anchor="middle">([^<]*)<', plot) == ["rank", "learning rate", "distance"]
+    assert re.findall(r'class="mark"[^>]*>([^<]*)<', plot) == ["4", "16", "0.001", "0.004", "21%", "90%"]
+    ways = re.findall(r'class="way (\w+)" points="([^"]*)"', plot)
+    assert [kind for kind, _ in ways] == ["own", "stopped", "best"], "the best is painted last"
+    ends = {kind: float(points.rpartition(",")[2]) for kind, points in ways}
+    assert (ends["stopped"], ends["best"]) == (28, 236), "from the top to the bottom of the axis"
 
 
 def test_what_decides_the_distance_is_important_and_what_does_not_is_not() -> None:

@@ -11,7 +11,7 @@ from corrector.evaluation.scorecard import SafetyScore
 
 
 @dataclass(frozen=True)
-class Arms:
+class ComparisonImages:
     """Everything that is scored, as stored: images, or their features in one extractor."""
 
     base: Tensor
@@ -25,9 +25,9 @@ class Arms:
     negatives_base: tuple[Tensor, ...] = ()
     negatives_corrected: tuple[Tensor, ...] = ()
 
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Arms":
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "ComparisonImages":
         """The same structure after `function` on each tensor."""
-        return Arms(
+        return ComparisonImages(
             function(self.base),
             function(self.corrected),
             function(self.training),
@@ -41,8 +41,8 @@ class Arms:
 
 
 def extracted(
-    arms: Arms, extractors: Sequence[FeatureExtractor], unsafe_score: float
-) -> tuple[dict[str, Arms], SafetyScore]:
+    arms: ComparisonImages, extractors: Sequence[FeatureExtractor], unsafe_score: float
+) -> tuple[dict[str, ComparisonImages], SafetyScore]:
     """Every extractor's features of every arm, and the safety score from open_nsfw's only pass."""
     unsafe: dict[int, Tensor] = {}
     judge_safety = opennsfw()

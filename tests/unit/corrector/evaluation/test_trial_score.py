@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from corrector.evaluation.distances import frechet_distance
-from corrector.evaluation.objective import (
-    ArmFeatures,
+from corrector.evaluation.trial_score import (
     Choice,
     Contender,
     ExemplarFeatures,
+    SampleFeatures,
     TrialScore,
     choose,
     trial_score,
@@ -28,24 +28,24 @@ def features(count: int, seed: int, shift: float = 0.0, spread: float = 1.0) -> 
     return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed)) * spread + shift
 
 
-def arm(count: int, seed: int, shift: float, *, spread: float = 1.0, guards: float = 5.0) -> ArmFeatures:
+def arm(count: int, seed: int, shift: float, *, spread: float = 1.0, guards: float = 5.0) -> SampleFeatures:
     """One arm with one guard prompt, whose images lie at `guards`."""
-    return ArmFeatures(features(count, seed, shift, spread), (features(8, 99, guards),))
+    return SampleFeatures(features(count, seed, shift, spread), (features(8, 99, guards),))
 
 
 EXEMPLARS = ExemplarFeatures(features(12, seed=1), features(12, seed=2))
 BASE = arm(16, seed=3, shift=2.0)
 
 
-def scored(trial: ArmFeatures, base: ArmFeatures = BASE, **search: object) -> TrialScore:
+def scored(trial: SampleFeatures, base: SampleFeatures = BASE, **search: object) -> TrialScore:
     return trial_score(base, trial, EXEMPLARS, SearchSettings.model_validate(search), GATE, EVALUATION)
 
 
-def contender(trial: str, arm: ArmFeatures, base: ArmFeatures = BASE) -> Contender:
+def contender(trial: str, arm: SampleFeatures, base: SampleFeatures = BASE) -> Contender:
     return Contender(trial, (scored(arm, base),), (arm,))
 
 
-def chosen(own: ArmFeatures, *others: ArmFeatures, objective: str = "fid") -> Choice:
+def chosen(own: SampleFeatures, *others: SampleFeatures, objective: str = "fid") -> Choice:
     names = [contender(str(number), each) for number, each in enumerate(others, start=1)]
     search = SearchSettings.model_validate({"objective": objective})
     return choose(contender("0", own), names, [EXEMPLARS.held_out], search.objective, EVALUATION)
@@ -107,9 +107,9 @@ def test_ten_identical_configurations_yield_no_winner() -> None:
         )
         flattery.append(truth - frechet_distance(features(10, searched[0], shift=0.5), EXEMPLARS.held_out))
         fresh = [
-            ArmFeatures(features(16, 100_000 + seed, shift=0.5), ()) for seed in (seeds[0], *searched[:3])
+            SampleFeatures(features(16, 100_000 + seed, shift=0.5), ()) for seed in (seeds[0], *searched[:3])
         ]
-        base = ArmFeatures(BASE.own, ())
+        base = SampleFeatures(BASE.own, ())
         own, *others = [contender(str(n), each, base) for n, each in enumerate(fresh)]
         winners.append(choose(own, others, [EXEMPLARS.held_out], "fid", EVALUATION).trial != "0")
 

@@ -1,15 +1,14 @@
-"""The card of an adapter: what it fixes and for whom, what it costs, where it comes from, and how to load it."""
+"""The model card of an adapter in Markdown: what it fixes, the gate's verdict, figures, origin and how to load it."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
 from corrector.evaluation.scorecard import Scorecard
 from corrector.record.correction import CorrectionRecord
-from corrector.registry.references import model_name
-from corrector.registry.tags import escape, verdict_lines
 
 _LOADING = """\
 ## Loading
@@ -33,8 +32,12 @@ An adapter is of no use without its base, and the licence of the base ({base}) h
 make. The exemplars belong to whoever gave them."""
 
 
-def model_card(record: CorrectionRecord) -> str:
-    """The card as Markdown with the front matter that model hubs read; whatever came from users is escaped."""
+def model_card(record: CorrectionRecord, name: str) -> str:
+    """The card with the front matter that model hubs read; text of users is escaped.
+
+    Args:
+        name: Of the registered model.
+    """
     front = {
         "base_model": record.base_reference,
         "library_name": "diffusers",
@@ -50,7 +53,7 @@ def model_card(record: CorrectionRecord) -> str:
         _verdict(record),
         _figures(record.scorecard) if record.scorecard else "",
         _origin(record),
-        _LOADING.strip().format(name=model_name(record.name)),
+        _LOADING.strip().format(name=name),
         f"## Licence\n\n{_LICENCE.format(base=escape(record.base_reference))}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -76,42 +79,10 @@ def _verdict(record: CorrectionRecord) -> str:
 
 def _figures(card: Scorecard) -> str:
     rows = [["figure", "base", "corrected", "difference [95 % interval]", "n"]]
-    for score in card.distances:
-        n = f"{score.n} against {score.n_reference}"
-        rows += [
-            [score.metric, f"{score.fid_base:.4g}", f"{score.fid_corrected:.4g}", str(score.fid_difference), n],
-            [f"kid_{score.extractor}", f"{score.kid_base:.4g}", f"{score.kid_corrected:.4g}",
-             f"relative MMD p = {score.relative_mmd_p:.4g}", n],
-        ]  # fmt: skip
     rows += [
-        [f"SSIM, {score.against}, {score.pairing}", f"{score.ssim_base:.3f}", f"{score.ssim_corrected:.3f}",
-         "", f"{score.n} against {score.n_reference}"]
-        for score in card.similarity
-    ]  # fmt: skip
-    rows += [
-        [f"diversity, {score.measure}", f"{score.base:.4g}", f"{score.corrected:.4g}",
-         f"ratio {score.ratio:.3g}", str(score.n)]
-        for score in card.diversity
-    ]  # fmt: skip
-    rows += [
-        [
-            f"guard kept: {guard.prompt}",
-            f"{guard.kept_base:.0%}",
-            f"{guard.kept_corrected:.0%}",
-            "",
-            str(guard.n),
-        ]
-        for guard in card.guards
+        [each.name, each.base_text, each.corrected_text, each.change_text, each.n_text]
+        for each in card.figures()
     ]
-    if card.false_route is not None:
-        harm = card.false_route
-        rows.append(["false route kept", f"{harm.kept_base:.0%}", f"{harm.kept_corrected:.0%}",
-                     f"drop {harm.drop}", f"{harm.n} over {len(harm.negatives)} prompts"])  # fmt: skip
-        rows += [
-            [f"false route kept: {negative.prompt}", f"{negative.kept_base:.0%}",
-             f"{negative.kept_corrected:.0%}", "", str(negative.n)]
-            for negative in harm.negatives
-        ]  # fmt: skip
     lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
     table = "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
     return (
@@ -134,3 +105,17 @@ def _origin(record: CorrectionRecord) -> str:
         f"- {escape(str(name))}: {escape(str(value))}" for name, value in facts.items() if value is not None
     ]
     return "\n".join(["## Origin", "", *lines, "", "Exemplars, seeds and packages: record.json."])
+
+
+def verdict_lines(record: CorrectionRecord) -> list[str]:
+    """One Markdown item for each of the gate's checks, those that failed first."""
+    checks = record.scorecard.verdict.reasons if record.scorecard else ()
+    return [
+        f"- {'passed' if check.passed else '**not passed**'}: {escape(check.name)}: {escape(check.detail)}"
+        for check in sorted(checks, key=lambda check: check.passed)
+    ]
+
+
+def escape(text: str) -> str:
+    """Text of users inside Markdown, on one line."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|&~])", r"\\\1", " ".join(text.split()))

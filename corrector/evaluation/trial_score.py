@@ -20,7 +20,7 @@ from corrector.evaluation.distances import (
     relative_mmd,
 )
 from corrector.evaluation.diversity import mean_pairwise_distance
-from corrector.evaluation.guards import kept
+from corrector.evaluation.guards import recognised
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 
 _SMALLEST = 1e-12
@@ -28,14 +28,16 @@ _LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class ArmFeatures:
+class SampleFeatures:
     """One arm in one extractor: features `[n, d]` of the prompt's own images, and `[g, d]` of each guard prompt's."""
 
     own: Tensor
     guards: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, own: Tensor, guards: Sequence[Tensor], extract: Callable[[Tensor], Tensor]) -> "ArmFeatures":
+    def of(
+        cls, own: Tensor, guards: Sequence[Tensor], extract: Callable[[Tensor], Tensor]
+    ) -> "SampleFeatures":
         """From images `[n, 3, H, W]` in 0..1, as they are stored."""
         return cls(extract(own), tuple(extract(images) for images in guards))
 
@@ -69,8 +71,8 @@ class TrialScore(BaseModel):
 
 
 def trial_score(
-    base: ArmFeatures,
-    trial: ArmFeatures,
+    base: SampleFeatures,
+    trial: SampleFeatures,
     exemplars: ExemplarFeatures,
     search: SearchSettings,
     gate: GateThresholds,
@@ -120,7 +122,7 @@ class Contender:
 
     trial: str
     scores: tuple[TrialScore, ...]
-    features: tuple[ArmFeatures, ...]
+    features: tuple[SampleFeatures, ...]
 
     @property
     def score(self) -> float:
@@ -190,16 +192,16 @@ def choose(
     return Choice(own.trial, reason, difference, (low, high))
 
 
-def _damage(base: ArmFeatures, trial: ArmFeatures) -> float:
+def _damage(base: SampleFeatures, trial: SampleFeatures) -> float:
     if not base.guards:
         return 0.0
-    found = kept(base.guards, trial.guards, (base.own, trial.own))
+    found = recognised(base.guards, trial.guards, (base.own, trial.own))
     before, after = (
         torch.cat([getattr(each, arm) for each in found]).mean() for arm in ("base", "corrected")
     )
     return max(0.0, float(before - after))
 
 
-def _diversity(base: ArmFeatures, trial: ArmFeatures, exemplars: ExemplarFeatures) -> float:
+def _diversity(base: SampleFeatures, trial: SampleFeatures, exemplars: ExemplarFeatures) -> float:
     among = mean_pairwise_distance(torch.cat([exemplars.training, exemplars.held_out]))
     return mean_pairwise_distance(trial.own) / max(min(mean_pairwise_distance(base.own), among), _SMALLEST)
