@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from corrector.base.embedded.world import Scene
+from tests.world.scenes import Scene
 
 from corrector.evaluation.figures import Figure, Interval, number, signed
 from tests.support.records import write_record

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import yaml
-from corrector.base.embedded.world import Scene
+from tests.world.scenes import Scene
 
 from corrector.report.model_card import model_card
 from tests.support.records import write_record

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from corrector.base.embedded.world import Scene
+from tests.world.scenes import Scene
 
 from corrector.evaluation.figures import Figure
 from corrector.evaluation.scorecard import Scorecard
