@@ -72,7 +72,7 @@ def test_a_moved_registry_works_at_its_new_place_only(
 
 def test_what_commit_271529c_wrote_is_read_reviewed_and_continued(former: Path, tmp_path: Path) -> None:
     root = former / "registry"
-    assert [version.number for version in show_model(NAME, tracking_uri=None, root=root)[1]] == [
+    assert [version.number for version in show_model(NAME, tracking_uri=None, root=root)] == [
         "3",
         "2",
         "1",
