@@ -173,7 +173,7 @@ def _log_files(store: Store, run_id: str, record: CorrectionRecord, folder: Path
 
 
 def _stage_files(record: CorrectionRecord, folder: Path, staged: Path) -> None:
-    """Everything that a run keeps of the record in `folder`, as files below `staged`."""
+    """Write the artifacts of the record in `folder` below `staged`."""
     for file in (RECORD_FILE, REVIEW_PAGE):
         if (folder / file).is_file():
             shutil.copyfile(folder / file, staged / file)
