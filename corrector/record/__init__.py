@@ -1,4 +1,4 @@
-"""What a correction and a search leave on disk: `correction` for one finished prompt, `search` for a search.
+"""The results of a correction and of a search on disk: `correction` for one finished prompt, `search` for a search.
 
-`report` draws records and `registry` stores them; a record knows neither.
+`report` draws records and `registry` stores them; this package imports neither.
 """

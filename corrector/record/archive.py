@@ -1,6 +1,6 @@
-"""The images of a record as one file: a hundred requests to a server, and as many objects in S3, become one.
+"""The images of a record as one archive: one request to a server and one object in S3 instead of a hundred.
 
-People look at `before_after.png` and `review.html`, which lie beside it; the archive gives the record back as it was.
+People look at `before_after.png` and `review.html` beside it; the archive is for restoring the record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def unpack_images(path: Path, folder: Path) -> None:
     """Write the images in the archive `path` below `folder`, where `CorrectionRecord.images` finds them.
 
     Raises:
-        RecordError: It is no such archive, or holds anything but images, or a name that `folder` does not have.
+        RecordError: `path` is no archive, or holds a file that is no image of a record.
     """
     try:
         with ZipFile(path) as archive:

@@ -1,6 +1,6 @@
-"""One finished prompt as a folder on disk: what training, evaluation and the gate leave behind.
+"""The record of one finished prompt: a folder with the results of training, evaluation and the gate.
 
-record.json                               CorrectionRecord; written last: where it lies, the rest is whole
+record.json                               CorrectionRecord; written last: a folder that has it is whole
 adapter/pytorch_lora_weights.safetensors  the adapter, and beside it
 adapter/adapter_config.json
 images/exemplars/NNN.png                  training exemplars
@@ -38,11 +38,11 @@ IMAGES_FOLDER = "images"
 
 
 class RecordError(UserError):
-    """A record folder that is incomplete, unreadable or changed since it was written."""
+    """A record folder is incomplete, unreadable or was changed since it was written."""
 
 
 class CurvePoint(BaseModel):
-    """One reported training step; further keys of a step report are dropped."""
+    """One reported training step; other keys of a step report are dropped."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
@@ -114,7 +114,7 @@ class CorrectionRecord(BaseModel):
     def save(self, folder: Path) -> Path:
         """Write record.json into `folder`, beside the adapter and the images that must lie there already.
 
-        The file is written to a temporary sibling and renamed, so a folder that holds record.json is whole.
+        The file appears whole or not at all, so a folder that has record.json is whole.
 
         Returns:
             The path of record.json.
@@ -169,7 +169,7 @@ class CorrectionRecord(BaseModel):
         guards: Sequence[tuple[Tensor, Tensor]] = (),
         negatives: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
-        """Replace the images of a record folder; a record.json there is withdrawn, as it described others.
+        """Replace the images of a record folder; a record.json there is deleted, as it describes the former images.
 
         Args:
             exemplars: Training exemplars [N, 3, H, W], values 0 to 1; likewise all others. None: no files.

@@ -1,4 +1,4 @@
-"""What came of a search: every trial with its scores, and the choice for each prompt. JSON there and back."""
+"""The result of a search: every trial with its scores, and the choice for each prompt, as JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class RungReport(BaseModel):
     rung: int = Field(description="Counted from 0.")
     steps: int = Field(description="Optimiser steps made.")
     seconds: float = Field(
-        description="Of the lane's time that the trial has taken so far, training and scoring."
+        description="Seconds of the lane's time for training and scoring the trial so far."
     )
     score: TrialScore
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What is reported of it, by name."""
+        """The reported values by name."""
         return {
             "rung": self.rung,
             "steps": self.steps,
@@ -47,7 +47,7 @@ class TrialResult(BaseModel):
     detail: str = ""
     reports: tuple[RungReport, ...] = ()
     confirmed: TrialScore | None = Field(
-        default=None, description="Its score on fresh seeds, of the few best."
+        default=None, description="The score on fresh seeds, for the few best trials."
     )
 
     @property
@@ -57,7 +57,7 @@ class TrialResult(BaseModel):
 
 
 class PromptSearchResult(BaseModel):
-    """What came of the search for one prompt."""
+    """The result of the search for one prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,7 +65,7 @@ class PromptSearchResult(BaseModel):
     prompt: str
     search_id: str = Field(description="Hash of everything that determines its trials.")
     best: int | None = Field(
-        default=None, description="The trial that was chosen; null: none came to its end."
+        default=None, description="Index of the trial that was chosen; null: no trial ended."
     )
     reason: str = ""
     difference: float | None = Field(
@@ -82,7 +82,7 @@ class PromptSearchResult(BaseModel):
 
 
 class SearchResult(BaseModel):
-    """What came of a search."""
+    """The result of a search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,9 +1,10 @@
-"""Registered adapters: the `versions` of finished prompts in MLflow, and their `review`.
+"""The registry of adapters in MLflow: registration, download, review and upkeep.
 
-An adapter in the registry is immutable, addressed by name, version and SHA-256, and carries its lineage. Aliases are the
-review: `candidate` is set when it is registered, `champion` by a reviewer, here, with `python -m corrector.registry`, or in
-MLflow's own pages; `history` tells who did what, and `events` what changes. `verify` and `collect` look after what is kept.
-MLflow is imported only when the registry is opened.
+An adapter in the registry is immutable, addressed by name, version and SHA-256, and carries its lineage.
+`registration` stores it, `download` and `restore` read it back. Its alias `candidate` is set at registration; a
+reviewer sets `champion` with `review`, with `python -m corrector.registry`, or in MLflow's own pages, and
+`history` is the log of reviews. `verify` and `garbage` are the upkeep. MLflow is imported only when the
+registry is opened (`store`).
 """
 
 from corrector.registry.download import export, fetch

@@ -1,4 +1,4 @@
-"""`python -m corrector.registry COMMAND`: review registered adapters, and look after them."""
+"""`python -m corrector.registry COMMAND`: list, review, export and check registered adapters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _console() -> Console:
-    """As wide as the terminal; in a file or a pipe, wide enough for a table, and no line of text is broken."""
+    """A console of the terminal's width; in a file or a pipe, wide enough for a table, without breaking lines of text."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH, soft_wrap=True)
 
 

@@ -1,8 +1,8 @@
-"""What was decided about the versions of a name, by whom, when and why: an append-only log in MLflow.
+"""The log of reviews of a name: what was decided, by whom, when and why. Entries are only added.
 
-Each entry is a tag of its own on the registered model, `review.TIME.RANDOM`, so that two reviewers never write the same one
-and the log outlives the versions. The champions follow from the log alone; where the alias `champion` says otherwise, somebody
-moved it in MLflow's own pages, which is as valid, and the log is given an entry that says so.
+Each entry is a tag of its own on the registered model, `review.TIME.RANDOM`, so two reviewers never write the
+same tag, and the log outlives the versions. The champions follow from the log. Where the alias `champion` names
+another version, somebody moved it in MLflow's own pages, which counts as well; an entry about that is added.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from corrector.registry.failures import RegistryError
 from corrector.registry.references import CHAMPION, check_name, model
@@ -26,80 +27,56 @@ OUTSIDE = "unknown, outside of these commands"
 _PREFIX = "review."
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One decision.
+class Entry(BaseModel):
+    """One decision, as the JSON in a tag."""
 
-    Attributes:
-        version: That the decision is about; with "rolled back" and "moved", the champion that it made. None where it
-            made none: "retired", or the alias was removed by hand.
-        before: The champion before.
-        overridden: Whether the gate, or an earlier rejection, said otherwise.
-        recorded: False for a move that was found just now and is in no log yet.
-    """
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     action: Action
-    version: str | None
-    before: str | None
+    version: str | None = Field(
+        description="The version that was decided about, or made champion by a roll-back or a move. None: the champion was "
+        "retired or its alias removed."
+    )
+    before: str | None = Field(description="The champion before.")
     who: str
     why: str
-    when: datetime
-    overridden: bool = False
-    recorded: bool = True
-
-    def to_json(self) -> str:
-        """The entry as the value of a tag."""
-        content = {
-            "action": self.action,
-            "version": self.version,
-            "before": self.before,
-            "who": self.who,
-            "why": self.why,
-            "when": self.when.isoformat(),
-            "overridden": self.overridden,
-        }
-        return json.dumps(content, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self | None:
-        """Read a tag's value; None where somebody changed it into something else."""
-        try:
-            content = json.loads(text)
-            entry = cls(
-                action=content["action"],
-                version=_optional(content["version"]),
-                before=_optional(content["before"]),
-                who=str(content["who"]),
-                why=str(content["why"]),
-                when=datetime.fromisoformat(content["when"]),
-                overridden=bool(content["overridden"]),
-            )
-        except (ValueError, TypeError, KeyError):
-            return None
-        return entry if entry.action in get_args(Action) and entry.when.tzinfo is not None else None
+    when: AwareDatetime
+    overridden: bool = Field(
+        default=False, description="Whether the gate or an earlier rejection said otherwise."
+    )
+    recorded: bool = Field(
+        default=True, exclude=True, description="False for a move that is in no log yet; not written."
+    )
 
 
 def history(name: str, *, tracking_uri: str | None, root: Path) -> list[Entry]:
-    """Every decision about `name`, oldest first; last, a move of the champion that is in no log yet.
+    """Every decision about `name`, oldest first; a move of the champion that is in no log yet comes last.
 
     Raises:
-        RegistryError: No such name, or the registry fails.
+        RegistryError: There is no such name, or the registry fails.
     """
     with open_store(tracking_uri, root, writing=False) as store:
         registered = model(store, check_name(name))
         recorded = entries(registered.tags)
-        unrecorded = unrecorded_move(recorded, _optional(registered.aliases.get(CHAMPION)))
+        champion = registered.aliases.get(CHAMPION)
+        unrecorded = unrecorded_move(recorded, None if champion is None else str(champion))
         return [*recorded, unrecorded] if unrecorded else recorded
 
 
 def entries(tags: Mapping[str, str]) -> list[Entry]:
-    """The log in a registered model's tags, oldest first."""
-    found = [Entry.from_json(value) for key, value in sorted(tags.items()) if key.startswith(_PREFIX)]
-    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.when)
+    """The log in a registered model's tags, oldest first, without tags that somebody changed into something else."""
+    found = []
+    for key, value in sorted(tags.items()):
+        if key.startswith(_PREFIX):
+            try:
+                found.append(Entry.model_validate_json(value))
+            except ValidationError:
+                continue
+    return sorted(found, key=lambda entry: entry.when)
 
 
 def champions(log: Sequence[Entry]) -> list[str]:
-    """The champion and those it replaced, newest last; what was rolled back or retired is no longer among them."""
+    """The champion and those before it, newest last, without those that were rolled back or retired."""
     stack: list[str] = []
     for entry in log:
         if entry.action == "rejected":
@@ -116,13 +93,13 @@ def champions(log: Sequence[Entry]) -> list[str]:
 
 
 def predecessors(log: Sequence[Entry]) -> list[str]:
-    """Where a roll-back leads, newest last: the champions before this one, or before there was none."""
+    """The versions that a roll-back may lead to, newest last: the champions before this one, or before there was none."""
     stack, last = champions(log), last_move(log)
     return stack if last is None or last.version is None else stack[:-1]
 
 
 def time_after(log: Sequence[Entry]) -> datetime:
-    """The time of an entry that follows `log`: now, or just after its last where that machine's clock is ahead."""
+    """The time for the next entry: now, or just after the last one where another machine's clock is ahead."""
     now = datetime.now(UTC)
     return max(now, log[-1].when + timedelta(microseconds=1)) if log else now
 
@@ -133,21 +110,30 @@ def last_move(log: Sequence[Entry]) -> Entry | None:
 
 
 def unrecorded_move(log: Sequence[Entry], champion: str | None) -> Entry | None:
-    """The entry that is missing where the alias is not where the log left it."""
+    """The entry that is missing in the log where the alias names another version than the log."""
     last = last_move(log)
     known = last.version if last else None
     if champion == known:
         return None
     why = "the alias was found moved" if champion else "the alias was found removed"
-    return Entry("moved", champion, known, OUTSIDE, why, time_after(log), recorded=False)
+    return Entry(
+        action="moved",
+        version=champion,
+        before=known,
+        who=OUTSIDE,
+        why=why,
+        when=time_after(log),
+        recorded=False,
+    )
 
 
 def append(store: Store, name: str, entry: Entry) -> Entry:
     """Write one entry; returns it as recorded. RegistryError as of `check_length`."""
     check_length(name, entry)
     key = f"{_PREFIX}{entry.when.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}.{secrets.token_hex(4)}"
-    store.client.set_registered_model_tag(name, key, entry.to_json())
-    return replace(entry, recorded=True)
+    content = entry.model_dump() | {"when": entry.when.isoformat()}
+    store.client.set_registered_model_tag(name, key, json.dumps(content, ensure_ascii=False))
+    return entry.model_copy(update={"recorded": True})
 
 
 def check_length(name: str, entry: Entry) -> None:
@@ -155,7 +141,3 @@ def check_length(name: str, entry: Entry) -> None:
     for what, text in (("why", entry.why), ("who", entry.who)):
         if len(text) > MAX_REASON:
             raise RegistryError(f"{name}: {what} has {len(text):,} characters; keep it to {MAX_REASON:,}")
-
-
-def _optional(value: object) -> str | None:
-    return None if value is None else str(value)

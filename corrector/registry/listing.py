@@ -1,4 +1,4 @@
-"""Lists what is registered: a page of names, or one name with all its versions."""
+"""Lists what is registered: a page of names, or all versions of one name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corrector.registry.failures import RegistryError
-from corrector.registry.references import Reference, Version, aliases, check_name, resolve, versions
+from corrector.registry.references import Reference, Version, check_name, resolve, versions
 from corrector.registry.store import open_store
 
 PAGE = 50
@@ -14,7 +14,7 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A registered name: its newest version, and where its aliases point (alias -> number)."""
+    """A registered name: its newest version, and its aliases (alias -> number)."""
 
     name: str
     newest: Version | None
@@ -45,7 +45,7 @@ def list_models(
         token: That of the page before.
 
     Raises:
-        RegistryError: The registry fails, or `containing` or `limit` are not possible.
+        RegistryError: The registry fails, or `containing` or `limit` is impossible.
     """
     if not 1 <= limit <= 1000:
         raise RegistryError(f"limit {limit}: expected 1 to 1000")
@@ -66,22 +66,17 @@ def list_models(
         return ModelPage(tuple(models), found.token or None)
 
 
-def show_model(name: str, *, tracking_uri: str | None, root: Path) -> tuple[ModelSummary, list[Version]]:
-    """A name, and all its versions, newest first.
-
-    Raises:
-        RegistryError: No such name, or the registry fails.
-    """
+def show_model(name: str, *, tracking_uri: str | None, root: Path) -> list[Version]:
+    """All versions of a name, newest first. RegistryError: there is no such name, or the registry fails."""
     with open_store(tracking_uri, root, writing=False) as store:
-        found = versions(store, check_name(name))
-        return ModelSummary(name, found[0] if found else None, aliases(store, name)), found
+        return versions(store, check_name(name))
 
 
 def find_version(reference: Reference, *, tracking_uri: str | None, root: Path) -> Version:
-    """The version that `reference` names; a bare name means its champion. One or two requests to MLflow.
+    """The version that `reference` names; a name alone means its champion. One or two requests to MLflow.
 
     Raises:
-        RegistryError: No such name, version or alias; or the registry fails.
+        RegistryError: There is no such name, version or alias, or the registry fails.
     """
     with open_store(tracking_uri, root, writing=False) as store:
         return resolve(store, reference)

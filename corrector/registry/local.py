@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from corrector.registry.failures import RegistryError
 
@@ -30,6 +31,22 @@ def local_uri(root: Path) -> str:
 def artifacts_uri(root: Path) -> str:
     """The address of the folder of all artifacts, as MLflow's tables hold it."""
     return (root.resolve() / "artifacts").as_uri()
+
+
+def folder_inside(uri: str, address: str) -> Path:
+    """The folder at `address` (file:).
+
+    Raises:
+        RegistryError: The database is a file (`uri`), and the folder is not beside it, as in a copy of the database.
+    """
+    from sqlalchemy import make_url
+
+    found = Path(unquote(urlsplit(address).path))
+    if uri.startswith("sqlite:"):
+        registry = Path(make_url(uri).database or "").resolve().parent
+        if not found.resolve().is_relative_to(registry):
+            raise RegistryError(f"{found}: is outside of the registry in {registry}; not deleted")
+    return found
 
 
 @contextmanager

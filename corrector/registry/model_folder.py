@@ -1,14 +1,13 @@
 """A record's adapter as an MLflow model of the diffusers flavor.
 
-model/MLmodel                          what `mlflow.diffusers.load_model` reads: the base, and where the weights lie
-model/README.md                        the model card
-model/adapter_weights/                 the adapter: what diffusers' `load_lora_weights` reads
-model/{requirements.txt,conda.yaml,python_env.yaml}
+model/MLmodel            for `mlflow.diffusers.load_model`: the base, and the folder of the weights
+model/README.md          the model card
+model/adapter_weights/   the adapter, for diffusers' `load_lora_weights`
+model/requirements.txt, conda.yaml, python_env.yaml
 
-The files are written here, and not by `mlflow.diffusers.save_model` (MLflow 3.17), because that asks the hub for the base's
-*newest* commit where the record knows the one that was trained on, spends seconds on the environment of the machine that
-registers, and gives every attempt other bytes. Here the same record gives the same files, so attempts can overwrite each
-other's.
+`mlflow.diffusers.save_model` (MLflow 3.17) is not used: it asks the hub for the *newest* commit of the base instead of the
+one that the adapter was trained on, spends seconds on the environment of the machine, and writes other bytes at every call.
+Here the same record gives the same files, so one attempt can overwrite the files of another.
 """
 
 from __future__ import annotations
@@ -64,10 +63,10 @@ def adapter_source(run_id: str) -> str:
 
 
 def loadable_base(record: CorrectionRecord) -> tuple[str, str | None]:
-    """What `DiffusionPipeline.from_pretrained` takes as the record's base, and as its revision.
+    """The record's base and revision as `DiffusionPipeline.from_pretrained` takes them.
 
-    A hub id and its commit are the same everywhere; a folder, and the embedded base, are those of this machine. A base in S3
-    or in a single file comes back as it was written: a reader passes a folder, `load_pipeline(base_model=FOLDER)`.
+    A hub id and its commit are valid everywhere; a folder, and the folder of the embedded base, on this machine. A base in
+    S3 or in a single file is returned as written: its readers call `load_pipeline(base_model=FOLDER)`.
     """
     reference = record.base_reference
     if reference == "embedded":
@@ -126,7 +125,7 @@ def _write_ml_model(record: CorrectionRecord, path: Path) -> None:
 
 
 def _packages(record: CorrectionRecord) -> list[str]:
-    """What is needed to load the adapter, in the versions of the machine that trained it."""
+    """The packages that load the adapter, in the versions of the machine that trained it."""
     return [f"{name}=={_version(record, name)}" for name in _NEEDED]
 
 

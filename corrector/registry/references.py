@@ -1,13 +1,14 @@
-"""Naming what is registered: NAME, NAME/3 and NAME@champion, and what a version's tags say about it."""
+"""References to what is registered (NAME, NAME/3, NAME@champion), and the versions that they name."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from corrector.registry.failures import RegistryError
 from corrector.registry.store import Store
@@ -23,12 +24,13 @@ PREVIOUS = "previous"
 _REFERENCE = re.compile(
     r"(?P<name>[\w][\w. -]{0,249})(/(?P<version>\d{1,9})|@(?P<alias>[\w][\w.-]{0,249}))?", re.ASCII
 )
+_SCORES = TypeAdapter(dict[str, dict[str, float]])
 _EXPECTED = "expected NAME, NAME/VERSION or NAME@ALIAS, as in a-person-lying/3 or a-person-lying@champion"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed reference; at most one of `version` and `alias` is given."""
+    """A parsed reference; at most one of `version` and `alias` is set."""
 
     name: str
     version: str | None = None
@@ -36,11 +38,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `text`.
-
-        Raises:
-            RegistryError: It is none; so is a name with a slash, a colon, or that begins with a dot.
-        """
+        """Read `text`; RegistryError where it is no reference, as with a colon, a second slash or a dot at its beginning."""
         found = _REFERENCE.fullmatch(text)
         if found is None:
             raise RegistryError(f"{text!r}: no name of a registered adapter; {_EXPECTED}")
@@ -57,11 +55,11 @@ class Version:
     """A registered version as its tags and aliases describe it.
 
     Attributes:
-        status: "corrected" (the gate passed) or "rejected"; empty where something else than a job made the version.
-        decision: The last review's: "promoted", "rejected", "rolled back", or empty.
+        status: "corrected" (the gate passed) or "rejected"; empty where no job made the version.
+        decision: The last review: "promoted", "rejected", "rolled back", "retired", or empty.
         scores: Metric -> base, corrected, change, low, high, n.
-        complete: Whether its registration ended; other versions are not to be used.
-        tags: All of them, as MLflow has them.
+        complete: Whether its registration ended; other versions must not be used.
+        tags: All tags, as MLflow has them.
     """
 
     name: str
@@ -83,14 +81,12 @@ class Version:
 
     @classmethod
     def of(cls, version: ModelVersion, aliases: dict[str, str] | None = None) -> Self:
-        """What `version` says; `aliases` (alias -> number) is of its registered model, where a search found it."""
+        """Read MLflow's `version`. `aliases` (alias -> number) are needed where a search found it: they are not in it then."""
         tags = dict(version.tags)
         number = str(version.version)
-        own = (
-            version.aliases
-            if aliases is None
-            else [name for name, target in aliases.items() if str(target) == number]
-        )
+        own = version.aliases
+        if aliases is not None:
+            own = [alias for alias, target in aliases.items() if target == number]
         return cls(
             name=version.name,
             number=number,
@@ -115,9 +111,9 @@ class Version:
 
 
 def model_name(name: str) -> str:
-    """The registered model's name for a prompt's slug: itself where MLflow and URLs take it, else made safe.
+    """The registered model's name for a prompt's slug: the slug where MLflow and URLs accept it, else a safe form.
 
-    A name that had to change ends in a part of its hash, so that two names never meet.
+    A changed name ends in a part of the slug's hash, so that two slugs never share a name.
     """
     safe = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:150]
     return (
@@ -128,18 +124,14 @@ def model_name(name: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """`name`, if it is one of a registered adapter and nothing more; RegistryError otherwise."""
+    """`name`, if it is a name without version and alias; RegistryError otherwise."""
     if Reference.parse(name) != Reference(name):
         raise RegistryError(f"{name!r}: no name of a registered adapter; leave the version and the alias out")
     return name
 
 
 def model(store: Store, name: str) -> RegisteredModel:
-    """The registered model `name` with its aliases and tags.
-
-    Raises:
-        RegistryError: There is none.
-    """
+    """The registered model `name` with its aliases and tags; RegistryError where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -158,10 +150,10 @@ def aliases(store: Store, name: str) -> dict[str, str]:
 
 
 def resolve(store: Store, reference: Reference) -> Version:
-    """The version that `reference` names; a bare name means its champion.
+    """The version that `reference` names; a name alone means its champion.
 
     Raises:
-        RegistryError: No such name, version or alias, or an alias of a version that was deleted.
+        RegistryError: There is no such name, version or alias, or the alias names a deleted version.
     """
     from mlflow.exceptions import MlflowException
 
@@ -178,11 +170,7 @@ def resolve(store: Store, reference: Reference) -> Version:
 
 
 def versions(store: Store, name: str) -> list[Version]:
-    """All versions of a registered model, newest first.
-
-    Raises:
-        RegistryError: No such name.
-    """
+    """All versions of a registered model, newest first; RegistryError where there is no such name."""
     known = aliases(store, name)
     found = [Version.of(version, known) for version in store.all_versions(f"name = '{name}'")]
     return sorted(found, key=lambda version: -int(version.number))
@@ -208,12 +196,8 @@ def _listed(what: str, items: Any) -> str:
 
 
 def _scores(text: str) -> dict[str, dict[str, float]]:
-    """The scores in a tag; somebody may have edited it."""
+    """The scores in a tag; none where somebody changed it into something else."""
     try:
-        found = json.loads(text)
-        return {
-            str(metric): {str(name): float(value) for name, value in figures.items()}
-            for metric, figures in found.items()
-        }
-    except (ValueError, TypeError, AttributeError):
+        return _SCORES.validate_json(text)
+    except ValidationError:
         return {}

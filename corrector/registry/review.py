@@ -1,11 +1,13 @@
-"""Review: promote a version to champion, reject it, roll back, or retire it; serving follows the alias `champion`.
+"""Reviews: promote a version to champion, reject it, roll back, or retire it. Serving follows the alias `champion`.
 
-`champion` is one row of MLflow's database: a reader finds the old champion or the new one, never two, and none only where it
-was retired. It is moved before the decision is recorded, so the log never tells of a move that did not happen; a crash in
-between leaves a move that `history` shows as one from outside, and that the same command, given again, records.
+`champion` is one row of MLflow's database: a reader sees the old champion or the new one, and none only where
+it was retired. The alias is moved before the decision is recorded, so the log names no move that did not
+happen. A crash in between leaves a move that `history` shows as made outside; the same command, given again,
+records it.
 
-Of reviewers who decide at the same moment, the log has everybody's entry, and its last decides: each looks again after
-recording, and lets `champion` and `previous` follow the log, until it finds them so. The last to look has seen all entries.
+When several reviewers decide at once, the log has an entry of each, and the last entry counts. Every reviewer
+looks again after recording and lets `champion` and `previous` follow the log until both agree, so the last one
+to look has seen all entries.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from corrector.registry.references import (
     versions,
 )
 from corrector.registry.store import Store, open_store
+from corrector.registry.tags import DECISION
 
 
 def promote(
@@ -64,48 +67,44 @@ def promote(
         The recorded decision; the earlier one where the version is champion already.
 
     Raises:
-        RegistryError: No such version; it is unfinished, damaged, or not to be promoted without a reason; or somebody else
-            decided otherwise at the same moment.
+        RegistryError: There is no such version; it is unfinished or damaged, or needs a reason; or somebody else decided
+            otherwise at the same moment.
     """
     reference = Reference(name, str(version)) if version is not None else Reference(name, alias=CANDIDATE)
     with _reviewing(name, tracking_uri, root) as review:
         chosen = resolve(review.store, reference)
         last = last_move(review.log)
         if last and last.action == "promoted" and last.version == review.champion == chosen.number:
-            _decide(review.store, chosen, "promoted", last)
-            _drop_candidate(review.store, chosen)
+            _tag_promoted(review.store, chosen, last)
             return last
-        _check_complete(chosen)
-        doubts = _doubts(review.store, chosen)
-        if doubts and not _given(why):
-            raise RegistryError(f"{chosen}: {'; '.join(doubts)}; to promote it all the same, say --why")
-        with tempfile.TemporaryDirectory() as staging:
-            download_adapter(review.store, chosen, Path(staging))
-        return review.crown("promoted", chosen, who, why or "", overridden=bool(doubts))
+        if not chosen.complete:
+            raise RegistryError(
+                f"{chosen}: its registration has not ended; wait for it, or submit its batch again, which completes it"
+            )
+        objections = _objections(review.store, chosen)
+        if objections and not (why and why.strip()):
+            raise RegistryError(f"{chosen}: {'; '.join(objections)}; to promote it all the same, say --why")
+        return review.promote("promoted", chosen, who, why or "", overridden=bool(objections))
 
 
 def rollback(name: str, *, who: str, why: str, tracking_uri: str | None, root: Path) -> Entry:
-    """Make the champion's predecessor the champion again; a second time, the one before that.
+    """Make the champion before this one the champion again; a second call goes back one further.
 
-    Versions that were deleted or rejected meanwhile are passed over.
+    Versions that were deleted or rejected meanwhile are skipped.
 
     Raises:
-        RegistryError: No reason, or nothing to go back to; or the bytes there are damaged.
+        RegistryError: No reason is given, there is nothing to go back to, or its bytes are damaged.
     """
-    if not _given(why):
-        raise RegistryError(f"{name}: a roll-back needs a reason; say --why")
+    _need_reason(f"{name}: a roll-back needs a reason", why)
     with _reviewing(name, tracking_uri, root) as review:
         there = {version.number: version for version in versions(review.store, name)}
         for number in reversed(predecessors(review.log)):
             earlier = there.get(number)
             if earlier is None or earlier.decision == "rejected":
                 continue
-            with tempfile.TemporaryDirectory() as staging:
-                download_adapter(review.store, earlier, Path(staging))
-            taken_down = review.champion
-            entry = review.crown("rolled back", earlier, who, why, overridden=False)
-            if taken_down is not None and taken_down in there and taken_down != number:
-                _decide(review.store, there[taken_down], "rolled back", entry)
+            entry = review.promote("rolled back", earlier, who, why)
+            if review.champion in there and review.champion != number:
+                _tag_decision(review.store, there[review.champion], "rolled back", entry)
             return entry
         remedy = "promote another version"
         if review.champion is not None:
@@ -114,49 +113,43 @@ def rollback(name: str, *, who: str, why: str, tracking_uri: str | None, root: P
 
 
 def retire(name: str, *, who: str, why: str, tracking_uri: str | None, root: Path) -> Entry:
-    """Take the champion down and put none in its place: its prompt is served by the base again.
+    """Remove the champion without another in its place: its prompt is served by the base again.
 
     Returns:
-        The recorded decision; its `before` is what was taken down.
+        The recorded decision; its `before` is the former champion.
 
     Raises:
-        RegistryError: No reason, or there is no champion; or somebody else decided otherwise at the same moment.
+        RegistryError: No reason is given, there is no champion, or somebody else decided otherwise at the same moment.
     """
-    if not _given(why):
-        raise RegistryError(f"{name}: to retire the champion needs a reason; say --why")
+    _need_reason(f"{name}: to retire the champion needs a reason", why)
     with _reviewing(name, tracking_uri, root) as review:
         if review.champion is None:
             raise RegistryError(f"{name}: has no champion; its prompt is served by the base already")
         there = {version.number: version for version in versions(review.store, name)}
         entry = review.move("retired", None, who, why)
         if review.champion in there:
-            _decide(review.store, there[review.champion], "retired", entry)
+            _tag_decision(review.store, there[review.champion], "retired", entry)
         return entry
 
 
 def reject(
     name: str, version: str | int, *, who: str, why: str, tracking_uri: str | None, root: Path
 ) -> Entry:
-    """Record that a version is not to be used; it stays in the registry, and is no candidate any more.
+    """Record that a version is not to be used. It stays in the registry, and is no candidate any more.
 
     Raises:
-        RegistryError: No reason, no such version, or it is the champion.
+        RegistryError: No reason is given, there is no such version, or it is the champion.
     """
-    if not _given(why):
-        raise RegistryError(f"{name}/{version}: a rejection needs a reason; say --why")
+    _need_reason(f"{name}/{version}: a rejection needs a reason", why)
     with _reviewing(name, tracking_uri, root) as review:
         chosen = resolve(review.store, Reference(name, str(version)))
         if review.champion == chosen.number:
             raise RegistryError(
                 f"{chosen}: is the champion; roll back, promote another, or retire it, and then reject it"
             )
-        entry = append(
-            review.store,
-            name,
-            Entry("rejected", chosen.number, review.champion, who, why, time_after(review.log)),
-        )
-        _decide(review.store, chosen, "rejected", entry)
-        _drop_candidate(review.store, chosen)
+        entry = append(review.store, name, review.entry("rejected", chosen.number, who, why))
+        _tag_decision(review.store, chosen, "rejected", entry)
+        review.store.remove_alias(name, CANDIDATE, chosen.number)
         return entry
 
 
@@ -169,28 +162,40 @@ class _Review:
     log: list[Entry]
     champion: str | None
 
-    def crown(self, action: Action, version: Version, who: str, why: str, *, overridden: bool) -> Entry:
-        """Make `version` the champion; returns the recorded decision. RegistryError as of `move`."""
+    def entry(
+        self, action: Action, version: str | None, who: str, why: str, *, overridden: bool = False
+    ) -> Entry:
+        """The entry that follows the log."""
+        return Entry(
+            action=action, version=version, before=self.champion, who=who, why=why, when=time_after(self.log),
+            overridden=overridden,
+        )  # fmt: skip
+
+    def promote(
+        self, action: Action, version: Version, who: str, why: str, *, overridden: bool = False
+    ) -> Entry:
+        """Make `version` the champion after its bytes were checked; returns the recorded decision."""
+        with tempfile.TemporaryDirectory() as staging:
+            download_adapter(self.store, version, Path(staging))
         recorded = self.move(action, version.number, who, why, overridden=overridden)
-        _decide(self.store, version, "promoted", recorded)
-        _drop_candidate(self.store, version)
+        _tag_promoted(self.store, version, recorded)
         return recorded
 
     def move(
         self, action: Action, champion: str | None, who: str, why: str, *, overridden: bool = False
     ) -> Entry:
-        """Move the aliases, record it, and look again; `previous` first: until `champion` moves it names that, too.
+        """Move the aliases, record the decision, and look again. `previous` moves first.
 
         Raises:
-            RegistryError: Somebody decided otherwise at the same moment; the log has both.
+            RegistryError: Somebody decided otherwise at the same moment; the log has both decisions.
         """
-        entry = Entry(action, champion, self.champion, who, why, time_after(self.log), overridden)
+        entry = self.entry(action, champion, who, why, overridden=overridden)
         check_length(self.name, entry)
         if champion is not None:
-            self._point(PREVIOUS, self._previous([*self.log, entry]))
-        self._point(CHAMPION, champion)
+            self._set_alias(PREVIOUS, self._previous([*self.log, entry]))
+        self._set_alias(CHAMPION, champion)
         recorded = append(self.store, self.name, entry)
-        last = self._settle()
+        last = self._follow_log()
         if last.version != champion:
             raise RegistryError(
                 f"{self.name}: at the same moment {last.who} decided otherwise ({last.action}), and that is what counts; "
@@ -198,35 +203,35 @@ class _Review:
             )
         return recorded
 
-    def _settle(self) -> Entry:
-        """Let the aliases follow the log; returns the entry that decides.
+    def _follow_log(self) -> Entry:
+        """Let the aliases follow the log; returns the entry that counts.
 
-        A champion that no entry since the beginning of this review tells of was moved by hand, or by somebody who is
-        about to record it and to look, too: it stays.
+        A champion that no entry since the beginning of this review names stays: it was moved by hand, or by a reviewer
+        who has still to record it and to look again.
         """
         known = set(self.log)
         while True:
             registered = model(self.store, self.name)
             log = entries(registered.tags)
-            pointed = {alias: str(number) for alias, number in registered.aliases.items()}
+            aliases = {alias: str(number) for alias, number in registered.aliases.items()}
             moves = [entry for entry in log if entry.action != "rejected"]
-            champion, last = pointed.get(CHAMPION), moves[-1]
+            champion, last = aliases.get(CHAMPION), moves[-1]
             if champion != last.version and champion in {e.version for e in moves if e not in known}:
-                self._point(CHAMPION, last.version)
+                self._set_alias(CHAMPION, last.version)
                 continue
             moved = unrecorded_move(log, champion)
             previous = self._previous([*log, moved] if moved else log)
-            if pointed.get(PREVIOUS) == previous:
+            if aliases.get(PREVIOUS) == previous:
                 return moved or last
-            self._point(PREVIOUS, previous)
+            self._set_alias(PREVIOUS, previous)
 
     def _previous(self, log: list[Entry]) -> str | None:
-        """What `previous` names after `log`: where a roll-back leads, unless that was deleted."""
+        """The version that `previous` names after `log`: the one that a roll-back leads to, unless it was deleted."""
         earlier = predecessors(log)
         there = {version.number for version in versions(self.store, self.name)} if earlier else set()
         return earlier[-1] if earlier and earlier[-1] in there else None
 
-    def _point(self, alias: str, version: str | None) -> None:
+    def _set_alias(self, alias: str, version: str | None) -> None:
         if version is None:
             self.store.client.delete_registered_model_alias(self.name, alias)
         else:
@@ -235,29 +240,26 @@ class _Review:
 
 @contextmanager
 def _reviewing(name: str, tracking_uri: str | None, root: Path) -> Iterator[_Review]:
-    """Open a name for review; a move that somebody made outside is recorded first."""
+    """Open a name for review, and record a move that somebody made outside."""
     check_name(name)
     with open_store(tracking_uri, root, writing=True) as store:
         registered = model(store, name)
-        champion = registered.aliases.get(CHAMPION)
+        champion = str(registered.aliases[CHAMPION]) if CHAMPION in registered.aliases else None
         log = entries(registered.tags)
-        moved = unrecorded_move(log, None if champion is None else str(champion))
+        moved = unrecorded_move(log, champion)
         if moved is not None:
             log.append(append(store, name, moved))
-        yield _Review(store, name, log, None if champion is None else str(champion))
+        yield _Review(store, name, log, champion)
 
 
-def _doubts(store: Store, version: Version) -> list[str]:
-    """Why a version is not to be promoted without a reason. The record is asked, as anybody can edit a tag."""
+def _objections(store: Store, version: Version) -> list[str]:
+    """Why a promotion of `version` needs a reason. The verdict is read from its record, as anybody can edit a tag."""
     record = read_record(store, version)
     found = []
     verdict = record.scorecard.verdict if record.scorecard else None
     if verdict is None or not verdict.passed:
-        failed = (
-            [f"{check.name} ({check.detail})" for check in verdict.reasons if not check.passed]
-            if verdict
-            else []
-        )
+        checks = verdict.reasons if verdict else ()
+        failed = [f"{check.name} ({check.detail})" for check in checks if not check.passed]
         found.append("the gate did not pass it" + (f": {', '.join(failed)}" if failed else ""))
     if version.decision in ("rejected", "rolled back", "retired"):
         why = version.tags.get("review.why", "")
@@ -265,18 +267,15 @@ def _doubts(store: Store, version: Version) -> list[str]:
     return found
 
 
-def _check_complete(version: Version) -> None:
-    if not version.complete:
-        raise RegistryError(
-            f"{version}: its registration has not ended; wait for it, or submit its batch again, "
-            "which completes it"
-        )
+def _tag_promoted(store: Store, version: Version, entry: Entry) -> None:
+    _tag_decision(store, version, "promoted", entry)
+    store.remove_alias(version.name, CANDIDATE, version.number)
 
 
-def _decide(store: Store, version: Version, decision: str, entry: Entry) -> None:
-    """What the last review said, as tags that MLflow's pages can filter on."""
+def _tag_decision(store: Store, version: Version, decision: str, entry: Entry) -> None:
+    """Write the last decision about a version as tags, by which MLflow's pages can filter."""
     tags = {
-        "review.decision": decision,
+        DECISION: decision,
         "review.by": entry.who,
         "review.at": entry.when.isoformat(),
         "review.why": entry.why[:MAX_REASON],
@@ -285,10 +284,6 @@ def _decide(store: Store, version: Version, decision: str, entry: Entry) -> None
         store.set_tag(version.name, version.number, key, value)
 
 
-def _drop_candidate(store: Store, version: Version) -> None:
-    if str(model(store, version.name).aliases.get(CANDIDATE)) == version.number:
-        store.client.delete_registered_model_alias(version.name, CANDIDATE)
-
-
-def _given(why: str | None) -> bool:
-    return bool(why and why.strip())
+def _need_reason(what: str, why: str) -> None:
+    if not why.strip():
+        raise RegistryError(f"{what}; say --why")

@@ -123,18 +123,12 @@ def _log_files(store: Store, run_id: str, record: CorrectionRecord, folder: Path
 
         log(files[0])  # first, so that MLflow asks only once where the run's artifacts lie
         with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
-            running = [pool.submit(log, file) for file in files[1:]]
-            try:
-                for logged in running:
-                    logged.result()
-            except BaseException:
-                # Do not wait for the other uploads to fail, too.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            for _ in pool.map(log, files[1:]):  # after a failure, `map` cancels what has not begun
+                pass
 
 
 def _stage_files(record: CorrectionRecord, folder: Path, staged: Path) -> None:
-    """Everything that a run keeps of the record in `folder`, as files below `staged`."""
+    """Write the artifacts of the record in `folder` below `staged`."""
     for file in (RECORD_FILE, REVIEW_PAGE):
         if (folder / file).is_file():
             shutil.copyfile(folder / file, staged / file)

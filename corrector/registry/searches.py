@@ -1,7 +1,7 @@
-"""What MLflow keeps of a search: a run for each prompt with a child run for each trial, comparable in MLflow's own pages.
+"""Logs searches in MLflow: a run for each prompt, with a child run for each trial, to compare in MLflow's own pages.
 
-Child runs have the hyper-parameters that are varied as parameters, and score, FID and all else by optimiser step as metrics.
-A search that is logged again, as after it was interrupted, adds the trials that are not there yet.
+A child run has the varied hyper-parameters as parameters, and score, FID and the rest by optimiser step as
+metrics. When a search is logged again, as after an interruption, the trials that are missing are added.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path, ended: bool = True) -> None:
-    """Log every prompt of a search; trials that have not come to their end are left out.
+    """Log every prompt of a search, with the trials that have ended.
 
     Args:
-        tracking_uri: Of an MLflow server; None for the local form under `root`.
-        ended: Whether the search is through; until then the runs of its prompts stay open.
+        ended: Whether the search has ended; until then the runs of its prompts stay open.
 
     Raises:
         RegistryError: MLflow failed.
@@ -63,14 +62,14 @@ def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path, en
 def known_good(
     base_revision: str, *, but: Sequence[str], count: int, tracking_uri: str | None, root: Path
 ) -> list[Configuration]:
-    """The configurations that earlier searches on the same base chose, those with the lowest score on fresh seeds first.
+    """The configurations that earlier searches on the same base chose, the lowest score on fresh seeds first.
 
-    Scores are shares of the base's distance, so that prompts can be compared at all; which configuration helps one prompt is a
-    guess for another, and tried like any other.
+    Scores are shares of the base's distance, so the scores of different prompts are comparable. A configuration that helped
+    one prompt is a guess for another prompt.
 
     Args:
-        but: Searches (`search_id`) that do not count: this one's own.
-        count: At most so many, all different.
+        but: Searches (`search_id`) that do not count: the caller's own.
+        count: The most configurations to return; they all differ.
 
     Raises:
         RegistryError: MLflow failed.
@@ -121,15 +120,11 @@ def _begin(
     prompt: PromptSearchResult,
     trial: TrialResult,
 ) -> Run:
-    """An open run for a trial."""
+    """Make an open run for a trial."""
     tags = {
-        _PARENT: parent,
-        "kind": "trial",
-        _TRIAL: str(trial.index),
-        "state": trial.state,
-        "prompt": cut(prompt.prompt),
-        "base_revision": result.base_revision,
-    }
+        _PARENT: parent, "kind": "trial", _TRIAL: str(trial.index), "state": trial.state,
+        "prompt": cut(prompt.prompt), "base_revision": result.base_revision,
+    }  # fmt: skip
     if trial.detail:
         tags["detail"] = cut(trial.detail)
     return store.client.create_run(experiment, tags=tags, run_name=f"{prompt.name}-{trial.index:03d}")
@@ -145,7 +140,7 @@ def _log_trial(store: Store, run: Run, trial: TrialResult) -> None:
 
 
 def _log_confirmation(store: Store, run: Run, trial: TrialResult) -> None:
-    """Add a trial's score on fresh seeds to its run, which was logged before there was one."""
+    """Add a trial's score on fresh seeds to its run, which was logged without it."""
     metrics = [each for each in _confirmation(trial) if each.key not in run.data.metrics]
     if metrics:
         store.client.log_batch(run.info.run_id, metrics=metrics)
@@ -170,12 +165,12 @@ def _confirmation(trial: TrialResult) -> Iterator[Metric]:
 
 
 def _now() -> int:
-    """Milliseconds since 1970, as MLflow counts."""
+    """Milliseconds since 1970, MLflow's unit."""
     return round(1000 * datetime.now(UTC).timestamp())
 
 
 def _conclude(store: Store, parent: str, prompt: PromptSearchResult) -> None:
-    """Say in the prompt's run what was chosen."""
+    """Write the choice into the prompt's run, and close it."""
     client, chosen = store.client, prompt.chosen
     client.set_tag(parent, "mlflow.note.content", cut(prompt.reason or "no trial came to its end"))
     if chosen is not None and chosen.confirmed is not None:

@@ -85,17 +85,26 @@ class Store:
         return [item.path for item in self.repository(run_id).list_artifacts()]
 
     def delete_artifacts(self, run_id: str) -> None:
-        """Delete all artifacts of a run. RegistryError as of `delete_folder`."""
+        """Delete all artifacts of a run.
+
+        Raises:
+            RegistryError: They are on this machine's disk, outside of the registry's folder.
+        """
         if self.root is not None:
             self.delete_folder(run_id)
         elif self.artifacts(run_id):
-            self.repository(run_id).delete_artifacts()
+            address = self.artifact_address(run_id)
+            if address.startswith("file:"):
+                # MLflow decodes the path twice, and finds no folder whose name has a percent sign.
+                shutil.rmtree(local.folder_inside(self.uri, address))
+            else:
+                self.repository(run_id).delete_artifacts()
 
     def delete_folder(self, name: str) -> None:
         """Delete the folder `name` of a local registry's artifacts, if it is there.
 
         Raises:
-            RegistryError: It lies outside of the registry, behind a link.
+            RegistryError: It is outside of the registry, behind a link.
         """
         assert self.root is not None
         folder = self.root / "artifacts" / name

@@ -1,6 +1,6 @@
-"""What the registry says about a record where people filter and browse: tags and a description, both cut to MLflow's limits.
+"""A record as MLflow's tags and description, for filtering and browsing; both are cut to MLflow's limits.
 
-`record.json` among the artifacts holds everything uncut; where the two differ, the artifact is right.
+The artifact `record.json` holds everything uncut; where the two differ, the artifact is right.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TAG_LENGTH = 5000
 """Characters: what MLflow's tables keep of the value of a registered model's tag."""
 
 COMPLETE = "registration"
-"""Set last on a version; before that it is not to be used."""
+"""Tag that is set last on a version; a version without it must not be used."""
 WORK_ID = "work_id"
 STATUS = "status"
 SHA256 = "adapter_sha256"
@@ -71,7 +71,7 @@ def headline(card: Scorecard) -> dict[str, dict[str, float]]:
 
 
 def describe(record: CorrectionRecord) -> str:
-    """The verdict in Markdown, as MLflow's pages show it; whatever came from users is escaped."""
+    """The verdict in Markdown, as MLflow's pages show it; text of users is escaped."""
     lines = [f"**{record.status}**: {escape(record.prompt)}", ""]
     if record.error:
         lines += [escape(record.error), ""]
@@ -89,5 +89,5 @@ def _text(value: Any) -> str:
 
 
 def cut(text: str, length: int = TAG_LENGTH) -> str:
-    """`text`, or as much of it as `length` characters hold together with a mark that more was there."""
+    """`text`, or its beginning and a mark that something is missing, in `length` characters."""
     return text if len(text) <= length else text[: length - len(_ENDING)] + _ENDING

@@ -1,6 +1,6 @@
-"""Who gets a corrected prompt's adapter: tags of the registered model and the alias `challenger`, which serving follows.
+"""Who gets an adapter: tags of the registered model and the alias `challenger`, which serving follows.
 
-They may as well be set in MLflow's own pages.
+They may also be set in MLflow's own pages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from corrector.registry.references import Reference, check_name, model, resolve
 from corrector.registry.store import Store, open_store
 
 CHALLENGER = "challenger"
-"""Alias of the version that a share of the champion's users get."""
+"""Alias of the version that a share of the users get instead of the champion."""
 MODE = "serving.mode"
 SHARE = "serving.challenger_share"
 
@@ -25,11 +25,11 @@ Mode = Literal["live", "shadow"]
 
 @dataclass(frozen=True)
 class TrafficTags:
-    """What the tags say.
+    """The tags of a registered model that serving reads.
 
     Attributes:
-        mode: "live" routes to the adapter; "shadow" records what would have been routed, and serves the base.
-        challenger_share: Part of its users, 0 to 1, that get the challenger.
+        mode: "live" routes to the adapter; "shadow" records what would be routed to it, and serves the base.
+        challenger_share: Part of the users, 0 to 1, that get the challenger.
     """
 
     mode: Mode = "live"
@@ -37,11 +37,7 @@ class TrafficTags:
 
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> TrafficTags:
-        """What a registered model's tags say; those that it lacks are the defaults.
-
-        Raises:
-            RegistryError: A tag says something else than it can.
-        """
+        """Read a registered model's tags; a missing tag has its default. RegistryError: a tag has an impossible value."""
         mode, share = tags.get(MODE, "live"), tags.get(SHARE, "0")
         if mode not in get_args(Mode):
             raise RegistryError(f'tag {MODE}: "{mode}"; expected live or shadow')
@@ -56,18 +52,14 @@ class TrafficTags:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a registered model's tags and aliases say; `challenger` is a version's number."""
+    """How a registered model is served; `challenger` is a version's number."""
 
     tags: TrafficTags
     challenger: str | None
 
 
 def traffic(name: str, *, tracking_uri: str | None, root: Path) -> Traffic:
-    """How the adapter `name` is served.
-
-    Raises:
-        RegistryError: No such name, or a tag says something else than it can.
-    """
+    """How the adapter `name` is served; RegistryError where there is no such name, or a tag has an impossible value."""
     with open_store(tracking_uri, root, writing=False) as store:
         return _traffic(store, check_name(name))
 
@@ -84,10 +76,10 @@ def set_traffic(
     """Change how the adapter `name` is served; what is None stays.
 
     Args:
-        challenger: A version's number; "none" takes the challenger away, and all users get the champion.
+        challenger: A version's number; "none" removes the challenger, and all users get the champion.
 
     Raises:
-        RegistryError: No such name or version, the version is unfinished or was rejected, or a value that cannot be.
+        RegistryError: There is no such name or version, the version is unfinished or rejected, or a value is impossible.
     """
     wanted = {
         key: str(value) for key, value in ((MODE, mode), (SHARE, challenger_share)) if value is not None

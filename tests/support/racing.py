@@ -84,7 +84,7 @@ def register_all(uri: str, folders: Sequence[Path]) -> None:
 
 
 def kill_while_tables_are_made(root: Path) -> None:
-    """Kill a process that makes the database of a new local form, before it is there."""
+    """Kill a process that makes the database of a new local registry, before it exists."""
     child = _start(prepare, None, root)
     wait_until((root / ".mlflow.db.making").exists)
     child.kill()

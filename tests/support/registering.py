@@ -137,9 +137,9 @@ def client(root: Path) -> MlflowClient:
 
 
 @pytest.fixture
-def shared(root: Path, tmp_path: Path, client: MlflowClient) -> str:
-    """The address of a database that is used like a server's: without the lock of the local form."""
-    client.create_experiment("corrections", artifact_location=(tmp_path / "artifacts").as_uri())
+def shared(root: Path, client: MlflowClient) -> str:
+    """The address of a database that is used like a server's: without the lock of a local registry."""
+    client.create_experiment("corrections", artifact_location=(root / "artifacts").as_uri())
     return local_uri(root)
 
 

@@ -54,6 +54,18 @@ def test_garbage_of_a_copy_is_removed_there_and_the_original_keeps_everything(
     assert not (copy / "artifacts" / second.run_id).exists()
 
 
+def test_a_copied_database_that_is_used_like_a_server_deletes_nothing_of_the_original(
+    registered: Registering, root: Path, tmp_path: Path
+) -> None:
+    """Its tables name the original's folder, and there is no root to look below instead."""
+    registered.all(1, 2)
+    copy = Path(shutil.copytree(root, tmp_path / "copy"))
+    client_of(copy).delete_model_version(NAME, "2")
+    with pytest.raises(RegistryError, match=r": is outside of the registry in .*copy; not deleted"):
+        collect_garbage(tracking_uri=local_uri(copy), root=tmp_path, older_than=NOW, delete=True)
+    assert problems(root) == [None, None]
+
+
 def test_a_moved_registry_works_at_its_new_place_only(
     registered: Registering, root: Path, tmp_path: Path
 ) -> None:
@@ -72,7 +84,7 @@ def test_a_moved_registry_works_at_its_new_place_only(
 
 def test_what_commit_271529c_wrote_is_read_reviewed_and_continued(former: Path, tmp_path: Path) -> None:
     root = former / "registry"
-    assert [version.number for version in show_model(NAME, tracking_uri=None, root=root)[1]] == [
+    assert [version.number for version in show_model(NAME, tracking_uri=None, root=root)] == [
         "3",
         "2",
         "1",

@@ -272,7 +272,10 @@ def test_champions_are_a_stack() -> None:
     from datetime import UTC, datetime
 
     def log(*steps: tuple[Any, str | None]) -> list[Entry]:
-        return [Entry(action, version, None, "", "", datetime.now(UTC)) for action, version in steps]
+        return [
+            Entry(action=action, version=version, before=None, who="", why="", when=datetime.now(UTC))
+            for action, version in steps
+        ]
 
     assert champions([]) == []
     promoted = log(("promoted", "1"), ("promoted", "2"), ("rejected", "9"), ("moved", "3"))
