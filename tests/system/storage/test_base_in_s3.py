@@ -101,7 +101,7 @@ def test_processes_that_want_the_same_part_share_one_download(
         assert other.stdin is not None and other.stdout is not None
         assert other.stdout.readline() == "ready\n"
         proxy.stall(after=size // 2)
-        here = pool.submit(spec.part, "transformer")
+        here = pool.submit(spec.component, "transformer")
         assert proxy.stalled.wait(60)
         other.stdin.write("\n")
         other.stdin.flush()

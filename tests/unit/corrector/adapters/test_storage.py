@@ -40,7 +40,7 @@ def test_a_packed_adapter_loads_as_the_adapter_itself() -> None:
         bank.load(1, adapter)
         bank.load(2, packed)
         assert torch.equal(bank.storage[1], bank.storage[2])
-        assert bank.rank_of(2) == packed.rank == rank and bank.export(2).alpha == packed.alpha == 2.5
+        assert bank.export(2).rank == packed.rank == rank and bank.export(2).alpha == packed.alpha == 2.5
     other = AdapterBank(small_transformer(), slots=5, rank=8, dtype=torch.bfloat16)
     other.load(5, packed)
     assert torch.equal(other.storage[5], bank.storage[2])
