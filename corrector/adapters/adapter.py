@@ -59,11 +59,6 @@ class Adapter:
         """What multiplies ``B A x``: ``alpha / rank``."""
         return self.alpha / self.rank
 
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return sum(down.numel() + up.numel() for down, up in self.weights.values())
-
 
 def _check_pair(path: str, down: Tensor, up: Tensor, rank: int) -> None:
     for name, weight, dimension in (("lora_A", down, 0), ("lora_B", up, 1)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from math import isqrt
 from typing import Any, Literal
 
-from corrector.base.checkpoint import Headers
+from corrector.base.headers import Headers
 
 Layout = Literal["original", "diffusers"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from corrector.base.checkpoint import weight_files
+from corrector.base.headers import weight_files
 from corrector.base.memory import ensure_memory
 from corrector.base.precision import QUANTISED, quantise, require_bitsandbytes
 from corrector.base.spec import BaseSpec, components

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from corrector.base.checkpoint import read_headers
+from corrector.base.headers import read_headers
 from corrector.base.precision import (
     QUANTISED,
     Precision,

@@ -15,7 +15,7 @@ from corrector.base.architecture import (
     published_pipeline,
     recognise,
 )
-from corrector.base.checkpoint import PICKLES, read_headers
+from corrector.base.headers import PICKLES, read_headers
 from corrector.base.precision import Precision
 from corrector.base.revision import file_revision
 from corrector.base.sources import (

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from corrector.base.architecture import ORIGINAL_PREFIX, VAE_PREFIXES
-from corrector.base.checkpoint import Headers, TensorHeader, read_headers, weight_files
+from corrector.base.headers import Headers, TensorHeader, read_headers, weight_files
 from corrector.base.spec import BaseSpec, json_object
 from corrector.errors import UserError
 

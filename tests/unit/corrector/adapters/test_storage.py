@@ -22,7 +22,7 @@ def test_all_weights_lie_in_one_tensor_a_slot_to_a_row() -> None:
     assert torch.equal(flat, bank.storage)
     for slot, (rank, _) in RANKS_AND_ALPHAS.items():
         used = bank.used(rank)
-        assert used.sum() == bank.export(slot).size
+        assert used.sum() == sum(part.numel() for pair in bank.export(slot).weights.values() for part in pair)
         assert bank.storage[slot, used].all() and not bank.storage[slot, ~used].any()
     inputs = transformer_inputs(1)
     with torch.no_grad(), bank.rows([1]):
