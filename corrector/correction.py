@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from corrector.adapters import Adapter, adapter_bytes, save_adapter
+from corrector.adapters import Adapter, AdapterBank, adapter_bytes, save_adapter
+from corrector.base import free_memory, transformer_bytes
 from corrector.dreambooth import Engine, FineTune, StepReport
+from corrector.dreambooth.planner import plan_packs
 from corrector.errors import UserError
 from corrector.evaluation import Comparison, GateVerdict, Scorecard, score
 from corrector.evaluation.images import as_stored
@@ -32,11 +34,14 @@ from corrector.preparation import (
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds, HyperParameters
 from corrector.record.correction import CorrectionRecord
 from corrector.record.writing import code_version, correction_record, write_comparison
+from corrector.sampling import SampleRow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SHOWN_PAIRS = 8
+_MEMORY_SHARE = 0.85
+"""Of the free memory that training may use; the VAE and the allocator need some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,39 +129,29 @@ def correct(
         progress: Whether a progress bar is shown on the terminal or in the notebook.
 
     Raises:
-        UserError: Exemplars, base and hyper-parameters do not go together, or training diverged.
+        UserError: Exemplars, base and hyper-parameters do not fit each other or the device, or training diverged.
     """
     entry = _with_hyperparameters(prompt, hyperparameters)
     evaluation, gate = evaluation or EvaluationSettings(), gate or GateThresholds()
-    side = side_of(entry, base.spec)
-    exemplar_set = load_exemplars(Path(entry.exemplars), resolution=side, seed=entry.hyperparameters.seed)
+    exemplar_set = load_exemplars(
+        Path(entry.exemplars), resolution=side_of(entry, base.spec), seed=entry.hyperparameters.seed
+    )
     exemplars = ExemplarImages.of(exemplar_set)
     embeddings = base.encode(texts_of(entry, evaluation))
     comparison = Comparison.of(entry, evaluation)
-    engine = Engine(
-        base.transformer,
-        base.scheduler,
-        slots=1,
-        rank=entry.hyperparameters.rank,
-        base_revision=base.spec.revision,
-        checkpointing=base.offload,
-        device=base.device,
-    )
+    rows = [
+        row for slot in (0, 1) for row in comparison_rows(comparison, evaluation, embeddings, base, slot=slot)
+    ]
+    engine = _engine(entry, base)
     seconds: dict[str, float] = {}
     try:
-        with _ProgressBar(shown=progress) as bar, _timed(seconds, "training"):
-            task = fine_tune(entry, exemplars, embeddings, base, bank=engine.bank)
-            adapter, curve = _train(engine, task, bar)
-        with _ProgressBar(shown=progress) as bar, _timed(seconds, "sampling"):
-            engine.bank.load(1, adapter)
-            rows = [
-                row
-                for slot in (0, 1)
-                for row in comparison_rows(comparison, evaluation, embeddings, base, slot=slot)
-            ]
-            report = bar.task("sampling", len(rows))
-            images = base.sample_rows(rows, engine.bank, height=side, width=side, progress=report)
-            before, after = images.split(len(comparison))
+        with _progress_bar(shown=progress) as bar:
+            with _timed(seconds, "training"):
+                task = fine_tune(entry, exemplars, embeddings, base, bank=engine.bank)
+                adapter, curve = _train(engine, task, bar)
+            with _timed(seconds, "sampling"):
+                engine.bank.load(1, adapter)
+                before, after = _sample(rows, entry, base, engine.bank, bar).split(len(comparison))
     finally:
         engine.bank.remove()
     with _timed(seconds, "scoring"):
@@ -235,42 +230,62 @@ def _with_hyperparameters(
     return FailingPrompt.model_validate({**dict(prompt), "hyperparameters": changes})
 
 
-def _train(engine: Engine, task: FineTune, bar: _ProgressBar) -> tuple[Adapter, list[StepReport]]:
+def _engine(entry: FailingPrompt, base: Base) -> Engine:
+    """An engine of one slot; where memory is short its rows go through in parts, or blocks are recomputed."""
+    base.transformer  # noqa: B018 - loaded now, so that the memory that is free is free for training
+    weights = transformer_bytes(base.spec, base.device, dtype=base.dtype, offload=base.offload)
+    free = weights + int(_MEMORY_SHARE * free_memory(base.device))
+    plan = plan_packs(
+        base.spec.transformer_config,
+        [entry.hyperparameters],
+        resolution=base.spec.resolution,
+        vae_scale_factor=base.spec.vae_scale_factor,
+        tokens=base.spec.text_tokens,
+        memory_bytes=free,
+        lanes=1,
+        dtype=base.dtype,
+        weights_bytes=weights,
+    )
+    return Engine(
+        base.transformer,
+        base.scheduler,
+        slots=1,
+        rank=entry.hyperparameters.rank,
+        base_revision=base.spec.revision,
+        tokens_per_forward=plan.tokens_per_forward,
+        checkpointing=plan.checkpointing or base.offload,
+        device=base.device,
+    )
+
+
+def _sample(
+    rows: Sequence[SampleRow], entry: FailingPrompt, base: Base, bank: AdapterBank, bar: Progress
+) -> Tensor:
+    sampling, side = bar.add_task("sampling", total=len(rows)), side_of(entry, base.spec)
+
+    def report(done: int) -> None:
+        bar.update(sampling, completed=done)
+
+    return base.sample_rows(rows, bank, height=side, width=side, progress=report)
+
+
+def _train(engine: Engine, task: FineTune, bar: Progress) -> tuple[Adapter, list[StepReport]]:
     """The trained adapter and the reports of its steps; raises :class:`UserError` where it diverged."""
-    report = bar.task("training", task.hyperparameters.steps)
+    training = bar.add_task("training", total=task.hyperparameters.steps)
     engine.admit(task)
     while engine.active:
         newest = engine.step().get(task.name)
         if newest is not None:
-            report(newest.step, f"loss {newest.loss:.4f}")
+            bar.update(training, completed=newest.step, description=f"training, loss {newest.loss:.4f}")
     if engine.failures:
         raise UserError(f"{task.name}: {engine.failures[0].reason}")
     curve = engine.history(task.name)
     return engine.release(task.name), curve
 
 
-class _ProgressBar:
-    """A bar on the terminal or in the notebook, or nothing where it is not ``shown``."""
-
-    def __init__(self, *, shown: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, TextColumn("{task.fields[detail]}"), disable=not shown)
-
-    def __enter__(self) -> _ProgressBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def task(self, name: str, total: int) -> Callable[..., None]:
-        """Starts a bar of ``total`` steps; the function that is returned is told the number done, and a detail."""
-        number = self._bar.add_task(name, total=total, detail="")
-
-        def update(done: int, detail: str = "") -> None:
-            self._bar.update(number, completed=done, detail=detail)
-
-        return update
+def _progress_bar(*, shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, disable=not shown)
 
 
 @contextmanager

@@ -23,14 +23,14 @@ SD3_TARGETS: tuple[str, ...] = (
 
 
 class AdapterError(UserError):
-    """An adapter, or the use of one, that cannot be right; the message names the weight or slot at fault."""
+    """A wrong adapter, or a wrong use of one; the message names the weight or slot."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter of one base: for every target Linear ``y = W x`` it adds ``(alpha / rank) * B A x``.
+    """A LoRA adapter: to every target Linear ``y = W x`` it adds ``(alpha / rank) * B A x``.
 
-    Construction checks that the adapter is whole: raises :class:`AdapterError` naming the weight otherwise.
+    Construction checks it and raises :class:`AdapterError`, naming the weight, where shapes or values are wrong.
     """
 
     rank: int
@@ -40,9 +40,9 @@ class Adapter:
     weights: Mapping[str, tuple[Tensor, Tensor]]
     """Module path in the transformer -> (``A [rank, in]``, ``B [out, rank]``)."""
     base_revision: str | None = None
-    """Revision of the base it was trained on; None where its origin does not say."""
+    """Revision of the base that it was trained on; None where that is not known."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Lineage as text: travels with the file and changes nothing."""
+    """Lineage, stored in the file's header."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -58,11 +58,6 @@ class Adapter:
     def scale(self) -> float:
         """What multiplies ``B A x``: ``alpha / rank``."""
         return self.alpha / self.rank
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return sum(down.numel() + up.numel() for down, up in self.weights.values())
 
 
 def _check_pair(path: str, down: Tensor, up: Tensor, rank: int) -> None:

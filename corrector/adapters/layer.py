@@ -14,9 +14,8 @@ _ATTRIBUTE = "adapter_layer"
 class StackedLayer:
     """``A [slots + 1, R, in]`` and ``B [slots + 1, out, R]`` of one target Linear, attached to it until :meth:`detach`.
 
-    The forward hook is one function for all Linears and finds the layer as an attribute of the Linear that it runs for.
-    So a compiled block reads the weights through its own modules, and one graph serves all blocks of a kind. The layer
-    is no module and its weights are no parameters of the Linear: ``state_dict()``, ``to()`` and PEFT do not see them.
+    One forward hook serves all Linears: it reads the layer from an attribute of its Linear, so that one compiled graph
+    serves all equal blocks. The layer is no module, so ``state_dict()``, ``to()`` and PEFT do not see its weights.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How one adapter lies in a single vector."""
+"""The order of an adapter's weights in one vector."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Layout:
-    """The order of an adapter's weights in a vector ``[P]``: for every target ``A [R, in]``, then ``B [out, R]``.
+    """The order of weights in a vector ``[P]``: for every target ``A [R, in]``, then ``B [out, R]``.
 
-    Adapters of lower rank than ``R`` leave the last rows of ``A`` and the last columns of ``B`` zero.
+    An adapter of lower rank than ``R`` leaves the last rows of ``A`` and the last columns of ``B`` zero.
     """
 
     rank: int
@@ -56,7 +56,7 @@ class Layout:
         return mask
 
     def write(self, vector: Tensor, adapter: Adapter) -> None:
-        """Puts ``adapter``, which :meth:`check` has passed, into ``vector [P]``, padding included."""
+        """Writes ``adapter``, which has passed :meth:`check`, and its padding into ``vector [P]``."""
         rank = adapter.rank
         for target, down, up in self.views(vector):
             lower, upper = adapter.weights[target.path]
@@ -67,7 +67,7 @@ class Layout:
                 up[:, rank:].zero_()
 
     def read(self, vector: Tensor, rank: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Copies of an adapter's weights out of ``vector [P]``, without padding: the inverse of :meth:`write`."""
+        """Copies of the weights in ``vector [P]`` without padding: the inverse of :meth:`write`."""
         return {
             target.path: (_copy(down[:rank]), _copy(up[:, :rank])) for target, down, up in self.views(vector)
         }
@@ -100,7 +100,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class PackedAdapter:
-    """An adapter as a bank keeps it, ready to be loaded with one copy; made by ``AdapterBank.pack``."""
+    """An adapter in a bank's order, which loads with one copy; ``AdapterBank.pack`` makes it."""
 
     layout: Layout
     values: Tensor

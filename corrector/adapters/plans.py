@@ -1,4 +1,4 @@
-"""Which slot every row of a batch goes through."""
+"""Which slot each row of a batch uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from torch import Tensor
 from corrector.adapters.transfer import copy_to_device
 
 _STATIC_ROWS = 64
-"""A static plan has room for a multiple of this."""
+"""The length of a static plan is a multiple of this."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """How a batch maps onto slots: rows ``[start, stop)`` form ``groups`` equal runs, one slot each.
+    """A batch as runs of rows: rows ``[start, stop)`` are ``groups`` runs of equal length with one slot each.
 
-    Rows outside are the base's and are never touched. Consecutive slots are read as a view (``first``); any other order
-    is gathered once per group (``gather``), which is once per row when runs have no common length.
+    Rows outside are the base's. Consecutive slots are a view (``first``); others are gathered once for each group
+    (``gather``), which is once for each row where runs have no common length.
     """
 
     batch: int
@@ -27,7 +27,7 @@ class RunPlan:
     stop: int
     groups: int
     rank: int
-    """The highest of the slots' ranks; the padding above it is not multiplied."""
+    """The highest rank of the slots; padding above it is not multiplied."""
     first: int
     gather: Tensor | None
     scale: Tensor | None
@@ -42,9 +42,9 @@ class RunPlan:
         *,
         row_wise: bool = False,
     ) -> "RunPlan":
-        """The plan for slots ``index``; ``ranks`` and ``scales`` are by slot, and 0 and 1 at slot 0.
+        """The plan for slots ``index``; ``ranks`` and ``scales`` are by slot, 0 and 1 at slot 0.
 
-        ``row_wise`` makes every row a run of its own, whichever slots its neighbours have.
+        ``row_wise`` makes every row a run of its own.
         """
         adapted = [row for row, slot in enumerate(index) if slot]
         if not adapted:
@@ -71,10 +71,10 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class StaticPlan:
-    """The slot of every row as a tensor of a length that does not depend on the batch.
+    """The slot of every row as a tensor whose length does not depend on the batch.
 
-    A compiled block takes whatever slots it finds there: neither the assignment nor, once its batch is dynamic, the
-    number of rows is part of its graph. Every row is gathered, and the whole rank is multiplied.
+    A compiled block reads the slots from the tensor, so they are no part of its graph. Every row's weights are gathered
+    at the bank's full rank.
     """
 
     batch: int
@@ -94,6 +94,6 @@ class StaticPlan:
 
 @dataclass
 class Current:
-    """The plan in force, shared by a bank's layers; None outside ``rows()``."""
+    """The plan that a bank's layers use now; None outside ``rows()``."""
 
     plan: RunPlan | StaticPlan | None = None

@@ -1,6 +1,6 @@
-"""The frozen text-to-image model: where it is, its parts, text embeddings, latents, and a cache of tensors.
+"""The frozen text-to-image model: finding it, loading its components, text embeddings, latents, and a cache of tensors.
 
-Ground floor of the library. ``embedded`` holds the tiny Stable Diffusion 3 that travels with the repository.
+``embedded/weights`` is the tiny Stable Diffusion 3 of this repository; ``corrector.pipeline.Base`` is a loaded base.
 """
 
 from corrector.base.cache import ContentCache, content_key

@@ -1,4 +1,4 @@
-"""Architecture: what makes two Stable Diffusion 3 transformers the same, read from a configuration or from tensors' shapes.
+"""The sizes of a Stable Diffusion 3 transformer, read from a configuration or from tensors' shapes.
 
 Two layouts of names are known: that of Stability's single files (``joint_blocks``), with or without the prefix
 ``model.diffusion_model.``, and that of ``SD3Transformer2DModel`` (``transformer_blocks``).
@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from math import isqrt
 from typing import Any, Literal
 
-from corrector.base.checkpoint import Headers
+from corrector.base.headers import Headers
 
 Layout = Literal["original", "diffusers"]
 
@@ -22,7 +22,7 @@ VAE_PREFIXES = ("first_stage_model.", "vae.")
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes that every tensor of a transformer follows from."""
+    """The sizes that determine the shape of every tensor."""
 
     layers: int
     width: int
@@ -37,7 +37,7 @@ class Architecture:
 
     @staticmethod
     def of_config(config: Mapping[str, Any]) -> Architecture:
-        """From ``transformer/config.json``; raises ``KeyError`` or ``TypeError`` where it is no SD3's."""
+        """From ``transformer/config.json``; raises ``KeyError`` or ``TypeError`` where it is not SD3's."""
         return Architecture(
             layers=config["num_layers"],
             width=config["num_attention_heads"] * config["attention_head_dim"],
@@ -51,7 +51,7 @@ class Architecture:
         )
 
     def differences(self, other: Architecture) -> list[str]:
-        """One text per size that differs: ``layers 24 instead of 38``."""
+        """The sizes that differ, as texts: ``layers 24 instead of 38``."""
         pairs = ((each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
         return [
             f"{name.replace('_', ' ')} {mine} instead of {its}" for name, mine, its in pairs if mine != its
@@ -65,12 +65,12 @@ class Architecture:
 
 
 class UnknownArchitecture(Exception):
-    """The tensors are no Stable Diffusion 3 transformer; the message says what they look like."""
+    """The tensors are not a Stable Diffusion 3 transformer; the message names what they are."""
 
 
 @dataclass(frozen=True)
 class _Names:
-    """How a layout calls the tensors that show the sizes; ``block`` captures the layer's number."""
+    """A layout's names of the tensors that show the sizes; ``block`` captures the layer's number."""
 
     block: re.Pattern[str]
     qk_norm: str
@@ -149,7 +149,7 @@ def recognise(headers: Headers) -> tuple[Layout, Architecture]:
 
 
 def published_pipeline(architecture: Architecture) -> str | None:
-    """The hub id of the model with these sizes, or None; a distilled model has the sizes of what it came from."""
+    """The hub id of the published model with these sizes, or None."""
     return _PUBLISHED.get(
         (
             architecture.layers,
@@ -161,7 +161,7 @@ def published_pipeline(architecture: Architecture) -> str | None:
 
 
 def holds_vae(headers: Headers) -> bool:
-    """Whether a file has the VAE beside the transformer."""
+    """Whether a file holds a VAE too."""
     return any(name.startswith(tuple(f"{prefix}decoder." for prefix in VAE_PREFIXES)) for name in headers)
 
 

@@ -1,4 +1,4 @@
-"""ContentCache: tensors on disk, addressed by what they were computed from."""
+"""ContentCache: tensors on disk, keyed by the content that they were computed from."""
 
 import hashlib
 import json
@@ -20,15 +20,14 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 def content_key(*parts: str | float | None) -> str:
-    """A key that differs whenever any of ``parts``, their kinds or their order differ: SHA-256, in hex."""
+    """SHA-256 in hex of ``parts``, their types and their order."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class ContentCache:
-    """Named tensors by key in ``folder``, shared safely by processes: entries appear whole and never change.
+    """Named tensors by key in ``folder``, which processes may share: entries are written whole and never change.
 
-    Keys are letters, digits, ``-`` and ``_``; make them with :func:`content_key` from everything that
-    determines the tensors, so that nothing has to be invalidated.
+    Keys are letters, digits, ``-`` and ``_``; :func:`content_key` makes one from everything that determines the tensors.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +46,7 @@ class ContentCache:
             return None
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keeps a copy of ``tensors`` under ``key``, replacing what was there in one step."""
+        """Writes ``tensors`` under ``key``, in one step."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         own = {

@@ -1,4 +1,4 @@
-"""Pipelines on the Hugging Face hub: files into its local cache, and what went wrong said plainly."""
+"""Pipelines on the Hugging Face hub: downloads into its local cache, and explanations of failures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _IGNORED = ["*.bin", "*.pt", "*.ckpt", "*.msgpack", "*.onnx*", "*.fp16.*", "*.fp
 def hub_files(repository: str, revision: str | None, patterns: Sequence[str], *, what: str) -> Path:
     """The snapshot folder, named by its commit, with all files of ``repository`` that match ``patterns``.
 
-    What the local cache has is not downloaded again, and is used alone where the hub cannot be reached. Raises
-    :class:`UserError` where a file can be had from neither; it calls the files ``what``.
+    Files in the local cache are not downloaded again; without a connection they are used alone. Raises :class:`UserError`
+    where neither has a file; its message calls the files ``what``.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -40,7 +40,7 @@ def hub_files(repository: str, revision: str | None, patterns: Sequence[str], *,
 
 
 def _is_listed(repository: str, revision: str | None) -> bool:
-    """Whether the local cache knows all files of a commit, and so whether it has those that are wanted."""
+    """Whether the local cache has the list of all files of a commit."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -80,7 +80,7 @@ def _explained(repository: str, revision: str | None, what: str, error: Exceptio
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what led to it: the hub's answer may lie under a message about the cache."""
+    """``error`` and its causes; the hub's answer may be the cause of an error of the cache."""
     found: BaseException | None = error
     while found is not None:
         yield found

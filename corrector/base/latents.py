@@ -1,7 +1,7 @@
-"""Images to latents and back, in the normalisation in which Stable Diffusion 3's transformer works.
+"""Images to latents and back, normalised for Stable Diffusion 3's transformer.
 
-The VAE's ``shift_factor`` and ``scaling_factor`` are applied here and nowhere else: ``z' = (z - shift) *
-scale``, as in diffusers' ``StableDiffusion3Pipeline`` and ``train_dreambooth_sd3.py``.
+The VAE's ``shift_factor`` and ``scaling_factor`` are applied as in diffusers' ``StableDiffusion3Pipeline``:
+``z' = (z - shift) * scale``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _IMAGES_AT_ONCE = 8
 _PIXELS_AT_ONCE = 8 * 512 * 512
-"""The VAE's widest activations are as large as its images: fewer of them go through together where they are larger."""
+"""Bounds the memory of the VAE, whose widest activations are as large as its images."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class LatentPosterior:
         return self.mean.shape[0]
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Latents ``mean + std * noise`` for standard normal ``noise``, broadcast against ``[N, C, h,
-        w]``."""
+        """Latents ``mean + std * noise`` for standard normal ``noise``, broadcast against ``[N, C, h, w]``."""
         return self.mean + self.std * noise
 
     def to(self, device: torch.device | str) -> LatentPosterior:
@@ -61,8 +60,7 @@ def encode_images(vae: AutoencoderKL, images: Tensor) -> LatentPosterior:
 
 @torch.no_grad()
 def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Images ``[N, 3, H, W]`` float32, clamped to 0..1, of normalised ``latents [N, C, h, w]``, on the
-    VAE's device."""
+    """Images ``[N, 3, H, W]`` float32, clamped to 0..1, of normalised ``latents [N, C, h, w]``, on the VAE's device."""
     shift, scale = _normalisation(vae)
     images = []
     pixels = latents.shape[2] * latents.shape[3] * _factor(vae) ** 2
@@ -84,7 +82,7 @@ def _factor(vae: AutoencoderKL) -> int:
 
 
 def _at_once(pixels: int) -> int:
-    """How many images of so many pixels go through the VAE together."""
+    """Number of images of ``pixels`` pixels in one batch of the VAE."""
     return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // pixels))
 
 

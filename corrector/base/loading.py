@@ -1,6 +1,6 @@
-"""The parts of a base, each loaded alone: whoever needs the VAE does not read T5-XXL, nor download it.
+"""Loading of a base's components, each by itself: loading the VAE neither reads nor downloads T5-XXL.
 
-Weights come from safetensors files and nowhere else, and are all there and finite, or the part is refused.
+Weights come from safetensors files; a component whose weights are incomplete or not finite is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from corrector.base.checkpoint import weight_files
+from corrector.base.headers import weight_files
 from corrector.base.memory import ensure_memory
 from corrector.base.precision import QUANTISED, quantise, require_bitsandbytes
 from corrector.base.spec import BaseSpec, components
@@ -38,14 +38,13 @@ def load_transformer(
     """The frozen transformer in the base's precision, in eval mode, on ``device``.
 
     Args:
-        dtype: What it computes in, and holds its weights in where they are not quantised; None: as
-            ``spec.compute_dtype`` says.
-        offload: Leave the weights in this machine's memory and bring them to ``device`` a block at a time, whenever the
-            block computes. Training then needs gradient checkpointing: without it autograd keeps every block's weights.
+        dtype: Of its computation, and of its weights where they are not quantised; None: ``spec.compute_dtype``.
+        offload: Keep the weights in host memory and copy each block to ``device`` when it computes. Training then needs
+            gradient checkpointing, without which autograd keeps every block's weights on the device.
 
     Raises:
-        UserError: Its files do not make the transformer that its configuration describes, a weight is not finite,
-            ``device`` has too little memory, or what the precision needs is not installed.
+        UserError: The files do not fit the configuration, a weight is not finite, ``device`` has too little memory, or
+            the precision needs a package that is not installed.
     """
     device = torch.device(device)
     dtype = dtype or spec.compute_dtype(device)
@@ -99,8 +98,7 @@ def load_scheduler(spec: BaseSpec) -> FlowMatchEulerDiscreteScheduler:
 def load_text_encoders(
     spec: BaseSpec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> TextEncoders:
-    """Both CLIPs and, where the base has it, T5, with their tokenizers; raises :class:`UserError` on a
-    broken part."""
+    """Both CLIPs and, where the base has it, T5, with their tokenizers; raises :class:`UserError` for a broken one."""
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
     def part(tokenizer: Any, name: str, encoder: Any, number: str) -> tuple[Any, Any]:
@@ -130,7 +128,7 @@ def _read_transformer(spec: BaseSpec, dtype: torch.dtype) -> SD3Transformer2DMod
 
 
 def _offloaded(transformer: SD3Transformer2DModel, device: torch.device) -> SD3Transformer2DModel:
-    """``transformer``, whose weights accelerate's hooks bring to ``device`` for as long as they are used."""
+    """``transformer`` with accelerate's hooks, which copy weights to ``device`` while they are used."""
     from accelerate import cpu_offload
 
     weights = transformer.state_dict()
@@ -150,10 +148,9 @@ def _offloaded(transformer: SD3Transformer2DModel, device: torch.device) -> SD3T
 
 
 def _release(block: torch.nn.Module, *_: object) -> None:
-    """Takes a block's weights off the device after a forward that was cut short, too.
+    """Removes a block's weights from the device.
 
-    Gradient checkpointing stops a recomputed block by an exception once it has what it needs, which accelerate's hook does
-    not see: after a backward pass every block would be on the device.
+    Gradient checkpointing ends a recomputed forward by an exception, after which accelerate's own hook is not called.
     """
     hook: Any = block._hf_hook
     hook.post_forward(block, None)
@@ -174,7 +171,7 @@ def _checked(spec: BaseSpec, model: Model, files: list[Path], device: torch.devi
 
 
 def _read(kind: type[Model], spec: BaseSpec, folder: Path, dtype: torch.dtype) -> Model:
-    """The model in ``folder``, whole: a weight that its files lack would be left random by the libraries."""
+    """The model in ``folder``; refuses one that lacks weights, which the libraries would leave random."""
     reader: Any = kind
     with _quietly():
         model, report = _load(
@@ -199,7 +196,7 @@ def _read(kind: type[Model], spec: BaseSpec, folder: Path, dtype: torch.dtype) -
 
 
 def _read_single_file(kind: type[Model], spec: BaseSpec, path: Path, part: str, dtype: torch.dtype) -> Model:
-    """The model that a single file holds, whose headers were checked, with the pipeline's configuration."""
+    """The model in a single file, whose headers were checked, with the pipeline's configuration."""
     reader: Any = kind
     with _quietly():
         model: Model = _load(
@@ -214,8 +211,7 @@ def _read_single_file(kind: type[Model], spec: BaseSpec, path: Path, part: str, 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what garbles a job's log: transformers' bar for every part, and diffusers' warning that a cast of a whole
-    single file would spare modules kept in fp32, of which these models have none."""
+    """Hides transformers' progress bars, and diffusers' warning about modules kept in fp32, which these models lack."""
     from transformers.utils import logging as transformers_logging
 
     casts = logging.getLogger("diffusers.models.modeling_utils")

@@ -1,4 +1,4 @@
-"""What a base's transformer needs: memory, by arithmetic before anything is loaded, and what its precision costs."""
+"""Memory that a base's transformer needs, computed before it is loaded, and the cost of its precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from corrector.base.checkpoint import read_headers
+from corrector.base.headers import read_headers
 from corrector.base.precision import (
     QUANTISED,
     Precision,
@@ -29,21 +29,21 @@ _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "f
 _ROUNDED_WEIGHTS = re.compile(r"(joint|transformer)_blocks\.\d+\.(?!.*(norm|adaLN)).*\.weight$")
 """Weights that nf4 quantises, in either layout of names."""
 _LOOKED_AT = 2**16
-"""Weights of every matrix of which the error is measured."""
+"""Weights of every matrix that are read to measure the error."""
 
 
 @dataclass(frozen=True)
 class PrecisionCost:
-    """What keeping the transformer in a precision saves and spoils."""
+    """Memory and error of the transformer in a precision."""
 
     precision: str
     """``nf4``, or the dtype's short name."""
     bytes: int
-    """The transformer's weights as they lie in memory."""
+    """Of the transformer's weights."""
     bytes_bf16: int
-    """The same in bf16."""
+    """Of the same weights in bf16."""
     weight_error: float
-    """Norm of what changes in the blocks' weights on their way from file to memory, over the norm of those weights."""
+    """Relative error of the blocks' weights in memory against those in the file."""
 
     def __str__(self) -> str:
         return (
@@ -81,9 +81,9 @@ def ensure_memory(
     offload: bool = False,
     free: int | None = None,
 ) -> None:
-    """Raises :class:`UserError`, with the estimate and what would fit, where ``device`` has no room for the weights.
+    """Raises :class:`UserError`, with the estimate and remedies, where the weights do not fit ``device``.
 
-    ``free`` is its memory in bytes, None what it has free now. With ``offload`` this machine's memory is checked too.
+    ``free`` is its memory in bytes; None: what is free now. With ``offload`` the host's memory is checked too.
     """
     device = torch.device(device)
     dtype = dtype or spec.compute_dtype(device)
@@ -104,7 +104,7 @@ def ensure_memory(
 
 
 def free_memory(device: torch.device | str) -> int:
-    """Bytes that a process can still allocate on ``device``, those that torch holds and does not use included."""
+    """Bytes that this process can still allocate on ``device``, torch's unused reserve included."""
     device = torch.device(device)
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -113,10 +113,10 @@ def free_memory(device: torch.device | str) -> int:
 
 
 def describe_precision(spec: BaseSpec, device: torch.device | str) -> PrecisionCost:
-    """What the base's precision costs on ``device``, measured on part of every block's matrices in the checkpoint.
+    """Memory and error of the base's precision on ``device``, measured on part of every block's matrices.
 
-    Reads about 2 % of the weights of Stable Diffusion 3; those of a base that is not here yet are downloaded first. Raises
-    :class:`UserError` where they cannot be read, or what quantises is not installed.
+    Reads about 2 % of the weights of Stable Diffusion 3, which are downloaded if need be. Raises :class:`UserError` where
+    they cannot be read, or the quantising package is not installed.
     """
     dtype = spec.compute_dtype(device)
     if spec.precision in QUANTISED:

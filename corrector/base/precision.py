@@ -1,14 +1,12 @@
-"""In which precision the transformer's weights are kept, and what a quantised one costs.
+"""Precision of the transformer's weights, and quantisation to four bits.
 
 ``nf4`` (4-bit NormalFloat with doubly quantised scales, as in QLoRA, arXiv:2305.14314) is bitsandbytes'. Its Linears keep
-only the 4-bit weights for the backward pass, so it saves as much in training as in sampling. The Linears of attention and
-feed-forward are quantised; modulation (``norm*``), embeddings and the output projection are not. Modulation holds a third
-of the weights: quantised too, it would raise the error of the prediction from 0.10 to 0.11 of its norm on the embedded
-base, and from 0.09 to 0.11 on two random layers of SD3.5-medium (``python -m tests.benchmarks.precision``).
+only the 4-bit weights for the backward pass, so it saves as much memory in training as in sampling. The Linears of attention
+and feed-forward are quantised; modulation (``norm*``), embeddings and the output projection are not. Quantised modulation
+would raise the error of the prediction from 0.10 to 0.11 of its norm on the embedded base, and from 0.09 to 0.11 on two
+random layers of SD3.5-medium (``python -m tests.benchmarks.precision``).
 
-There is no fp8. Weights kept in fp8 are widened for each product, and autograd holds every widened weight until the backward
-pass, so that training would need both forms at once; products in fp8 itself also round the activations, and need a GPU that
-has them.
+fp8 is not offered: autograd would keep every weight in its wider form until the backward pass.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ Precision = Literal["auto", "fp32", "bf16", "nf4"]
 QUANTISED: frozenset[Precision] = frozenset({"nf4"})
 
 _BLOCKS = (64, 32)
-"""How many weights may share a scale: whole rows of them, which the library's CPU kernel takes for granted."""
+"""Weights that share a scale; they divide a row, as bitsandbytes' CPU kernel requires."""
 _SCALE_BLOCK = 256
-"""Scales that share a scale of their own."""
+"""Scales that share a second-level scale."""
 _FIXED_BYTES = 256 * 4 + 16 * 4 + 4
-"""Of every Linear: the two code books and the scales' mean."""
+"""For each Linear: two code books and the scales' mean."""
 
 
 def is_quantised_weight(name: str, shape: Sequence[int]) -> bool:
@@ -60,10 +58,7 @@ def require_bitsandbytes() -> None:
 
 
 def quantise(transformer: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
-    """Replaces the quantised Linears by nf4's, which compute in ``dtype``, and moves everything to ``device``.
-
-    One Linear at a time, so that ``device`` never holds the weights in another form.
-    """
+    """Replaces Linears by nf4's, which compute in ``dtype``, one at a time, and moves everything to ``device``."""
     for parent, attribute, linear in list(_quantised_linears(transformer)):
         setattr(parent, attribute, _nf4(linear, dtype).to(device))
     transformer.to(device)
@@ -105,7 +100,7 @@ def _nf4(linear: nn.Linear, dtype: torch.dtype) -> Linear4bit:
 
 
 def rounding_error(weights: Iterable[Tensor], kept: Literal["nf4"] | torch.dtype) -> float:
-    """Norm of what keeping ``weights`` as ``kept`` changes, over their norm."""
+    """Relative error of ``weights`` rounded to ``kept``: norm of the difference over the norm."""
     changed = total = 0.0
     for weight in weights:
         exact = weight.float()
@@ -127,7 +122,7 @@ def rounded(weight: Tensor, kept: Literal["nf4"] | torch.dtype) -> Tensor:
 
 
 def _block(columns: int) -> int | None:
-    """Weights per scale in a matrix with rows of ``columns``, or None where rows cannot be divided so."""
+    """Weights that share a scale in rows of ``columns`` weights; None where no block size divides a row."""
     return next((size for size in _BLOCKS if columns % size == 0), None)
 
 

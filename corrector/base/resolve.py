@@ -1,4 +1,4 @@
-"""resolve_base: from what a user writes to a BaseSpec."""
+"""resolve_base: the BaseSpec of a reference that a user wrote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from corrector.base.architecture import (
     published_pipeline,
     recognise,
 )
-from corrector.base.checkpoint import PICKLES, read_headers
+from corrector.base.headers import PICKLES, read_headers
 from corrector.base.precision import Precision
 from corrector.base.revision import file_revision
 from corrector.base.sources import (
@@ -43,15 +43,17 @@ _EXPECTED = (
 def resolve_base(reference: str, *, precision: Precision = "auto") -> BaseSpec:
     """Finds the base that ``reference`` names and reads its settings, not its weights.
 
-    ``embedded`` is the base inside this package; a path is a folder as
-    ``StableDiffusion3Pipeline.save_pretrained`` writes it; ``owner/name`` or ``owner/name@revision`` is a
-    hub id; ``s3://bucket/prefix`` is such a folder in S3. ``FILE.safetensors#PIPELINE``, on disk or in S3, is a
-    transformer in one file, in Stability's layout (perhaps with the VAE) or in that of diffusers; all that it does not
-    hold comes from PIPELINE, any of the references before, and without one from the published pipeline of the same
-    sizes. Settings come from ``base.json`` beside ``model_index.json`` where there is one, and are SD3's otherwise.
+    A reference is one of:
 
-    Raises :class:`UserError` where there is no such base, it is not a complete Stable Diffusion 3, or file and pipeline
-    do not fit together.
+    - ``embedded``: the base inside this package;
+    - a folder that ``StableDiffusion3Pipeline.save_pretrained`` wrote, on disk or in S3 (``s3://bucket/prefix``);
+    - a hub id, ``owner/name`` or ``owner/name@revision``;
+    - ``FILE.safetensors#PIPELINE``, on disk or in S3: a transformer in one file, in Stability's layout (perhaps with the
+      VAE) or in diffusers'. Other components come from PIPELINE, one of the references above; without it, from the
+      published pipeline of the same sizes.
+
+    Settings come from ``base.json`` beside ``model_index.json``; without it they are SD3's. Raises :class:`UserError` where
+    there is no such base, it is not a complete Stable Diffusion 3, or file and pipeline do not fit together.
     """
     if precision not in get_args(Precision):
         raise UserError(f'precision "{precision}": unknown; expected one of {", ".join(get_args(Precision))}')
@@ -71,7 +73,7 @@ def _pipeline(reference: str, precision: Precision) -> BaseSpec:
 
 
 def _name(reference: str, source: PipelineSource) -> str:
-    """What a base is called whose ``base.json`` does not say."""
+    """The name of a base whose ``base.json`` has none."""
     if isinstance(source, FolderPipeline):
         return source.path.resolve().name
     return reference.partition("@")[0].rstrip("/")

@@ -1,4 +1,4 @@
-"""The revision of a base: SHA-256 over the files that decide what it draws."""
+"""The revision of a base: SHA-256 over the files that determine its images."""
 
 import hashlib
 import json
@@ -17,11 +17,10 @@ Known: TypeAlias = dict[str, tuple[int, int, str]]
 
 
 def folder_revision(folder: Path) -> str:
-    """SHA-256 over the sorted (relative path, SHA-256) of weights, configurations and vocabularies, in hex.
+    """SHA-256 in hex over the sorted (relative path, SHA-256) of weights, configurations and vocabularies.
 
-    ``base.json`` does not count: it chooses steps and guidance, and changes no weight. Digests of files are
-    remembered in the cache folder by size and modification time, so that gigabytes are read once; where
-    that folder cannot be written they are computed every time.
+    ``base.json``, which holds steps and guidance, does not count. Digests of files are cached by size and modification
+    time; where the cache folder cannot be written they are computed every time.
     """
     folder = folder.resolve()
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
@@ -33,20 +32,19 @@ def folder_revision(folder: Path) -> str:
 
 
 def file_revision(path: Path) -> str:
-    """SHA-256 of one file, in hex, remembered as those of a folder are."""
+    """SHA-256 of one file in hex, cached likewise."""
     path = path.resolve()
     return _digests(path, {path.name: path})[path.name]
 
 
 def belongs_to_pipeline(name: str) -> bool:
-    """Whether a file, by its path in the folder, decides what a pipeline draws; single-file checkpoints beside it and
-    hidden folders do not."""
+    """Whether a file, by its path in the folder, is part of the pipeline; single-file checkpoints beside it are not."""
     in_part = "/" in name and not name.startswith(".")
     return name == "model_index.json" or (in_part and Path(name).suffix in _SUFFIXES)
 
 
 def _digests(place: Path, files: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of ``files``; ``place`` is what they are remembered by."""
+    """SHA-256 of ``files``, cached under ``place``."""
     memory = (
         Settings.from_environment().cache
         / "digests"

@@ -1,8 +1,7 @@
-"""Where a base's files come from, and how a machine gets those that it needs.
+"""Sources of a base's files, and their download.
 
-A source is a small value that can be sent to any machine of a cluster. It names content, not a place: whoever asks it for a
-part gets that part's files, downloaded there if they are not there yet, and nothing else. ``folder`` holds the configurations
-of every part; ``component(name)`` also has that part's weights.
+A source is a small value that can be sent to any machine of a cluster. ``folder`` is a folder on that machine with the
+configuration of every component; ``component(name)`` also downloads the weights of one, if they are not there yet.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "weights"
 
 _CONFIGURATIONS = ("model_index.json", "base.json", "*/*.json", "tokenizer*/*")
 _WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
-"""Parts of which the configurations are all there is."""
+"""Components without weights."""
 
 
 class PipelineSource(Protocol):
@@ -32,25 +31,25 @@ class PipelineSource(Protocol):
 
     @property
     def revision(self) -> str:
-        """The content: the hub's commit, or a SHA-256 in hex."""
+        """The hub's commit, or a SHA-256 in hex."""
 
     @property
     def folder(self) -> Path:
-        """The pipeline's folder on this machine, with every part's configuration; raises :class:`UserError`."""
+        """The pipeline's folder on this machine with every component's configuration; raises :class:`UserError`."""
 
     def component(self, name: str) -> Path:
-        """``folder / name``, with all that belongs to this part; raises :class:`UserError`."""
+        """``folder / name`` with all files of the component; raises :class:`UserError`."""
 
 
 @dataclass(frozen=True)
 class EmbeddedPipeline:
-    """The base inside this package, wherever that is installed."""
+    """The base inside this package."""
 
     revision: str
 
     @staticmethod
     def find() -> EmbeddedPipeline:
-        """The base as this package has it."""
+        """With its present revision."""
         return EmbeddedPipeline(folder_revision(EMBEDDED_FOLDER))
 
     @property
@@ -63,14 +62,14 @@ class EmbeddedPipeline:
 
 @dataclass(frozen=True)
 class FolderPipeline:
-    """A folder on this machine, or on a file system that all machines share."""
+    """A folder on this machine or on a shared file system."""
 
     path: Path
     revision: str
 
     @staticmethod
     def find(path: Path) -> FolderPipeline:
-        """The folder as it is now; its weights are read once for the revision."""
+        """With its present revision, for which its weights are read once."""
         return FolderPipeline(path.absolute(), folder_revision(path))
 
     @property
@@ -88,14 +87,14 @@ class FolderPipeline:
 
 @dataclass(frozen=True)
 class HubPipeline:
-    """A repository on the Hugging Face hub at one commit; files lie in the hub's own cache."""
+    """A repository on the Hugging Face hub at one commit; its files are in the hub's own cache."""
 
     repository: str
     revision: str
 
     @staticmethod
     def find(reference: str) -> HubPipeline:
-        """``owner/name`` or ``owner/name@revision``, resolved to the commit that it means now."""
+        """``owner/name`` or ``owner/name@revision``, at its present commit."""
         repository, _, revision = reference.partition("@")
         folder = hub_files(repository, revision or None, _CONFIGURATIONS, what="configurations")
         return HubPipeline(repository, folder.name)
@@ -112,15 +111,15 @@ class HubPipeline:
 
 @dataclass(frozen=True)
 class S3Pipeline:
-    """A prefix in S3; files are kept in the cache folder under the prefix's fingerprint."""
+    """A prefix in S3; its files are cached under the prefix's fingerprint."""
 
     url: str
     revision: str
-    """Fingerprint of the prefix: it covers the names, sizes and ETags of all files, which need not be read for it."""
+    """Fingerprint of the names, sizes and ETags of all files."""
 
     @staticmethod
     def find(url: str) -> S3Pipeline:
-        """The prefix as it is now."""
+        """With its present fingerprint."""
         return S3Pipeline(url, objects.fingerprint(url, keep=belongs_to_pipeline))
 
     @property
@@ -144,7 +143,7 @@ class S3Pipeline:
 
 
 class CheckpointSource(Protocol):
-    """One safetensors file with the transformer of a base."""
+    """A safetensors file with the transformer of a base."""
 
     @property
     def path(self) -> Path:
@@ -153,7 +152,7 @@ class CheckpointSource(Protocol):
 
 @dataclass(frozen=True)
 class LocalCheckpoint:
-    """A file on this machine, or on a file system that all machines share."""
+    """A file on this machine or on a shared file system."""
 
     location: Path
 
@@ -169,14 +168,14 @@ class LocalCheckpoint:
 
 @dataclass(frozen=True)
 class S3Checkpoint:
-    """An object in S3; kept in the cache folder under its fingerprint."""
+    """An object in S3, cached under its fingerprint."""
 
     url: str
     fingerprint: str
 
     @staticmethod
     def find(url: str) -> S3Checkpoint:
-        """The object as it is now."""
+        """With its present fingerprint."""
         return S3Checkpoint(url, objects.fingerprint(url))
 
     @property
@@ -189,7 +188,7 @@ class S3Checkpoint:
 
 
 def _fetched_once(content: str, what: str, fetch: Callable[[Path], None]) -> Path:
-    """The cache folder of ``content`` after ``fetch`` put ``what`` there: by one process, the others wait for it."""
+    """The cache folder of ``content``, into which one process has fetched ``what`` while the others waited."""
     from filelock import FileLock
 
     folder = Settings.from_environment().cache / "bases" / content
@@ -215,7 +214,7 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
 
 @contextmanager
 def _unchanged(url: str, fingerprint: str, keep: Callable[[str], bool] | None) -> Iterator[None]:
-    """Raises :class:`UserError` where the objects are not those of ``fingerprint``, before and after the ``with``."""
+    """Raises :class:`UserError` where the objects are not those of ``fingerprint`` before or after the ``with``."""
 
     def check() -> None:
         if objects.fingerprint(url, keep=keep) != fingerprint:

@@ -1,4 +1,4 @@
-"""BaseSpec: which base, in which precision, and the settings it was made for."""
+"""BaseSpec: a base, its precision, and its settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REQUIRED = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2"
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A checkpoint in one file, which holds the base's transformer and perhaps its VAE."""
+    """A checkpoint in one file with the base's transformer and perhaps its VAE."""
 
     source: CheckpointSource
     layout: Layout
@@ -29,12 +29,12 @@ class SingleFile:
 
 @dataclass(frozen=True)
 class BaseSpec:
-    """A base: a complete Stable Diffusion 3 and the settings at which it draws best; may be sent to other machines."""
+    """A complete Stable Diffusion 3 that is not loaded, with its settings; can be sent to other machines."""
 
     reference: str
-    """What the user wrote."""
+    """As the user wrote it."""
     source: PipelineSource
-    """Where its parts come from, but for what ``single_file`` holds."""
+    """Of the components that ``single_file`` does not hold."""
     single_file: SingleFile | None
     precision: Precision
     name: str
@@ -43,22 +43,22 @@ class BaseSpec:
     resolution: int
     """Side of its images in pixels."""
     max_sequence_length: int
-    """T5 tokens of a prompt, in training as in sampling."""
+    """T5 tokens of a prompt, in training and sampling."""
     num_inference_steps: int
     guidance_scale: float
     latent_channels: int
     vae_scale_factor: int
-    """Pixels per latent pixel, along each side."""
+    """Pixels per latent pixel along each side."""
     text_width: int
     """Width of the text embeddings that the transformer reads."""
 
     @property
     def folder(self) -> Path:
-        """The pipeline's folder on this machine, with ``model_index.json`` and the configuration of every part."""
+        """The pipeline's folder on this machine with ``model_index.json`` and the configuration of every component."""
         return self.source.folder
 
     def component(self, name: str) -> Path:
-        """The folder of one part on this machine, weights included: downloaded now if they are not here."""
+        """The folder of one component on this machine; its weights are downloaded now if they are not there."""
         return self.source.component(name)
 
     @cached_property
@@ -74,11 +74,11 @@ class BaseSpec:
 
     @property
     def identity(self) -> str:
-        """What results depend on: the revision, and the precision where weights are quantised."""
+        """Revision, and precision where weights are quantised: results depend on both."""
         return f"{self.revision}+{self.precision}" if self.precision in QUANTISED else self.revision
 
     def compute_dtype(self, device: torch.device | str) -> torch.dtype:
-        """In which the transformer computes on ``device``: as ``precision`` says, else bf16 on CUDA, fp32 elsewhere."""
+        """The transformer's dtype on ``device``: that of ``precision``, else bf16 on CUDA and fp32 elsewhere."""
         if self.precision == "fp32":
             return torch.float32
         if self.precision == "bf16" or torch.device(device).type == "cuda":
@@ -87,8 +87,7 @@ class BaseSpec:
 
 
 def components(folder: Path) -> set[str]:
-    """Names of the parts that ``model_index.json`` lists as present; raises :class:`UserError` if it is no
-    SD3's."""
+    """The components in ``model_index.json``; raises :class:`UserError` where it is not that of an SD3."""
     index = json_object(folder / "model_index.json")
     if index.get("_class_name") != "StableDiffusion3Pipeline":
         raise UserError(
@@ -99,9 +98,9 @@ def components(folder: Path) -> set[str]:
 
 
 def read_pipeline(reference: str, source: PipelineSource, *, name: str, precision: Precision) -> BaseSpec:
-    """The base that ``source`` holds, complete and with its settings; ``base.json`` may give it another name.
+    """The base in ``source``; ``base.json`` may give it another name.
 
-    Raises :class:`UserError` where it is no Stable Diffusion 3, or a part or a setting is wrong.
+    Raises :class:`UserError` where it is not a complete Stable Diffusion 3 or a setting is wrong.
     """
     folder = source.folder
     present = components(folder)
@@ -145,7 +144,7 @@ def read_pipeline(reference: str, source: PipelineSource, *, name: str, precisio
 
 @dataclass(frozen=True)
 class _Settings:
-    """What ``base.json`` may say; the defaults are those of ``StableDiffusion3Pipeline.__call__``."""
+    """The contents of ``base.json``; the defaults are those of ``StableDiffusion3Pipeline.__call__``."""
 
     name: str
     resolution: int

@@ -59,8 +59,7 @@ class TextEncoders:
         max_sequence_length: int,
         width: int,
     ) -> None:
-        """``clips`` and ``t5`` are (tokenizer, model); without T5 its tokens are zeros of ``width``, as in
-        diffusers."""
+        """``clips`` and ``t5`` are (tokenizer, model); without T5 its tokens are zeros of ``width``, as in diffusers."""
         self._clips = clips
         self._t5 = t5
         self._max_sequence_length = max_sequence_length
@@ -70,8 +69,7 @@ class TextEncoders:
     def encode(self, prompts: Sequence[str], batch_size: int = 16) -> TextEmbeddings:
         """Embeddings of ``prompts``, in order, on the encoders' device.
 
-        Any text will do: what is not valid Unicode becomes "?", and what does not fit is cut off with a
-        warning in the log that names the prompt.
+        Invalid Unicode becomes "?". A prompt that is too long is cut off, with a warning in the log that names it.
         """
         texts = [prompt.encode("utf-8", "replace").decode("utf-8") for prompt in prompts]
         parts = [

@@ -1,4 +1,4 @@
-"""Checks of weights: that all are there, before any is read, and that they are finite, once they are."""
+"""Checks of weights: their headers before they are read, and their values afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import nn
 
 from corrector.base.architecture import ORIGINAL_PREFIX, VAE_PREFIXES
-from corrector.base.checkpoint import Headers, TensorHeader, read_headers, weight_files
+from corrector.base.headers import Headers, TensorHeader, read_headers, weight_files
 from corrector.base.spec import BaseSpec, json_object
 from corrector.errors import UserError
 
@@ -29,7 +29,7 @@ def transformer_files(spec: BaseSpec) -> list[Path]:
 
 
 def transformer_skeleton(spec: BaseSpec) -> SD3Transformer2DModel:
-    """The transformer without memory for its weights (device ``meta``), from the configuration alone."""
+    """The transformer on the device ``meta``, from the configuration alone."""
     from diffusers import SD3Transformer2DModel
 
     path = spec.folder / "transformer" / "config.json"
@@ -41,7 +41,7 @@ def transformer_skeleton(spec: BaseSpec) -> SD3Transformer2DModel:
 
 
 def check_transformer_files(spec: BaseSpec) -> list[Path]:
-    """The transformer's files, after their headers were found to hold what the configuration asks for.
+    """The transformer's files, whose headers hold every weight of the configuration in its shape.
 
     Raises :class:`UserError` for files that are missing or cut off, and for weights that are missing or have another shape.
     """
@@ -54,9 +54,9 @@ def check_transformer_files(spec: BaseSpec) -> list[Path]:
 
 
 def check_transformer(spec: BaseSpec) -> None:
-    """Checks the transformer's files, then every weight in them for NaN and infinity, one in memory at a time.
+    """Checks the transformer's files, and every weight for NaN and infinity, one at a time on the CPU.
 
-    For whoever is about to spend a device's time on a base; needs no device. Raises :class:`UserError`.
+    Raises :class:`UserError`.
     """
     for path in check_transformer_files(spec):
         with safe_open(path, framework="pt") as file:
@@ -67,7 +67,7 @@ def check_transformer(spec: BaseSpec) -> None:
 
 
 def check_vae_file(spec: BaseSpec, path: Path) -> None:
-    """Checks the headers of the VAE in a single file as those of a transformer are."""
+    """Checks the headers of the VAE in a single file, as :func:`check_transformer_files` does."""
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -99,7 +99,7 @@ def check_finite(spec: BaseSpec, model: nn.Module, files: Iterable[Path]) -> Non
 
 
 def _finite(tensor: torch.Tensor) -> torch.Tensor:
-    """Whether all of ``tensor`` is; its extremes are not finite exactly if something is not, and take no memory."""
+    """Whether all of ``tensor`` is finite, by its extremes, which take no memory."""
     return torch.stack(torch.aminmax(tensor)).float().isfinite().all()
 
 
@@ -111,7 +111,7 @@ def _not_finite(spec: BaseSpec, name: str, place: Path) -> str:
 
 
 def _converted_transformer(spec: BaseSpec, path: Path, headers: Headers) -> dict[str, TensorHeader]:
-    """Headers as they are after diffusers' conversion, which is run on tensors without memory."""
+    """Headers after diffusers' conversion, which runs on tensors of the device ``meta``."""
     from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 
     prefixed = any(name.startswith(ORIGINAL_PREFIX) for name in headers)

@@ -12,11 +12,11 @@ from torch import Tensor
 from corrector.adapters import SD3_TARGETS, Adapter, AdapterBank
 from corrector.dreambooth.blocks import compile_blocks, recompute_blocks
 from corrector.dreambooth.finetune import FineTune, check_fits
+from corrector.dreambooth.learning_rate import learning_rate
 from corrector.dreambooth.objective import NoiseTable
 from corrector.dreambooth.optimiser import PackedAdamW
 from corrector.dreambooth.packed_pass import SlotRows, packed_pass, same_shape_groups
 from corrector.dreambooth.reports import SlotFailure, StepReport
-from corrector.dreambooth.schedule import learning_rate
 from corrector.dreambooth.training_run import TrainingRun, saved_task
 from corrector.dreambooth.workers import Workers
 from corrector.errors import UserError

@@ -209,11 +209,13 @@ def _load(
             f"use {max(multiple, resolution // multiple * multiple)}"
         )
     patches = (resolution // multiple) ** 2
-    kept = 0 if settings.preservation == "none" else settings.preservation_batch_size or settings.batch_size
-    rows = settings.batch_size + kept
+    preserved = (
+        0 if settings.preservation == "none" else settings.preservation_batch_size or settings.batch_size
+    )
+    rows = settings.batch_size + preserved
     flops = rows * cost.training_flops(patches, tokens, settings.rank)
     if settings.preservation == "guard":
-        flops += kept * cost.forward_flops(patches, tokens)
+        flops += preserved * cost.forward_flops(patches, tokens)
     held, recomputed = (
         cost.activation_bytes(patches, tokens, dtype.itemsize, rank=rank, checkpointing=checkpointing)
         for checkpointing in (False, True)
@@ -283,8 +285,8 @@ def _fit(needs: _Needs, room: _Room, wanted: int) -> _Fit:
         slots = max((count for count in range(1, wanted + 1) if le(*held(count))), default=1)
         asked, free = held(slots)
         if free >= highest:
-            turns = free if asked > free else None
-            return _Fit(slots, turns, checkpointing, offload, resident, ceil(min(asked, free) * token))
+            limit = free if asked > free else None
+            return _Fit(slots, limit, checkpointing, offload, resident, ceil(min(asked, free) * token))
     raise UserError(_too_small(needs, room))
 
 

@@ -85,11 +85,11 @@ class RowSampler:
 
     def _draw(self) -> StepRows:
         settings, generator = self._task.hyperparameters, self._generator
-        count, kept = settings.batch_size, self._task.preservation_rows
+        count, preserved = settings.batch_size, self._task.preservation_rows
         prior = settings.preservation == "prior"
         mean, std = self._exemplar_moments(count)
         if prior and self._task.class_posterior is not None:
-            drawn = self._class_images.take(kept, generator)
+            drawn = self._class_images.take(preserved, generator)
             mean = torch.cat([mean, self._task.class_posterior.mean[drawn]])
             std = torch.cat([std, self._task.class_posterior.std[drawn]])
         spread, noise = torch.randn((2, *mean.shape), generator=generator)
@@ -106,17 +106,17 @@ class RowSampler:
         noisy, target = noisy_latents(latents, noise, sigmas), velocity(latents, noise)
         texts = torch.zeros(count, dtype=torch.long)
         if prior:
-            texts = torch.cat([texts, torch.ones(kept, dtype=torch.long)])
-        elif kept:
-            again = torch.cat([torch.arange(count), torch.arange(kept) % count])
+            texts = torch.cat([texts, torch.ones(preserved, dtype=torch.long)])
+        elif preserved:
+            again = torch.cat([torch.arange(count), torch.arange(preserved) % count])
             noisy, target, sigmas, timesteps = noisy[again], target[again], sigmas[again], timesteps[again]
-            texts = torch.cat([texts, 1 + self._guards.take(kept, generator)])
+            texts = torch.cat([texts, 1 + self._guards.take(preserved, generator)])
         weights = loss_weights(settings.timestep_density, sigmas, precondition=settings.precondition_outputs)
-        shares = torch.full((count + kept,), 1.0 / count)
-        if kept:
-            shares[count:] = settings.preservation_weight / kept
-        guarded = bool(kept) and not prior
-        return StepRows((count, kept), count, noisy, target, timesteps, weights, shares, texts, guarded)
+        shares = torch.full((count + preserved,), 1.0 / count)
+        if preserved:
+            shares[count:] = settings.preservation_weight / preserved
+        guarded = bool(preserved) and not prior
+        return StepRows((count, preserved), count, noisy, target, timesteps, weights, shares, texts, guarded)
 
     def state(self) -> dict[str, Any]:
         """The state from which :meth:`next` goes on: the generator's, and what is left of each shuffle."""

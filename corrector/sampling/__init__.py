@@ -1,5 +1,4 @@
-"""Sampling: images from prompts, every row of a shared batch with its own adapter, seed, steps and
-guidance."""
+"""Sampling in shared batches: every row has its own adapter, seed, steps and guidance."""
 
 from corrector.sampling.sample import sample_images, sample_latents
 from corrector.sampling.sampler import Sampler, SampleRow, latent_shape

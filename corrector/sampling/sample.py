@@ -1,4 +1,4 @@
-"""Draw a list of rows, a bounded number of them at a time."""
+"""Sampling of a list of rows, a bounded number of them at a time."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def sample_latents(
 ) -> Tensor:
     """Latents ``[N, C, h, w]`` float32 of ``rows``, normalised, on ``device``; sizes are in pixels.
 
-    At most ``batch_rows`` rows are under way at a time (a guided row is two of the transformer's); whenever
-    some are done the next of the list take their places. ``progress`` is told the number of rows done so
-    far. ``device`` is where the transformer computes, see :class:`Sampler`; so are the errors.
+    At most ``batch_rows`` rows share a batch (a guided row is two of the transformer's); rows that are done are replaced
+    by the next. ``progress`` is called with the number of rows done. ``device`` and errors are those of :class:`Sampler`.
     """
     if batch_rows < 1:
         raise ValueError(f"batch_rows is {batch_rows}; it must be at least 1")

@@ -1,4 +1,4 @@
-"""Sampler: one denoising batch that rows enter and leave at any step."""
+"""Sampler: continuous batching of denoising; rows enter and leave the batch at any step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One image to be drawn."""
+    """One image to sample."""
 
     prompt: TextEmbeddings
     """One row."""
@@ -47,17 +47,14 @@ class SampleRow:
 
 
 class Sampler:
-    """Euler steps on rows that share every forward, each at its own point of its own course (continuous
-    batching).
+    """Euler steps on rows that share every forward, each at its own step of its own schedule.
 
-    A row's result depends on the row alone (up to the rounding of differently shaped matrix products): its
-    noise comes from its seed, drawn on the CPU in float32 as ``StableDiffusion3Pipeline`` draws it for a
-    CPU generator. Latents are float32 throughout, whatever the transformer's dtype. No step waits for the
-    device where the embeddings lie there. The transformer's blocks may be compiled, with a static bank.
+    A row's result depends on the row alone, up to the rounding of differently shaped matrix products. Its noise is drawn
+    from its seed on the CPU in float32, as ``StableDiffusion3Pipeline`` does with a CPU generator. Latents are float32. No
+    step waits for the device where the embeddings lie there. The transformer's blocks may be compiled, with a static bank.
 
-    With ``row_buckets`` the transformer sees one of these numbers of rows in every forward, the smallest that has room;
-    what is missing is filled with rows of the base. Few shapes are compiled then, and with a static or row-wise bank
-    equal buckets give equal rows to the bit, whatever else is under way.
+    With ``row_buckets`` every forward is padded with rows of the base to the smallest of these numbers that suffices. Then
+    few shapes are compiled, and with a static or row-wise bank equal buckets give equal rows to the bit.
     """
 
     def __init__(
@@ -89,16 +86,16 @@ class Sampler:
         self._admitted = 0
 
     def __len__(self) -> int:
-        """Rows under way."""
+        """Rows in the batch."""
         return len(self._active)
 
     @property
     def forward_rows(self) -> int:
-        """Rows of the transformer's batch that all rows under way take, without padding."""
+        """Rows of the transformer's batch that all rows take, without padding."""
         return sum(active.row.forward_rows for active in self._active)
 
     def admit(self, rows: Sequence[SampleRow]) -> list[int]:
-        """Starts ``rows``, which take part from the next step on; returns a ticket for each.
+        """Adds ``rows`` to the batch from the next step on; returns a ticket for each.
 
         Raises ``ValueError``, and starts none, where a guided row has no negative embedding or a slot needs
         a bank.
@@ -125,15 +122,15 @@ class Sampler:
         return tickets
 
     def cancel(self, tickets: Collection[int]) -> None:
-        """Takes rows out before they are done; tickets of rows that are not under way count for nothing."""
+        """Removes rows before they are done; unknown tickets are ignored."""
         if any(active.ticket in tickets for active in self._active):
             self._end_layout()
             self._keep([active.ticket not in tickets for active in self._active])
 
     def denoised(self, tickets: Collection[int]) -> dict[int, Tensor]:
-        """Latents ``[C, h, w]`` of the image that each row is heading for, by its last prediction: ``x - sigma v``.
+        """The predicted final latents ``[C, h, w]`` of each row by its last velocity: ``x - sigma v``.
 
-        Rows that are not under way, or have taken no step since rows came or went, are left out.
+        Rows that are not in the batch, or have made no step since rows came or went, are left out.
         """
         layout = self._layout
         if layout is None or layout.velocity is None:
@@ -147,8 +144,7 @@ class Sampler:
 
     @torch.no_grad()
     def step(self) -> dict[int, Tensor]:
-        """One step of every row; returns the latents ``[C, h, w]`` of those that are done, which leave, by
-        ticket."""
+        """One step of every row; removes the rows that are done and returns their latents ``[C, h, w]`` by ticket."""
         if not self._active:
             return {}
         layout = self._layout
@@ -160,7 +156,7 @@ class Sampler:
         return self._release() if layout.taken == len(layout.deltas) else {}
 
     def _velocity(self, layout: _Layout) -> Tensor:
-        """The guided prediction ``[b, C, h, w]`` float32 of the rows under way."""
+        """The guided velocity ``[b, C, h, w]`` float32 of all rows."""
         rows: AbstractContextManager[None] = nullcontext()
         if self._bank is not None:
             rows = self._bank.rows(layout.slots)
@@ -179,7 +175,7 @@ class Sampler:
         return unconditional + layout.guidance * (conditional - unconditional)
 
     def _arrange(self) -> _Layout:
-        """Sorts the rows under way by slot, and lays out all forwards until the first of them is done."""
+        """Sorts the rows by slot and prepares all forwards until the first row is done."""
         order = sorted(range(len(self._active)), key=lambda place: self._active[place].row.slot)
         self._active = [self._active[place] for place in order]
         self._latents = self._latents.index_select(0, self._indices(order))
@@ -215,7 +211,7 @@ class Sampler:
         )
 
     def _indices(self, places: Sequence[int]) -> Tensor:
-        """``places`` where the latents are; a list as an index would make the host wait for the device."""
+        """``places`` on the device; a list as an index would make the host wait for it."""
         return copy_to_device(torch.tensor(places, dtype=torch.int64), self._latents.device)
 
     def _release(self) -> dict[int, Tensor]:
@@ -253,7 +249,7 @@ class Sampler:
 
 @dataclass
 class _Active:
-    """A row under way; ``done`` counts its steps before the present layout."""
+    """A row in the batch; ``done`` counts its steps before the present layout."""
 
     ticket: int
     row: SampleRow
@@ -267,9 +263,9 @@ class _Active:
 
 @dataclass
 class _Layout:
-    """What stays the same from forward to forward while the same ``b`` rows are under way.
+    """The inputs of all forwards with the same ``b`` rows.
 
-    The transformer sees ``b'`` rows: each row's prompt, its negative prompt where it is guided, and padding.
+    The transformer's batch has ``b'`` rows: each row's prompt, its negative prompt where it is guided, and padding.
     """
 
     slots: list[int]
@@ -295,8 +291,7 @@ class _Layout:
 
 
 def _places(rows: Sequence[SampleRow]) -> list[tuple[int, bool]]:
-    """(row, is its negative prompt) in the transformer's order: slot by slot, so that the bank finds long
-    runs."""
+    """(row, is its negative prompt) in the transformer's order: slot by slot, so that the bank has long runs."""
     places: list[tuple[int, bool]] = []
     for _, group in groupby(range(len(rows)), key=lambda row: rows[row].slot):
         members = list(group)

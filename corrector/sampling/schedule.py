@@ -1,4 +1,4 @@
-"""The times at which a sample is denoised, as ``FlowMatchEulerDiscreteScheduler`` sets them."""
+"""The timesteps of a sample, as ``FlowMatchEulerDiscreteScheduler`` sets them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FlowSchedule:
-    """One Euler course from noise (sigma 1) to image (sigma 0)."""
+    """The Euler steps from noise (sigma 1) to image (sigma 0)."""
 
     timesteps: Tensor
     """``[steps]`` float32: what the transformer is told, sigma times the number of training steps."""
@@ -30,11 +30,10 @@ class FlowSchedule:
 def flow_schedule(
     scheduler: FlowMatchEulerDiscreteScheduler, num_inference_steps: int, *, image_tokens: int
 ) -> FlowSchedule:
-    """The course of ``StableDiffusion3Pipeline`` in ``num_inference_steps``; ``scheduler`` is left as it is.
+    """The schedule of ``StableDiffusion3Pipeline``; ``scheduler`` is not changed.
 
-    ``image_tokens`` is the number of the transformer's image patches; it matters where the scheduler shifts
-    by image size. Raises :class:`UserError` for fewer than one step and for a scheduler that adds noise on
-    the way.
+    ``image_tokens`` is the number of image patches, which matters for a scheduler with dynamic shifting. Raises
+    :class:`UserError` for fewer than one step and for a stochastic scheduler.
     """
     if num_inference_steps < 1:
         raise UserError(f"num_inference_steps is {num_inference_steps}; it must be at least 1")

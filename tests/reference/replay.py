@@ -16,10 +16,10 @@ from corrector.base import (
     load_transformer,
     load_vae,
 )
+from corrector.dreambooth.learning_rate import learning_rate
 from corrector.dreambooth.objective import NoiseTable, loss_weights, noisy_latents, velocity
 from corrector.dreambooth.optimiser import PackedAdamW
 from corrector.dreambooth.packed_pass import SlotRows, packed_pass
-from corrector.dreambooth.schedule import learning_rate
 from corrector.dreambooth.step_rows import StepRows
 from corrector.prompts import HyperParameters
 from tests.reference.recording import ReferenceStep, Weights

@@ -78,6 +78,6 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
 
 def shown(value: object) -> str:
-    """What a file says, fit for a message: short, on one line, and nothing that a terminal obeys."""
+    """A value from a file for a message: short, on one line, without control characters."""
     text = value if isinstance(value, str) else repr(value)
     return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")[1:-1]

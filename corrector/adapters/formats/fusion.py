@@ -1,11 +1,11 @@
-"""One layer's LoRA between diffusers' layout and the original one, in which q, k and v are one Linear.
+"""Conversion of LoRA between diffusers' layout and the original one, in which q, k and v are one Linear.
 
 Three LoRAs of rank ``r`` are one of rank ``3r`` on the fused layer: their A stacked, their B along a block diagonal.
 That and its inverse move numbers without changing them. A fused LoRA whose B is no such block diagonal, as trainers of
 the fused layer make it, is three that share their A, each with a third of B's rows.
 
 kohya's ``split_qkv`` trains three LoRAs of rank ``r`` and saves them so, but with the alpha of one: its own inference and
-ComfyUI then apply a third of what was trained to q, k and v. A file means here what they make of it.
+ComfyUI then apply a third of what was trained to q, k and v. This reader does the same as they do.
 """
 
 from collections.abc import Mapping
@@ -96,7 +96,7 @@ def _reorder(layer: str, down: Tensor, up: Tensor) -> Tensor:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether they are one tensor stored twice: 0 and -0, though equal, are not."""
+    """Whether they have equal bits; 0 and -0 have not."""
     return one.dtype == other.dtype and torch.equal(
         one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)
     )

@@ -1,4 +1,4 @@
-"""Reading adapter files of every format; which one it is, the keys say."""
+"""Reading adapter files of every format; the keys tell the format."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 PEFT_WEIGHTS_NAME = "adapter_model.safetensors"
 
 ALPHA_TOLERANCE = 1e-6
-"""How far, relatively, an ``.alpha`` tensor, which is float32, may be from the alpha of the configuration."""
+"""Relative tolerance between an ``.alpha`` tensor, which is float32, and the alpha of the configuration."""
 
 
 def load_adapter(source: Path) -> Adapter:
     """Reads an adapter from a safetensors file, or from a folder that diffusers or PEFT wrote.
 
-    Understands diffusers', PEFT's, ComfyUI's and kohya's files, and those of OneTrainer and SimpleTuner: all spellings of
-    :mod:`corrector.adapters.formats.names`. What :func:`save_adapter` and :func:`export_adapter` wrote is read back bit
-    for bit, and so is every file of one rank and alpha whose layers are diffusers'. Of the others:
+    Reads files of diffusers, PEFT, ComfyUI, kohya, OneTrainer and SimpleTuner, see
+    :mod:`corrector.adapters.formats.names`. Files that :func:`save_adapter` and :func:`export_adapter` wrote, and all with
+    one rank and alpha and diffusers' layers, are read bit for bit. For the others:
 
     - Alpha is a layer's ``.alpha`` tensor, else that of PEFT's configuration in the file or beside it, else the rank.
     - A fused qkv layer becomes three (see :mod:`corrector.adapters.formats.fusion`), without a number changed.
@@ -55,7 +55,7 @@ def load_adapter(source: Path) -> Adapter:
 
 @dataclass(frozen=True)
 class _Resolved:
-    """LoRA of one Linear with what multiplies it: ``scale`` is ``alpha / rank``, exactly."""
+    """LoRA of one Linear with its alpha; ``scale`` is ``alpha / rank``, exactly."""
 
     down: Tensor
     up: Tensor
@@ -181,7 +181,7 @@ def _in_diffusers_layout(
 
 
 def _resolve(layers: Mapping[str, LoraFactors], stated: StatedConfig) -> dict[str, _Resolved]:
-    """Settles every layer's alpha; raises :class:`AdapterError` where configuration and weights contradict each other."""
+    """Every layer with its alpha; raises :class:`AdapterError` where configuration and weights contradict each other."""
     resolved = {}
     for path, (down, up, stored) in layers.items():
         rank, stated_rank, alpha = down.shape[0], stated.rank_of(path), stated.alpha_of(path)

@@ -23,18 +23,16 @@ from corrector.files import write_atomically
 
 AdapterFormat = Literal["diffusers", "peft", "comfyui"]
 FORMATS: tuple[AdapterFormat, ...] = get_args(AdapterFormat)
-"""What adapters can be written as. The file for ComfyUI is kohya's, which kohya's sd-scripts load as well."""
+"""Formats that can be written. ComfyUI's is kohya's, which kohya's sd-scripts load as well."""
 
 DIGEST_NAME = WEIGHTS_NAME + ".sha256"
 
 
 def save_adapter(adapter: Adapter, folder: Path) -> Path:
-    """Writes the weights, their configuration and their digest into ``folder``, as diffusers reads them; returns the path
-    of the weights.
+    """Writes weights, configuration and digest into ``folder``, as diffusers reads them; returns the weights' path.
 
-    The bytes of the weights file depend on ``adapter`` alone: the same adapter has the same SHA-256
-    everywhere. Every file is replaced in one step, so a reader sees the old adapter or the new one.
-    Raises :class:`AdapterError` if ``folder`` holds an adapter in PEFT's format.
+    Equal adapters give equal bytes and one SHA-256. Every file is replaced in one step, so a reader sees the old adapter
+    or the new one. Raises :class:`AdapterError` if ``folder`` holds an adapter in PEFT's format.
     """
     payload = adapter_bytes(adapter)
     digest = f"{hashlib.sha256(payload).hexdigest()}  {WEIGHTS_NAME}\n"
@@ -117,7 +115,7 @@ def _config_bytes(adapter: Adapter) -> bytes:
 
 
 def _prepare(folder: Path, *, other: str) -> None:
-    """Makes ``folder``, unless it is the home of an adapter whose configuration would be overwritten."""
+    """Makes ``folder``; refuses one that holds an adapter in the format ``other``, whose configuration would be lost."""
     if (folder / other).is_file():
         raise AdapterError(f"{folder}: holds an adapter in another format, {other}; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)

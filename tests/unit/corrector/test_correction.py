@@ -185,7 +185,7 @@ def test_the_guides_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for written, small in {
         '"steps": 300': '"steps": 2',
         "EvaluationSettings(images=32)": "EvaluationSettings(images=2, guard_images=1, hard_negatives=0, "
-        "num_inference_steps=1)",
+        "num_inference_steps=1, permutations=19, bootstrap=20)",
         "seeds=range(4)": "seeds=range(4), num_inference_steps=1",
         'save("lying")': f"save({str(tmp_path / 'lying')!r})",
     }.items():

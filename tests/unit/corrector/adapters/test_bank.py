@@ -299,7 +299,7 @@ def test_a_bad_adapter_is_refused_before_it_touches_a_slot(spoil: Spoil, names: 
     with pytest.raises(AdapterError, match=names):
         bank.load(1, spoil(dict(good.weights), "transformer_blocks.1.attn.to_k"))
     assert all(torch.equal(old, new) for old, new in zip(before, bank.parameters(), strict=True))
-    assert bank.rank_of(1) == 4
+    assert bank.export(1).rank == 4
 
 
 def test_wrong_use_is_refused_with_the_reason() -> None:

@@ -22,7 +22,7 @@ def test_all_weights_lie_in_one_tensor_a_slot_to_a_row() -> None:
     assert torch.equal(flat, bank.storage)
     for slot, (rank, _) in RANKS_AND_ALPHAS.items():
         used = bank.used(rank)
-        assert used.sum() == bank.export(slot).size
+        assert used.sum() == sum(part.numel() for pair in bank.export(slot).weights.values() for part in pair)
         assert bank.storage[slot, used].all() and not bank.storage[slot, ~used].any()
     inputs = transformer_inputs(1)
     with torch.no_grad(), bank.rows([1]):
@@ -40,7 +40,7 @@ def test_a_packed_adapter_loads_as_the_adapter_itself() -> None:
         bank.load(1, adapter)
         bank.load(2, packed)
         assert torch.equal(bank.storage[1], bank.storage[2])
-        assert bank.rank_of(2) == packed.rank == rank and bank.export(2).alpha == packed.alpha == 2.5
+        assert bank.export(2).rank == packed.rank == rank and bank.export(2).alpha == packed.alpha == 2.5
     other = AdapterBank(small_transformer(), slots=5, rank=8, dtype=torch.bfloat16)
     other.load(5, packed)
     assert torch.equal(other.storage[5], bank.storage[2])

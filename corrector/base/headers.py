@@ -1,7 +1,4 @@
-"""Headers of safetensors files: which tensors there are, before any of them is read.
-
-Nothing here opens a pickle; a part that has only pickles is refused.
-"""
+"""Headers of safetensors files: names, shapes and dtypes of their tensors. Pickles are refused and never opened."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """What a file says of one of its tensors."""
+    """Shape, dtype and file of a tensor."""
 
     shape: tuple[int, ...]
     dtype: str
-    """As safetensors writes it: ``BF16``, ``F32``, ``F8_E4M3``."""
+    """In safetensors' names: ``BF16``, ``F32``, ``F8_E4M3``."""
     file: Path
 
 
@@ -32,7 +29,7 @@ Headers: TypeAlias = Mapping[str, TensorHeader]
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, TensorHeader]:
-    """Every tensor of ``files`` by name; raises :class:`UserError` for a file that is cut off or no safetensors."""
+    """Every tensor of ``files`` by name; raises :class:`UserError` for a file that is not whole safetensors."""
     headers: dict[str, TensorHeader] = {}
     for path in files:
         try:
@@ -48,9 +45,9 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorHeader]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of the part in ``folder``: one, or the shards that its index names.
+    """The safetensors files of a component: one, or the shards in its index.
 
-    Raises :class:`UserError` where a file is missing, or only pickles are there.
+    Raises :class:`UserError` where a file is missing, or there are pickles only.
     """
     for stem in ("diffusion_pytorch_model", "model"):
         index, whole = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.optimization import get_scheduler
 
-from corrector.dreambooth.schedule import learning_rate
+from corrector.dreambooth.learning_rate import learning_rate
 from corrector.prompts import HyperParameters
 
 
