@@ -25,7 +25,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from cluster import object_store, ports, processes
+from cluster import object_store, ports
 from cluster.buckets import require_bucket
 from cluster.launch import answers, await_listening, launch, listens
 from cluster.mlflow_configuration import (
@@ -38,6 +38,7 @@ from cluster.mlflow_configuration import (
     without_password,
 )
 from cluster.object_store import ObjectStore
+from cluster.processes import LABEL_VARIABLE, ServerProcesses, summary
 from cluster.shell import exports
 from cluster.state import SERVERS_FOLDER, locked, write_private
 from corrector.errors import UserError
@@ -62,12 +63,12 @@ _OUTDATED = "Detected out-of-date database schema"
 class MlflowServer:
     """A running MLflow server.
 
-    `mark` is carried by its processes. `database` is its URL, without the password. `artifacts` is where they go,
+    `label` identifies its processes. `database` is its URL, without the password. `artifacts` is where they go,
     and `s3_endpoint` the object store that keeps them, None where the AWS variables or a folder decide.
     `password` is the admin's, None where the server asks for none.
     """
 
-    mark: str
+    label: str
     port: int
     database: str
     artifacts: str
@@ -91,9 +92,9 @@ class MlflowServer:
         }
 
     @property
-    def signs(self) -> processes.Signs:
-        """What tells its processes."""
-        return processes.Signs(self.mark, session=None)
+    def processes(self) -> ServerProcesses:
+        """Those that serve."""
+        return ServerProcesses(self.label)
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _wanted(completed: MlflowOptions, state: Path) -> MlflowServer:
             "start everything with `python -m cluster.services up`, or say where they go with --artifacts-destination"
         )
     return MlflowServer(
-        mark=secrets.token_hex(8),
+        label=secrets.token_hex(8),
         port=PORT if completed.port is None else completed.port,
         database=without_password(completed.database or sqlite_file(state)),
         artifacts=completed.artifacts or ARTIFACTS,
@@ -231,7 +232,7 @@ def _current(state: Path) -> MlflowServer | None:
         return None
     password = admin_password(state) if written.pop("auth") else None
     server = MlflowServer(**written, password=password)
-    if any(listens(process.pid, server.port) for process in processes.find(server.signs)):
+    if any(listens(process.pid, server.port) for process in server.processes.find()):
         return server
     _clear(server, state)
     return None
@@ -244,7 +245,7 @@ def _write(server: MlflowServer, state: Path) -> None:
 
 
 def _clear(server: MlflowServer, state: Path) -> int:
-    ended = processes.end(server.signs, grace_s=GRACE_S)
+    ended = server.processes.end(grace_s=GRACE_S)
     (state / "server.json").unlink(missing_ok=True)
     return ended
 
@@ -259,7 +260,7 @@ def _launch(server: MlflowServer, options: MlflowOptions, state: Path) -> None:
         command(server.port, server.artifacts, auth=server.password is not None),
         folder=state,
         log=log,
-        environment=variables | {processes.MARK: server.mark},
+        environment=variables | {LABEL_VARIABLE: server.label},
     )
     try:
         await_listening(
@@ -321,7 +322,7 @@ def describe(server: MlflowServer, state: Path) -> str:
     """Where the server is, what it takes, and where it keeps things, for people."""
     asks = f'; asks for a password: that of "{ADMIN}" is in {state / SECRETS_FILE}' if server.password else ""
     return (
-        f"MLflow at {server.tracking_uri}: {processes.summary([server.signs])}, "
+        f"MLflow at {server.tracking_uri}: {summary([server.processes])}, "
         f"database {server.database}, artifacts in {server.artifacts}{asks}"
     )
 
