@@ -67,17 +67,16 @@ def _run(options: argparse.Namespace) -> int:
     if not command:
         raise UserError("run: no command; write it after `--`, as in `run -- python -m jobs.correct BATCH`")
     running = services.current(states=services.States(options.services, options.state))
-    theirs = running.environment_beside(os.environ)
+    variables = running.job_environment(os.environ)
     for name, value in running.environment.items():
-        if name.endswith(("_URI", "_URL")) and theirs[name] == value:
+        if name.endswith(("_URI", "_URL")) and variables[name] == value:
             print(f"cluster: {name}={value}", file=sys.stderr, flush=True)
     if running.head is not None:
-        ours = running.head.driver_environment(theirs)
+        variables = running.head.driver_environment(variables)
     else:
-        ours = local_instance.environment(options.state) | theirs
-    environment = os.environ | ours
+        variables = local_instance.environment(options.state) | variables
     try:
-        os.execvpe(command[0], command, environment)  # noqa: S606 - the user's own command
+        os.execvpe(command[0], command, os.environ | variables)  # noqa: S606 - the user's own command
     except OSError as error:
         raise UserError(f"run: {command[0]}: {error.strerror}") from error
 

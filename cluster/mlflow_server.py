@@ -3,11 +3,11 @@
     python -m cluster.mlflow_server start | stop | status
     eval "$(python -m cluster.mlflow_server env)"    what MLflow's clients need to reach it
 
-What it knows lies in a database, a SQLite file unless a URL is given; artifacts go through the server to S3, at
-first to the object store of this project, so clients need no S3 credentials. With --auth it asks for a name and a
-password: "admin" with the one that `env` prints, and whom the admin adds, who may read and no more unless told
-otherwise. Without, it takes orders from every process of this machine. Options that a start leaves out are as they
-were the last time, which options.json in the state folder remembers.
+Its database is a SQLite file unless a URL is given. Artifacts go through the server to S3, by default to the object
+store of this project, so clients need no S3 credentials. With --auth it asks for a name and a password: "admin" with
+the password that `env` prints, or a user that the admin adds, who may only read by default. Without --auth every
+process of this machine may do everything. Options that a start leaves out keep the values of the start before
+(options.json in the state folder).
 
 There is one worker: each takes 250 MiB, and SQLite has one writer.
 """
@@ -49,8 +49,8 @@ ARTIFACTS = "s3://mlflow"
 START_LIMIT_S = 180.0
 # For requests under way when it is stopped.
 GRACE_S = 10.0
-# What somebody's environment may hold and what would lead MLflow's clients elsewhere.
-ELSEWHERE = (
+# Variables that lead MLflow's clients to another place than MLFLOW_TRACKING_URI, or log them in there.
+CONFLICTING_VARIABLES = (
     "MLFLOW_REGISTRY_URI",
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -82,7 +82,7 @@ class MlflowServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What MLflow's clients need in their environment to use it."""
+        """The environment variables with which MLflow's clients use it."""
         if self.password is None:
             return {"MLFLOW_TRACKING_URI": self.tracking_uri}
         return {
@@ -93,7 +93,7 @@ class MlflowServer:
 
     @property
     def processes(self) -> ServerProcesses:
-        """Those that serve."""
+        """The processes of the server."""
         return ServerProcesses(self.label)
 
 
@@ -130,8 +130,8 @@ def start(options: MlflowOptions, *, state: Path = STATE) -> MlflowServer:
         if (running := _current(state)) is not None:
             require_options(running, options)
             return running
-        options = _completed(options, state)
-        wanted = _wanted(options, state)
+        options = _with_last_options(options, state)
+        wanted = _server(options, state)
         if wanted.password is not None:
             _require_auth_packages()
         ports.choose("MLflow's port", wanted.port, taken=set())
@@ -183,8 +183,8 @@ def require_options(running: MlflowServer, options: MlflowOptions) -> None:
             )
 
 
-def _completed(options: MlflowOptions, state: Path) -> MlflowOptions:
-    """The options with those of the last time for what they leave open."""
+def _with_last_options(options: MlflowOptions, state: Path) -> MlflowOptions:
+    """`options` with the values of the start before for those that are None."""
     try:
         last = json.loads((state / "options.json").read_text())
     except FileNotFoundError:
@@ -205,7 +205,7 @@ def _remember(completed: MlflowOptions, state: Path) -> None:
     write_private(state / "options.json", json.dumps(kept))
 
 
-def _wanted(completed: MlflowOptions, state: Path) -> MlflowServer:
+def _server(completed: MlflowOptions, state: Path) -> MlflowServer:
     if completed.store is None and completed.artifacts is None:
         raise UserError(
             "no object store is running to keep the artifacts: start it with `python -m cluster.object_store start`, "
@@ -309,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "status":
             print(describe(running, options.state))
         else:
-            print("\n".join(exports(running.environment, unset=ELSEWHERE)))
+            print("\n".join(exports(running.environment, unset=CONFLICTING_VARIABLES)))
         return 0
     except UserError as error:
         print(f"MLflow server: {error}", file=sys.stderr)

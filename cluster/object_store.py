@@ -33,8 +33,8 @@ from corrector.errors import UserError
 
 STATE = SERVERS_FOLDER / "objects"
 START_LIMIT_S = 60.0
-# What somebody's environment may hold and what would lead S3 programs elsewhere.
-ELSEWHERE = (
+# Variables that lead S3 programs to another place than AWS_ENDPOINT_URL.
+CONFLICTING_VARIABLES = (
     "AWS_PROFILE",
     "AWS_SESSION_TOKEN",
     "AWS_ENDPOINT_URL_S3",
@@ -75,7 +75,7 @@ class ObjectStore:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What boto3, MLflow and pyarrow need in their environment to use it."""
+        """The environment variables with which boto3, MLflow and pyarrow use it."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -84,7 +84,7 @@ class ObjectStore:
         }
 
     def processes(self, server: str) -> ServerProcesses:
-        """Those of one of its SERVERS."""
+        """The processes of one of its SERVERS."""
         return ServerProcesses(f"{self.label}-{server}")
 
 
@@ -134,7 +134,7 @@ def start(
                     limit_s=start_limit_s,
                     deadline=deadline,
                 )
-            _enter_pending(state)
+            _complete_listings(state)
         except BaseException:
             _clear(store, state)
             raise
@@ -188,8 +188,8 @@ def _log(state: Path, server: str) -> Path:
     return state / "logs" / f"{server}.log"
 
 
-def _enter_pending(state: Path) -> None:
-    """Enter into their buckets' listings the objects of which a server, when it was killed, still owed the entry."""
+def _complete_listings(state: Path) -> None:
+    """Add objects to the listings of their buckets where a server was killed before it did."""
     if not any((state / "data" / DEVICE).glob("async_pending*/*/*")):
         return
     log = _log(state, "updater")
@@ -243,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "status":
             print(describe(running, options.state))
         else:
-            print("\n".join(exports(running.environment, unset=ELSEWHERE)))
+            print("\n".join(exports(running.environment, unset=CONFLICTING_VARIABLES)))
         return 0
     except UserError as error:
         print(f"object store: {error}", file=sys.stderr)
