@@ -1,4 +1,4 @@
-"""How a Ray cluster and the servers beside it start, on this machine; knows nothing of what runs there.
+"""Starts Ray and the servers beside it on this machine; knows nothing of what runs there.
 
-`local` runs jobs on a head, `object_store` is an S3 server, `mlflow_server` the registry's, `services` all three.
+`local` starts a Ray head or a program that starts Ray, `object_store` an S3 server, `mlflow_server` MLflow, `services` all.
 """

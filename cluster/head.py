@@ -9,10 +9,10 @@ What Ray does by itself, and what is done about it (Ray 2.60):
 - `ray start` switches token authentication on only where it finds a token: here there always is one, in a
   file that only its owner reads, in the state folder instead of the home folder.
 - `ray stop` matches the processes of every Ray on the machine. It is never used.
-- Usage statistics are sent unless they are switched off. They are; `start_hook` silences the report of that.
+- Usage statistics are sent unless they are switched off. They are; `ray_hooks` silences the report of that.
 
 OMP_NUM_THREADS is left as the caller has it. Where it is unset, Ray gives a worker as many threads as it has
-CPUs, so lanes share the cores without crowding them; the driver of a job holds no CPU and gets one thread.
+CPUs, so lanes share the cores without crowding them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import psutil
-
-from cluster import ports, processes
+from cluster import ports
 from cluster.launch import answers, launch
+from cluster.processes import LABEL_VARIABLE, ServerProcesses, summary
 from cluster.shell import exports
 from cluster.state import PROJECT, locked, tail, write_private
 from corrector.errors import UserError
@@ -58,18 +58,15 @@ class HeadOptions:
 class Head:
     """A head that was started: what its state file holds.
 
-    `session` is the process session of Ray's servers and workers, None until they are launched.
-    `owner` is the (pid, creation time) of the command for whose duration it runs, None where it stays until
-    stopped. `scratch` is Ray's folder of sockets, logs and spilled objects; sockets bound its path to 107
-    characters, so it lies in the system's temporary folder.
+    `label` and `session` identify its processes (`cluster.processes`); `session` is None until they are launched.
+    `scratch` is Ray's folder of sockets, logs and spilled objects.
     """
 
-    mark: str
+    label: str
     port: int
     dashboard_port: int
     token_file: str
     scratch: str
-    owner: tuple[int, float] | None
     session: int | None = None
 
     @property
@@ -88,47 +85,46 @@ class Head:
         return {
             "RAY_API_SERVER_ADDRESS": self.dashboard_url,
             "RAY_ADDRESS": self.gcs_address,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": self.token_file,
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
+            **_closed(self.token_file),
         }
 
     @property
-    def signs(self) -> processes.Signs:
-        """What tells its processes: Ray's own, drivers, workers and what they started."""
-        return processes.Signs(self.mark, self.session)
+    def processes(self) -> ServerProcesses:
+        """Ray's own, drivers, workers and what they started."""
+        return ServerProcesses(self.label, self.session)
 
-    def abandoned(self) -> bool:
-        """Whether the command for which it was started has gone without stopping it."""
-        return self.owner is not None and not processes.is_alive(*self.owner)
+    def driver_environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a driver of this head that is started on this machine; its workers get `variables`, too."""
+        job = {"runtime_env": {"env_vars": dict(variables)}, "metadata": {}}
+        return {
+            **program_environment(Path(self.token_file).parent),
+            **variables,
+            **self.environment,
+            "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job),
+            LABEL_VARIABLE: self.label,
+        }
 
 
-def start(options: HeadOptions, *, state: Path = STATE, owned: bool = False) -> Head:
-    """Start a head and return once it takes jobs; with `owned`, it belongs to the calling process.
+def start(options: HeadOptions, *, state: Path = STATE) -> Head:
+    """Start a head and return once it takes jobs.
 
-    A head that a killed command left behind is cleared away first. Raises UserError where a head of this
-    state folder runs already, where a port is taken, and where it is not ready in time: then nothing of it is
-    left, and the message holds the end of its log.
+    What is left of a head that died is cleared away first. Raises UserError where a head of this state folder runs
+    already, where a port is taken, and where it is not ready in time: then nothing of it is left, and the message holds
+    the end of its log.
     """
     with locked(state):
-        running = _current(state)
-        if running is not None and not running.abandoned():
-            whose = "" if running.owner is None else f" for the command with pid {running.owner[0]}"
+        if (running := _current(state)) is not None:
             raise UserError(
-                f"a local head is running already{whose}, at {running.dashboard_url} (state in {state}); "
+                f"a local head is running already, at {running.dashboard_url} (state in {state}); "
                 "stop it with `python -m cluster.local stop`"
             )
-        if running is not None:
-            _clear(running, state)
         taken: set[int] = set()
         head = Head(
-            mark=secrets.token_hex(8),
+            label=secrets.token_hex(8),
             port=ports.choose("port", options.port, taken=taken),
             dashboard_port=ports.choose("dashboard port", options.dashboard_port, taken=taken),
             token_file=str(_token(state)),
-            scratch=tempfile.mkdtemp(prefix="ray-", dir=_short_temporary_folder()),
-            owner=(os.getpid(), psutil.Process().create_time()) if owned else None,
+            scratch=scratch_folder(),
         )
         _write(head, state)
         try:
@@ -158,7 +154,7 @@ def describe(head: Head) -> str:
     """Where the head is, what it takes, and how to reach it, for people."""
     return "\n".join(
         [
-            f"Ray head at {head.gcs_address}: {processes.summary([head.signs])}",
+            f"Ray head at {head.gcs_address}: {summary([head.processes])}",
             f"dashboard and jobs: {head.dashboard_url} (token in {head.token_file})",
             "to reach it with `ray` commands and `ray.init()`:",
             *(f"  {line}" for line in exports(head.environment, unset=())),
@@ -166,17 +162,50 @@ def describe(head: Head) -> str:
     )
 
 
+def program_environment(state: Path) -> dict[str, str]:
+    """What a program needs in its environment to start Ray, or to use it, as this project does.
+
+    Ray is closed to others, and `python` and this project are those of the caller.
+    """
+    before = os.environ.get("PYTHONPATH")
+    return {
+        **_closed(str(_token(state))),
+        # What Ray Serve's HTTP proxies do first: clients must not lift its limits.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge.middlewares",
+        # Ray would run workers at niceness 15: whatever else the machine does would go before the job.
+        "RAY_worker_niceness": os.environ.get("RAY_worker_niceness", "0"),  # noqa: SIM112 - Ray's spelling
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), before] if before else [str(PROJECT)]),
+    }
+
+
+def scratch_folder() -> str:
+    """A new folder for Ray's sockets and logs, for its owner only.
+
+    Sockets bound its path to 107 characters, so it lies in /tmp where the name of the system's temporary folder is long.
+    """
+    folder = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=folder if len(folder) <= 25 else "/tmp")  # noqa: S108 - made private
+
+
+def _closed(token_file: str) -> dict[str, str]:
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": token_file,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
 def _current(state: Path) -> Head | None:
     try:
-        raw = json.loads((state / "head.json").read_text())
+        head = Head(**json.loads((state / "head.json").read_text()))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, TypeError):
         (state / "head.json").unlink()
         return None
-    owner = raw.pop("owner")
-    head = Head(**raw, owner=None if owner is None else (owner[0], owner[1]))
-    if processes.find(head.signs):
+    if head.processes.find():
         return head
     _clear(head, state)
     return None
@@ -219,24 +248,17 @@ def _await(head: Head, launcher: subprocess.Popen[bytes], limit_s: float, *, log
 
 
 def _environment(head: Head, *, metrics_port: int) -> dict[str, str]:
-    ours = {
+    inherited = {
         name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
     }
-    before = ours.get("PYTHONPATH")
     return {
-        **ours,
-        **{name: value for name, value in head.environment.items() if not name.endswith("_ADDRESS")},
-        "DASHBOARD_METRIC_PORT": str(metrics_port),
         # Time for a job to write down where it stands before it is killed; Ray's own 3 s are short for that.
-        "RAY_JOB_STOP_WAIT_TIME_S": ours.get("RAY_JOB_STOP_WAIT_TIME_S", str(JOB_STOP_WAIT_S)),
-        "RAY_START_HOOK": "cluster.start_hook.trim",
-        # What Ray Serve's HTTP proxies of this head do first: clients must not lift its limits.
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge.middlewares",
-        # Ray would run workers at niceness 15: whatever else the machine does would go before the job.
-        "RAY_worker_niceness": ours.get("RAY_worker_niceness", "0"),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join([str(PROJECT), before] if before else [str(PROJECT)]),
-        processes.MARK: head.mark,
+        "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_WAIT_S),
+        **inherited,
+        **program_environment(Path(head.token_file).parent),
+        "DASHBOARD_METRIC_PORT": str(metrics_port),
+        "RAY_START_HOOK": "cluster.ray_hooks.trim_head",
+        LABEL_VARIABLE: head.label,
     }
 
 
@@ -245,7 +267,7 @@ def _authorisation(head: Head) -> dict[str, str]:
 
 
 def _clear(head: Head, state: Path) -> int:
-    ended = processes.end(head.signs)
+    ended = head.processes.end()
     kept = state / "logs"
     logs = Path(head.scratch) / "session_latest" / "logs"
     if logs.is_dir():
@@ -266,9 +288,3 @@ def _token(state: Path) -> Path:
     if not path.exists():
         write_private(path, secrets.token_hex(32))
     return path
-
-
-def _short_temporary_folder() -> str:
-    """The system's temporary folder, or /tmp where its name leaves no room for the names of Ray's sockets."""
-    folder = tempfile.gettempdir()
-    return folder if len(folder) <= 25 else "/tmp"  # noqa: S108 - a private folder is made inside

@@ -3,9 +3,9 @@
     python -m cluster.local run -- python -m jobs.correct jobs/examples/people.yaml
     python -m cluster.local start | status | stop
 
-`run` submits a command as a Ray job, follows it and exits with its status. It uses the head that `start` left
-running, or starts one for the duration of the job. Where `python -m cluster.services up` has left an object store
-and MLflow, the job uses these, unless the environment names others.
+`run` replaces itself by a command that is a driver of Ray: of the head that `start` left running, or of a Ray
+instance that the command's `ray.init()` starts and that ends with it. Where `python -m cluster.services up` has left
+an object store and MLflow, the command uses these, unless the environment names others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from cluster import head as heads
-from cluster import services
+from cluster import local_instance, services
 from cluster.head import HeadOptions
 from cluster.state import SERVERS_FOLDER
 from corrector.errors import UserError
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _start(options: argparse.Namespace) -> int:
     running = heads.current(options.state)
-    if running is None or running.abandoned():
+    if running is None:
         running = heads.start(_head_options(options), state=options.state)
     print(heads.describe(running))
     return 0
@@ -63,43 +63,22 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cluster.follow import run_job
-
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise UserError("run: no command; write it after `--`, as in `run -- python -m jobs.correct BATCH`")
-    environment = _environment_of_services(options)
-    running = heads.current(options.state)
-    if running is not None and running.owner is None:
-        return run_job(running, command, environment)
-    _interrupt_on_termination()
-    print("cluster: starting a local Ray head", file=sys.stderr, flush=True)
-    own = heads.start(_head_options(options), state=options.state, owned=True)
-    try:
-        print(f"cluster: ready; dashboard at {own.dashboard_url}", file=sys.stderr, flush=True)
-        return run_job(own, command, environment)
-    finally:
-        heads.stop(own, state=options.state)
-
-
-def _environment_of_services(options: argparse.Namespace) -> dict[str, str]:
-    """What the job is told of the running services, which are named to the user."""
     running = services.current(states=services.States(options.services, options.state))
-    environment = running.environment_beside(os.environ)
+    variables = running.job_environment(os.environ)
     for name, value in running.environment.items():
-        if name.endswith(("_URI", "_URL")) and environment[name] == value:
+        if name.endswith(("_URI", "_URL")) and variables[name] == value:
             print(f"cluster: {name}={value}", file=sys.stderr, flush=True)
-    return environment
-
-
-def _interrupt_on_termination() -> None:
-    """Let SIGTERM and a closed terminal unwind as Ctrl-C does, so that the head is stopped on the way out."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
+    if running.head is not None:
+        variables = running.head.driver_environment(variables)
+    else:
+        variables = local_instance.environment(options.state) | variables
+    try:
+        os.execvpe(command[0], command, os.environ | variables)  # noqa: S606 - the user's own command
+    except OSError as error:
+        raise UserError(f"run: {command[0]}: {error.strerror}") from error
 
 
 def _head_options(options: argparse.Namespace) -> HeadOptions:
@@ -153,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("stop", parents=[state], help="stop the head and all that runs for it").set_defaults(
         run=_stop
     )
-    run = commands.add_parser("run", parents=[state, head], help="run a command as a job and follow it")
+    run = commands.add_parser("run", parents=[state], help="run a command as a driver of Ray")
     run.add_argument(
         "--services",
         type=Path,

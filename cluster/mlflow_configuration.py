@@ -1,4 +1,4 @@
-"""How `mlflow server` is told what to do: its command line, its environment, and the secrets in it.
+"""The command line and the environment of `mlflow server`, and the secrets in the environment.
 
 What MLflow does by itself, and what is done about it (MLflow 3.17):
 
@@ -6,7 +6,8 @@ What MLflow does by itself, and what is done about it (MLflow 3.17):
   their providers. All three are off.
 - It answers to any host name that begins like a private address. Here the two names of loopback are all.
 - Webhooks go to public https addresses only, and their secrets are unreadable after a restart unless it is given a
-  key. Here the key is kept, and they may go to this machine over http: who may create one, reaches what it reaches.
+  key. Here the key is kept, and webhooks may go to this machine over http: a user who may create a webhook can send
+  requests to every server of this machine.
 - MLFLOW_ variables decide what its command line leaves open. Only those for S3 are passed on.
 """
 
@@ -76,7 +77,9 @@ def environment(state: Path, database: str, store: ObjectStore | None, *, auth: 
         if not name.startswith("MLFLOW_") or name.startswith(("MLFLOW_S3_", "MLFLOW_BOTO_"))
     }
     if store is not None:
-        inherited = {name: value for name, value in inherited.items() if name not in object_store.ELSEWHERE}
+        inherited = {
+            name: value for name, value in inherited.items() if name not in object_store.CONFLICTING_VARIABLES
+        }
         inherited |= store.environment
     return inherited | ours
 

@@ -3,11 +3,11 @@
     python -m cluster.mlflow_server start | stop | status
     eval "$(python -m cluster.mlflow_server env)"    what MLflow's clients need to reach it
 
-What it knows lies in a database, a SQLite file unless a URL is given; artifacts go through the server to S3, at
-first to the object store of this project, so clients need no S3 credentials. With --auth it asks for a name and a
-password: "admin" with the one that `env` prints, and whom the admin adds, who may read and no more unless told
-otherwise. Without, it takes orders from every process of this machine. Options that a start leaves out are as they
-were the last time, which options.json in the state folder remembers.
+Its database is a SQLite file unless a URL is given. Artifacts go through the server to S3, by default to the object
+store of this project, so clients need no S3 credentials. With --auth it asks for a name and a password: "admin" with
+the password that `env` prints, or a user that the admin adds, who may only read by default. Without --auth every
+process of this machine may do everything. Options that a start leaves out keep the values of the start before
+(options.json in the state folder).
 
 There is one worker: each takes 250 MiB, and SQLite has one writer.
 """
@@ -25,7 +25,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from cluster import object_store, ports, processes
+from cluster import object_store, ports
 from cluster.buckets import require_bucket
 from cluster.launch import answers, await_listening, launch, listens
 from cluster.mlflow_configuration import (
@@ -38,6 +38,7 @@ from cluster.mlflow_configuration import (
     without_password,
 )
 from cluster.object_store import ObjectStore
+from cluster.processes import LABEL_VARIABLE, ServerProcesses, summary
 from cluster.shell import exports
 from cluster.state import SERVERS_FOLDER, locked, write_private
 from corrector.errors import UserError
@@ -48,8 +49,8 @@ ARTIFACTS = "s3://mlflow"
 START_LIMIT_S = 180.0
 # For requests under way when it is stopped.
 GRACE_S = 10.0
-# What somebody's environment may hold and what would lead MLflow's clients elsewhere.
-ELSEWHERE = (
+# Variables that lead MLflow's clients to another place than MLFLOW_TRACKING_URI, or log them in there.
+CONFLICTING_VARIABLES = (
     "MLFLOW_REGISTRY_URI",
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -62,12 +63,12 @@ _OUTDATED = "Detected out-of-date database schema"
 class MlflowServer:
     """A running MLflow server.
 
-    `mark` is carried by its processes. `database` is its URL, without the password. `artifacts` is where they go,
+    `label` identifies its processes. `database` is its URL, without the password. `artifacts` is where they go,
     and `s3_endpoint` the object store that keeps them, None where the AWS variables or a folder decide.
     `password` is the admin's, None where the server asks for none.
     """
 
-    mark: str
+    label: str
     port: int
     database: str
     artifacts: str
@@ -81,7 +82,7 @@ class MlflowServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What MLflow's clients need in their environment to use it."""
+        """The environment variables with which MLflow's clients use it."""
         if self.password is None:
             return {"MLFLOW_TRACKING_URI": self.tracking_uri}
         return {
@@ -91,9 +92,9 @@ class MlflowServer:
         }
 
     @property
-    def signs(self) -> processes.Signs:
-        """What tells its processes."""
-        return processes.Signs(self.mark, session=None)
+    def processes(self) -> ServerProcesses:
+        """The processes of the server."""
+        return ServerProcesses(self.label)
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def start(options: MlflowOptions, *, state: Path = STATE) -> MlflowServer:
         if (running := _current(state)) is not None:
             require_options(running, options)
             return running
-        options = _completed(options, state)
-        wanted = _wanted(options, state)
+        options = _with_last_options(options, state)
+        wanted = _server(options, state)
         if wanted.password is not None:
             _require_auth_packages()
         ports.choose("MLflow's port", wanted.port, taken=set())
@@ -182,8 +183,8 @@ def require_options(running: MlflowServer, options: MlflowOptions) -> None:
             )
 
 
-def _completed(options: MlflowOptions, state: Path) -> MlflowOptions:
-    """The options with those of the last time for what they leave open."""
+def _with_last_options(options: MlflowOptions, state: Path) -> MlflowOptions:
+    """`options` with the values of the start before for those that are None."""
     try:
         last = json.loads((state / "options.json").read_text())
     except FileNotFoundError:
@@ -204,14 +205,14 @@ def _remember(completed: MlflowOptions, state: Path) -> None:
     write_private(state / "options.json", json.dumps(kept))
 
 
-def _wanted(completed: MlflowOptions, state: Path) -> MlflowServer:
+def _server(completed: MlflowOptions, state: Path) -> MlflowServer:
     if completed.store is None and completed.artifacts is None:
         raise UserError(
             "no object store is running to keep the artifacts: start it with `python -m cluster.object_store start`, "
             "start everything with `python -m cluster.services up`, or say where they go with --artifacts-destination"
         )
     return MlflowServer(
-        mark=secrets.token_hex(8),
+        label=secrets.token_hex(8),
         port=PORT if completed.port is None else completed.port,
         database=without_password(completed.database or sqlite_file(state)),
         artifacts=completed.artifacts or ARTIFACTS,
@@ -231,7 +232,7 @@ def _current(state: Path) -> MlflowServer | None:
         return None
     password = admin_password(state) if written.pop("auth") else None
     server = MlflowServer(**written, password=password)
-    if any(listens(process.pid, server.port) for process in processes.find(server.signs)):
+    if any(listens(process.pid, server.port) for process in server.processes.find()):
         return server
     _clear(server, state)
     return None
@@ -244,7 +245,7 @@ def _write(server: MlflowServer, state: Path) -> None:
 
 
 def _clear(server: MlflowServer, state: Path) -> int:
-    ended = processes.end(server.signs, grace_s=GRACE_S)
+    ended = server.processes.end(grace_s=GRACE_S)
     (state / "server.json").unlink(missing_ok=True)
     return ended
 
@@ -259,7 +260,7 @@ def _launch(server: MlflowServer, options: MlflowOptions, state: Path) -> None:
         command(server.port, server.artifacts, auth=server.password is not None),
         folder=state,
         log=log,
-        environment=variables | {processes.MARK: server.mark},
+        environment=variables | {LABEL_VARIABLE: server.label},
     )
     try:
         await_listening(
@@ -308,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "status":
             print(describe(running, options.state))
         else:
-            print("\n".join(exports(running.environment, unset=ELSEWHERE)))
+            print("\n".join(exports(running.environment, unset=CONFLICTING_VARIABLES)))
         return 0
     except UserError as error:
         print(f"MLflow server: {error}", file=sys.stderr)
@@ -321,7 +322,7 @@ def describe(server: MlflowServer, state: Path) -> str:
     """Where the server is, what it takes, and where it keeps things, for people."""
     asks = f'; asks for a password: that of "{ADMIN}" is in {state / SECRETS_FILE}' if server.password else ""
     return (
-        f"MLflow at {server.tracking_uri}: {processes.summary([server.signs])}, "
+        f"MLflow at {server.tracking_uri}: {summary([server.processes])}, "
         f"database {server.database}, artifacts in {server.artifacts}{asks}"
     )
 

@@ -23,17 +23,18 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster import ports, processes
+from cluster import ports
 from cluster.launch import await_listening, launch
 from cluster.object_store_configuration import ACCOUNT, DEVICE, REGION, SERVERS, write_configuration
+from cluster.processes import LABEL_VARIABLE, ServerProcesses, summary
 from cluster.shell import exports
 from cluster.state import SERVERS_FOLDER, locked, secrets_of, tail, write_private
 from corrector.errors import UserError
 
 STATE = SERVERS_FOLDER / "objects"
 START_LIMIT_S = 60.0
-# What somebody's environment may hold and what would lead S3 programs elsewhere.
-ELSEWHERE = (
+# Variables that lead S3 programs to another place than AWS_ENDPOINT_URL.
+CONFLICTING_VARIABLES = (
     "AWS_PROFILE",
     "AWS_SESSION_TOKEN",
     "AWS_ENDPOINT_URL_S3",
@@ -60,9 +61,9 @@ ObjectUpdater(configuration, utils.get_logger(configuration, log_to_console=True
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running object store. `mark` is carried by its processes, `port` is the proxy's."""
+    """A running object store. `label` identifies its processes, `port` is the proxy's."""
 
-    mark: str
+    label: str
     port: int
     access_key: str
     secret_key: str = field(repr=False)
@@ -74,7 +75,7 @@ class ObjectStore:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What boto3, MLflow and pyarrow need in their environment to use it."""
+        """The environment variables with which boto3, MLflow and pyarrow use it."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -82,9 +83,9 @@ class ObjectStore:
             "AWS_DEFAULT_REGION": REGION,
         }
 
-    def signs(self, server: str) -> processes.Signs:
-        """What tells the process of one of its SERVERS."""
-        return processes.Signs(f"{self.mark}-{server}", session=None)
+    def processes(self, server: str) -> ServerProcesses:
+        """The processes of one of its SERVERS."""
+        return ServerProcesses(f"{self.label}-{server}")
 
 
 def start(
@@ -120,7 +121,7 @@ def start(
         store = ObjectStore(secrets.token_hex(8), chosen["proxy"], access_key, secret_key)
         (state / "conf").mkdir(exist_ok=True)
         write_configuration(state / "conf", state / "data", chosen, access_key, secret_key)
-        write_private(state / "store.json", json.dumps({"mark": store.mark, "port": store.port}))
+        write_private(state / "store.json", json.dumps({"label": store.label, "port": store.port}))
         try:
             deadline = time.monotonic() + start_limit_s
             launched = {name: _launch(store, name, state) for name in SERVERS}
@@ -133,7 +134,7 @@ def start(
                     limit_s=start_limit_s,
                     deadline=deadline,
                 )
-            _enter_pending(state)
+            _complete_listings(state)
         except BaseException:
             _clear(store, state)
             raise
@@ -159,8 +160,8 @@ def _current(state: Path) -> ObjectStore | None:
         written = json.loads((state / "store.json").read_text())
     except FileNotFoundError:
         return None
-    store = ObjectStore(written["mark"], written["port"], *_keys(state))
-    if all(processes.find(store.signs(server)) for server in SERVERS):
+    store = ObjectStore(written["label"], written["port"], *_keys(state))
+    if all(store.processes(server).find() for server in SERVERS):
         return store
     _clear(store, state)
     return None
@@ -168,7 +169,7 @@ def _current(state: Path) -> ObjectStore | None:
 
 def _clear(store: ObjectStore, state: Path) -> int:
     # From the proxy inwards: a server never loses the one behind it in the middle of a request.
-    ended = sum(processes.end(store.signs(server)) for server in reversed(SERVERS))
+    ended = sum(store.processes(server).end() for server in reversed(SERVERS))
     (state / "store.json").unlink(missing_ok=True)
     return ended
 
@@ -179,7 +180,7 @@ def _launch(store: ObjectStore, server: str, state: Path) -> subprocess.Popen[by
         [sys.executable, "-P", "-m", _MODULES[server], str(configuration), "--verbose"],
         folder=state,
         log=_log(state, server),
-        environment={**os.environ, processes.MARK: store.signs(server).mark},
+        environment={**os.environ, LABEL_VARIABLE: store.processes(server).label},
     )
 
 
@@ -187,8 +188,8 @@ def _log(state: Path, server: str) -> Path:
     return state / "logs" / f"{server}.log"
 
 
-def _enter_pending(state: Path) -> None:
-    """Enter into their buckets' listings the objects of which a server, when it was killed, still owed the entry."""
+def _complete_listings(state: Path) -> None:
+    """Add objects to the listings of their buckets where a server was killed before it did."""
     if not any((state / "data" / DEVICE).glob("async_pending*/*/*")):
         return
     log = _log(state, "updater")
@@ -242,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "status":
             print(describe(running, options.state))
         else:
-            print("\n".join(exports(running.environment, unset=ELSEWHERE)))
+            print("\n".join(exports(running.environment, unset=CONFLICTING_VARIABLES)))
         return 0
     except UserError as error:
         print(f"object store: {error}", file=sys.stderr)
@@ -253,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def describe(store: ObjectStore, state: Path) -> str:
     """Where the store is, what it takes, and where its data lies, for people."""
-    taken = processes.summary(map(store.signs, SERVERS))
+    taken = summary(map(store.processes, SERVERS))
     return f"object store at {store.endpoint}: {taken}, data in {state / 'data'}"
 
 

@@ -92,18 +92,6 @@ node_timeout = 60
 # One device cannot be replaced by another: it is never set aside for errors, nor after its disk was full.
 error_suppression_interval = 0
 
-[filter:catch_errors]
-use = egg:swift#catch_errors
-
-[filter:gatekeeper]
-use = egg:swift#gatekeeper
-
-[filter:listing_formats]
-use = egg:swift#listing_formats
-
-[filter:bulk]
-use = egg:swift#bulk
-
 [filter:s3api]
 use = egg:swift#s3api
 location = {region}
@@ -113,25 +101,25 @@ max_upload_part_num = {max_parts}
 use = egg:swift#tempauth
 user_{user} = {secret_key} .admin
 
-[filter:copy]
-use = egg:swift#copy
-
 [filter:slo]
 use = egg:swift#slo
 max_manifest_segments = {max_parts}
 max_manifest_size = {max_manifest_bytes}
 # The parts of a deleted upload go with it: no daemon would come for them later.
 allow_async_delete = false
-
-[filter:dlo]
-use = egg:swift#dlo
-
-[filter:versioned_writes]
-use = egg:swift#versioned_writes
-
-[filter:symlink]
-use = egg:swift#symlink
 """
+
+# Filters of the pipeline that need no options.
+_PLAIN_FILTERS = (
+    "catch_errors",
+    "gatekeeper",
+    "listing_formats",
+    "bulk",
+    "copy",
+    "dlo",
+    "versioned_writes",
+    "symlink",
+)
 
 
 def write_configuration(
@@ -165,6 +153,7 @@ def write_configuration(
         user=access_key.replace(":", "_"),
         secret_key=secret_key,
     )
+    proxy += "".join(f"\n[filter:{name}]\nuse = egg:swift#{name}\n" for name in _PLAIN_FILTERS)
     write_private(
         folder / "proxy.conf", _COMMON.format(loopback=LOOPBACK, port=ports["proxy"], folder=folder) + proxy
     )

@@ -1,9 +1,9 @@
-"""All servers of one machine together: the object store, MLflow on it, and a Ray head.
+"""Starts and stops all servers of one machine: the object store, MLflow, which keeps artifacts in it, and a Ray head.
 
     python -m cluster.services up | down | status
     eval "$(python -m cluster.services env)"    what programs need to use object store and MLflow
 
-Whatever runs already is used as it is. `down` keeps all data, and the next `up` finds it again.
+`up` leaves servers that run as they are. `down` keeps all data, and the next `up` serves it again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from cluster.shell import exports
 from cluster.state import SERVERS_FOLDER, locked
 from corrector.errors import UserError
 
-# Any of these says that the user has an S3 of their own.
-_OWN_S3 = (
+# Each of these configures an S3 of the user's.
+_S3_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -42,25 +42,25 @@ _OWN_S3 = (
 
 @dataclass(frozen=True)
 class States:
-    """The servers' state folders: the Ray head's, and the folder of the others'."""
+    """The servers' state folders: one of the Ray head, and one that holds those of object store and MLflow."""
 
     servers: Path = SERVERS_FOLDER
     head: Path = heads.STATE
 
     @property
     def objects(self) -> Path:
-        """The object store's."""
+        """The state folder of the object store."""
         return self.servers / "objects"
 
     @property
     def mlflow(self) -> Path:
-        """The MLflow server's."""
+        """The state folder of MLflow."""
         return self.servers / "mlflow"
 
 
 @dataclass(frozen=True)
 class Services:
-    """Which servers run."""
+    """The servers that run; None for one that does not."""
 
     store: ObjectStore | None
     mlflow: MlflowServer | None
@@ -68,35 +68,36 @@ class Services:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What programs need in their environment to use object store and MLflow."""
+        """The environment variables with which programs use object store and MLflow."""
         return {
             **(self.store.environment if self.store else {}),
             **(self.mlflow.environment if self.mlflow else {}),
         }
 
-    def environment_beside(self, own: Mapping[str, str]) -> dict[str, str]:
-        """The same for a job of somebody with the environment `own`, whose S3 and MLflow, if any, go before these.
+    def job_environment(self, caller: Mapping[str, str]) -> dict[str, str]:
+        """The variables about S3 and MLflow for a job whose caller has the environment `caller`.
 
-        What `own` holds about them comes with it, so that a job finds it wherever it runs.
+        Where the caller has an S3 or an MLflow of their own, the job uses that, and its variables are among the result.
         """
-        own = {name: value for name, value in own.items() if value}
-        theirs = {name: value for name, value in own.items() if name.startswith(("AWS_", "MLFLOW_TRACKING_"))}
-        if self.store is not None and not _has_own_s3(own):
-            theirs |= self.store.environment
-        if self.mlflow is not None and "MLFLOW_TRACKING_URI" not in own:
-            theirs = {name: value for name, value in theirs.items() if name not in mlflow_server.ELSEWHERE}
-            theirs |= self.mlflow.environment
-        return theirs
+        caller = {name: value for name, value in caller.items() if value}
+        variables = {name: caller[name] for name in caller if name.startswith(("AWS_", "MLFLOW_TRACKING_"))}
+        if self.store is not None and not _has_s3(caller):
+            variables |= self.store.environment
+        if self.mlflow is not None and "MLFLOW_TRACKING_URI" not in caller:
+            for name in mlflow_server.CONFLICTING_VARIABLES:
+                variables.pop(name, None)
+            variables |= self.mlflow.environment
+        return variables
 
 
 def up(mlflow_options: MlflowOptions, head_options: HeadOptions, *, states: States) -> Services:
-    """Start what does not run; returns once all answer.
+    """Start the servers that do not run; return once all answer.
 
     Args:
-        mlflow_options: But for its `store`, which is the one started here.
+        mlflow_options: Options of MLflow; `store` is ignored, since MLflow uses the object store of `states`.
 
     Raises:
-        UserError: One does not start, or runs with other options; then those that were started here are stopped.
+        UserError: A server does not start, or runs with other options; those that were started here are stopped.
     """
     with locked(states.servers), ExitStack() as started:
         store = object_store.current(states.objects)
@@ -113,7 +114,7 @@ def up(mlflow_options: MlflowOptions, head_options: HeadOptions, *, states: Stat
         else:
             mlflow_server.require_options(mlflow, mlflow_options)
         head = heads.current(states.head)
-        if head is None or head.owner is not None:
+        if head is None:
             head = heads.start(head_options, state=states.head)
         started.pop_all()
     return Services(store, mlflow, head)
@@ -137,9 +138,9 @@ def current(*, states: States) -> Services:
     )
 
 
-def _has_own_s3(environment: Mapping[str, str]) -> bool:
+def _has_s3(environment: Mapping[str, str]) -> bool:
     home = Path(environment["HOME"]) / ".aws" if "HOME" in environment else None
-    return any(name in environment for name in _OWN_S3) or (
+    return any(name in environment for name in _S3_VARIABLES) or (
         home is not None and any((home / name).exists() for name in ("config", "credentials"))
     )
 
@@ -162,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not running.environment:
             print("neither object store nor MLflow is running", file=sys.stderr)
             return 3
-        unset = (*object_store.ELSEWHERE, *mlflow_server.ELSEWHERE)
+        unset = (*object_store.CONFLICTING_VARIABLES, *mlflow_server.CONFLICTING_VARIABLES)
         print("\n".join(exports(running.environment, unset=unset)))
         return 0
     except UserError as error:

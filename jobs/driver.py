@@ -25,6 +25,7 @@ from jobs.queue import Progress, PromptQueue
 from jobs.result import AdapterReference, PromptResult, RunResult
 from jobs.run_folder import write_json
 from jobs.stopping import StopRequest
+from jobs.tasks import answers
 from jobs.trainer import start_queue
 
 logger = logging.getLogger(__name__)
@@ -97,12 +98,16 @@ class CorrectionJob:
         plan = replace(plan, settings=replace(plan.settings, checkpoint_seconds=self._checkpoint_seconds))
         items = work_items(self._work, untrained)
         queue = start_queue(PromptQueue, items)
-        fleet = Fleet(queue, self._work.spec, plan, self._work.run.lanes)
-        encode_on_cluster(self._work, items, plan)
+        encoded = encode_on_cluster(self._work, items, plan)
+        fleet = Fleet(queue, self._work.spec, plan, self._work.run.lanes, after=encoded)
         by_id = {work.work_id: work for work in untrained}
+        fleet.tend(len(by_id))
+        answers(encoded)
         while by_id and not self._stop.asked:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             self._log.update(snapshot)
+            if any(progress.state == "training" for progress in snapshot):
+                finisher.prepare()
             for progress in snapshot:
                 if progress.work_id in by_id and progress.state in ("sampled", "failed"):
                     work = by_id.pop(progress.work_id)

@@ -1,4 +1,4 @@
-"""Encoding as its own stage: before any lane starts, the batch's texts and exemplars are encoded once, in parallel.
+"""Encoding as its own stage: before any lane trains, the batch's texts and exemplars are encoded once, in parallel.
 
 Each share of the work is a Ray task with a device of its own. It loads the text encoders, then the VAE, and never the
 transformer; lanes load the transformer and never a text encoder. What is in the job's cache already is left alone, so a task
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
-from corrector.base import BaseSpec, ContentCache, encode_prompts
+from corrector.base import BaseSpec, ContentCache, check_transformer, encode_prompts
 from corrector.prompts import EvaluationSettings
 from jobs.preparation import bound_threads, posterior_of, prompts_of
 from jobs.queue import WorkItem
-from jobs.tasks import answers
 
 TEXTS_PER_SHARE = 64
 """Fewer are not worth loading the text encoders once more."""
@@ -48,9 +48,16 @@ def split(items: Sequence[WorkItem], evaluation: EvaluationSettings, most: int) 
     return [Share(tuple(texts[first::count]), tuple(items[first::count])) for first in range(count)]
 
 
-def encode(spec: BaseSpec, share: Share, cache_folder: Path, device: str, threads: int) -> None:
-    """Encode one share into the cache, on `device`, with `threads` threads."""
+def encode(
+    spec: BaseSpec, share: Share, cache_folder: Path, device: str, threads: int, *, check: bool = False
+) -> None:
+    """Encode one share into the cache, on `device`, with `threads` threads; `check`: check the transformer's weights first.
+
+    Raises :class:`UserError` where the base's encoders, VAE or transformer cannot be used.
+    """
     bound_threads(threads)
+    if check:
+        check_transformer(spec)
     cache = ContentCache(cache_folder)
     encode_prompts(spec, share.texts, cache=cache, device=device, dtype=spec.compute_dtype(device))
     for item in share.items:
@@ -59,18 +66,23 @@ def encode(spec: BaseSpec, share: Share, cache_folder: Path, device: str, thread
             posterior_of(spec, item, cache, device, mirrored=True)
 
 
-def encode_batch(
+def start_encoding(
     spec: BaseSpec,
     items: Sequence[WorkItem],
     evaluation: EvaluationSettings,
     cache_folder: Path,
     device: EncodingDevice,
     most: int,
-) -> None:
-    """Encode the batch in at most `most` tasks and wait for it: lanes would only encode the same once more.
+    *,
+    check: bool,
+) -> list[Any]:
+    """Start to encode the batch in at most `most` tasks; returns references to their ends.
 
-    Raises :class:`UserError` where the base's encoders or VAE cannot be used.
+    Args:
+        check: Whether the first task checks the transformer's weights before it encodes.
     """
     task = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
-    shares = split(items, evaluation, most)
-    answers([task.remote(spec, share, cache_folder, device.kind, device.threads) for share in shares])
+    return [
+        task.remote(spec, share, cache_folder, device.kind, device.threads, check=check and number == 0)
+        for number, share in enumerate(split(items, evaluation, most))
+    ]

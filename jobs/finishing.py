@@ -49,7 +49,7 @@ class Finisher:
         self._registering: dict[Future[RegisteredVersion], PromptWork] = {}
         # One thread: registration is quick, and the local registry takes one writer at a time anyway.
         self._registrar = ThreadPoolExecutor(1, thread_name_prefix="registrar")
-        self._registrar.submit(prepare, tracking_uri, work.run.registry)
+        self._prepared = False
         # Lanes may hold every CPU until the queue is empty; scoring is bounded by `tasks` instead.
         self._score = ray.remote(score_prompt).options(num_cpus=0, max_retries=2)
 
@@ -57,6 +57,12 @@ class Finisher:
     def busy(self) -> bool:
         """Whether anything is still under way."""
         return bool(self._waiting or self._scoring or self._registering)
+
+    def prepare(self) -> None:
+        """Open the registry while lanes train, so that the first registration does not wait; does it once."""
+        if not self._prepared:
+            self._prepared = True
+            self._registrar.submit(prepare, self._tracking_uri, self._work.run.registry)
 
     def restore(self, works: Sequence[PromptWork]) -> list[PromptWork]:
         """Take over the prompts whose work another run has registered, records and all; returns those that are left.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class Fleet:
         plan: LanePlan,
         storage: Path,
         *,
+        after: Sequence[Any] = (),
         max_lost: int = 3,
     ) -> None:
+        """`after`: references to tasks that have to end before a lane trains."""
         self._queue = queue
         self._plan = plan
         self._start: Callable[[str], LaneRun] = lambda name: LaneRun(
-            name, queue, spec, plan.settings, plan.resources, storage
+            name, queue, spec, plan.settings, plan.resources, storage, after=after
         )
         self._max_lost = max_lost
         self._lanes: list[LaneRun] = []

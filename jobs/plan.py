@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from corrector.base import BaseSpec, describe_precision, transformer_bytes
+from corrector.base.checkpoint import read_headers, weight_files
 from corrector.base.precision import QUANTISED
 from corrector.dreambooth.planner import PackPlan, measure_rate, plan_packs
 from jobs.batch import BatchWork, PromptWork
@@ -121,7 +122,7 @@ def plan_lanes(
     that is faster (`tests.benchmarks.lanes`).
     """
     spec, gpu = work.spec, device.kind == "cuda"
-    weights = transformer_bytes(spec, device.kind)
+    weights = weights_bytes(spec, device.kind)
     if gpu:
         shared = 1
         resources = LaneResources(cpus=1.0, gpus=1.0, threads=1, workers=wishes.workers)
@@ -203,6 +204,18 @@ def transformer_config(spec: BaseSpec) -> dict[str, object]:
     """The configuration of the base's transformer."""
     config: dict[str, object] = json.loads((spec.folder / "transformer" / "config.json").read_text())
     return config
+
+
+def weights_bytes(spec: BaseSpec, kind: str) -> int:
+    """Bytes of the transformer's weights in memory: `transformer_bytes`, without diffusers where the files are here.
+
+    diffusers takes seconds to import, in which a job's driver would start nothing.
+    """
+    folder = spec.folder / "transformer"
+    if spec.single_file is not None or spec.precision in QUANTISED or not any(folder.glob("*.safetensors")):
+        return transformer_bytes(spec, kind)
+    headers = read_headers(weight_files(folder)).values()
+    return sum(math.prod(header.shape) for header in headers) * spec.compute_dtype(kind).itemsize
 
 
 def _tokens(spec: BaseSpec) -> int:

@@ -35,6 +35,7 @@ from jobs.search_progress import SearchLog, describe, print_choices
 from jobs.search_result import REPORT_FILE, RESULT_FILE, read_prompt, write_best_batch
 from jobs.search_tracking import SearchTracking
 from jobs.stopping import StopRequest
+from jobs.tasks import answers
 from jobs.trainer import start_queue
 from jobs.trial_desk import TrialDesk
 from jobs.trial_lane import TrialLaneSettings
@@ -104,7 +105,7 @@ class SearchJob:
         }
         queue = start_queue(TrialDesk, groups)  # its process starts while lanes are planned
         plan = self._plan_lanes()
-        encode_on_cluster(self._work, items, plan)
+        answers(encode_on_cluster(self._work, items, plan))
         with self._stop.listening("submit it again with --resume to go on"):
             lost = self._search(queue, groups, plan)
         result = self._result()

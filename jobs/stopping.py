@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether somebody asked this job to stop, with SIGINT or SIGTERM."""
+    """Whether somebody asked this job to stop, with SIGINT, SIGTERM or SIGHUP (a terminal that was closed)."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -19,13 +21,16 @@ class StopRequest:
     def listening(self, advice: str) -> Iterator[None]:
         """Within, a signal asks for an orderly end; a second one does not wait for it. Enter after Ray's own start.
 
-        Outside a process's main thread Python hears no signals: then nothing is listened for.
+        Outside a process's main thread Python hears no signals: then nothing is listened for. A SIGHUP that is ignored,
+        as under `nohup`, stays so.
 
         Args:
             advice: How to go on later, printed when the first signal comes.
         """
 
         def ask(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                _discard_output()
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
@@ -34,9 +39,19 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        previous = {number: signal.signal(number, ask) for number in numbers}
         try:
             yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _discard_output() -> None:
+    """Let what is still printed go nowhere: every write to a terminal that was closed fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream.isatty():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

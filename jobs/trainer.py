@@ -6,17 +6,20 @@ A lane's `fit` is called from a thread of the driver, so that lanes start, fail 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from corrector.base import BaseSpec
 from corrector.record.search import RungReport
@@ -98,6 +101,20 @@ def start_queue(queue: type, *arguments: Any) -> Any:
     return ray.remote(queue).options(num_cpus=0, scheduling_strategy=strategy).remote(*arguments)
 
 
+class LaneTrainer(DataParallelTrainer):
+    """Ray Train's trainer without the processes for which a lane has no use, each of which takes a second to start.
+
+    A lane reads no Ray Data. The placement group cleaner asks the dashboard whether the controller lives, and a Ray
+    instance of one command has no dashboard (`cluster.ray_hooks`).
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        unused: tuple[type, ...] = (DatasetsCallback,)
+        if os.environ.get("RAY_ADDRESS") == "local":
+            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, unused)]
+
+
 class LaneRun:
     """One lane from start to end, in a thread of the driver."""
 
@@ -110,6 +127,7 @@ class LaneRun:
         resources: LaneResources,
         storage: Path,
         *,
+        after: Sequence[Any] = (),
         max_failures: int = 2,
     ) -> None:
         self.name = name
@@ -128,8 +146,10 @@ class LaneRun:
             | ({"GPU": resources.gpus} if resources.gpus else {}),
         )
         # Not Ray's `train_loop_config`: its controller reads that, too, and would have to import all that a lane does.
-        train = partial(train_lane, name, queue, spec, settings, resources.threads)
-        self._trainer = TorchTrainer(train, scaling_config=scaling, run_config=run_config)
+        train = partial(train_lane, name, queue, spec, settings, resources.threads, after)
+        self._trainer = LaneTrainer(
+            train, backend_config=_backend(resources), scaling_config=scaling, run_config=run_config
+        )
         self._thread = threading.Thread(target=self._fit, name=name, daemon=True)
         self._thread.start()
 
@@ -150,8 +170,24 @@ class LaneRun:
             logger.error("lane %s ended: %s", self.name, self.error)
 
 
-def train_lane(name: str, queue: Any, spec: BaseSpec, settings: LaneSettings, threads: int) -> None:
-    """What the Ray Train worker runs."""
+def _backend(resources: LaneResources) -> BackendConfig:
+    """torch.distributed for a lane of several workers; a lane of one needs none, and its controller no torch."""
+    if resources.workers == 1:
+        return BackendConfig()
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig(backend="nccl" if resources.gpus else "gloo")
+
+
+def train_lane(
+    name: str,
+    queue: Any,
+    spec: BaseSpec,
+    settings: LaneSettings,
+    threads: int,
+    after: Sequence[Any] = (),
+) -> None:
+    """What the Ray Train worker runs: loads the base, waits for the tasks of `after`, and works."""
     bound_threads(threads)
     crew = crew_of_this_process()
     client_class = TrialQueueClient if isinstance(settings, TrialLaneSettings) else QueueClient
@@ -159,8 +195,12 @@ def train_lane(name: str, queue: Any, spec: BaseSpec, settings: LaneSettings, th
     if crew.rank == 0:
         client.restart("its process ended")
     if settings.device == "cuda":
-        settings = replace(settings, device=str(ray.train.torch.get_device()))
+        from ray.train.torch import get_device
+
+        settings = replace(settings, device=str(get_device()))
     if isinstance(settings, TrialLaneSettings) and isinstance(client, TrialQueueClient):
-        TrialLane(spec, client, settings).run()
+        lane: Lane = TrialLane(spec, client, settings)
     else:
-        Lane(spec, client, settings, crew).run()
+        lane = Lane(spec, client, settings, crew)
+    ray.get(list(after))
+    lane.run()

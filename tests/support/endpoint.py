@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import psutil
 
-from cluster import ports, processes
+from cluster import ports
 from cluster.head import Head
 from tests.support.ingress import post
 from tests.support.paths import PROJECT
@@ -99,7 +99,7 @@ def running(folder: Path, head: Head, registry: RegistryOf) -> Iterator[Endpoint
 
 def titled(head: Head, name: str) -> list[psutil.Process]:
     """Processes of the head whose title begins with `name`."""
-    return [process for process in processes.find(head.signs) if _title(process).startswith(name)]
+    return [process for process in head.processes.find() if _title(process).startswith(name)]
 
 
 def _title(process: psutil.Process) -> str:

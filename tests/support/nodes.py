@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster import ports, processes
+from cluster import ports
+from cluster.processes import LABEL_VARIABLE, ServerProcesses
 from tests.support.paths import PROJECT
 
 _OF_OTHERS = ("RAY_", "CORRECTOR_")
@@ -23,7 +24,7 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._address = f"{ports.LOOPBACK}:{ports.choose('port', None, taken=set())}"
-        self._nodes: list[processes.Signs] = []
+        self._nodes: list[ServerProcesses] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -34,7 +35,7 @@ class Nodes:
 
     def add(self, *, num_cpus: int) -> int:
         """Start a node; returns its number."""
-        mark = secrets.token_hex(8)
+        label = secrets.token_hex(8)
         where = (
             ["--head", f"--port={self._address.rpartition(':')[2]}", "--include-dashboard=false"]
             if not self._nodes
@@ -49,18 +50,18 @@ class Nodes:
             ],
             cwd=PROJECT,
             env={name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
-            | {processes.MARK: mark},
+            | {LABEL_VARIABLE: label},
             capture_output=True,
             text=True,
             check=False,
         )
         assert started.returncode == 0, started.stdout + started.stderr
-        self._nodes.append(processes.Signs(mark, None))
+        self._nodes.append(ServerProcesses(label))
         return len(self._nodes) - 1
 
     def lose(self, number: int) -> None:
         """Kill every process of a node at once, as a machine that loses its power."""
-        for process in processes.find(self._nodes[number]):
+        for process in self._nodes[number].find():
             process.kill()
 
     def stop(self) -> None:

@@ -88,14 +88,14 @@ class SharedServers:
 
 def use_object_store(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let the AWS variables point to `store`, and nothing that the user has configured come in between."""
-    _use(store.environment, object_store.ELSEWHERE, monkeypatch)
+    _use(store.environment, object_store.CONFLICTING_VARIABLES, monkeypatch)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
 
 
 def use_mlflow(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let MLflow's variables point to `server`, and nothing else."""
-    _use(server.environment, mlflow_server.ELSEWHERE, monkeypatch)
+    _use(server.environment, mlflow_server.CONFLICTING_VARIABLES, monkeypatch)
 
 
 def _use(environment: dict[str, str], elsewhere: Iterable[str], monkeypatch: pytest.MonkeyPatch) -> None:

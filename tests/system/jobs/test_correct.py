@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster import processes
 from cluster.head import Head
 from corrector.base import resolve_base
 from jobs.batch import check_batch
@@ -113,7 +112,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         wait_until(lambda: list(self._prompts.glob("*/checkpoint/engine.json")))
-        for process in processes.find(self._head.signs):
+        for process in self._head.processes.find():
             if "RayTrainWorker" in " ".join(process.cmdline()):
                 process.kill()
                 self.killed += 1

@@ -119,7 +119,7 @@ def client_of(store: ObjectStore) -> Any:
 @pytest.fixture
 def faulty(running: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
     """The servers, in order."""
-    for name in servers.ELSEWHERE:
+    for name in servers.CONFLICTING_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     yield running
     running.mend()

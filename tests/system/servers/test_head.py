@@ -1,10 +1,9 @@
-"""The local head, end to end: real heads, real jobs, and nothing left of either."""
+"""Ray on this machine, end to end: a head that stays, an instance of one command, and nothing left of either."""
 
 from __future__ import annotations
 
-import io
+import contextlib
 import ipaddress
-import json
 import os
 import shlex
 import signal
@@ -13,17 +12,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cluster import head as heads
-from cluster import local, processes
-from cluster.follow import run_job
-from cluster.head import Head, HeadOptions
-from corrector.errors import UserError
+from cluster import local
+from cluster.head import Head
 from tests.support.commands import run
 from tests.support.paths import PROJECT
 from tests.support.servers import SharedServers
@@ -34,19 +30,26 @@ on_the_runs_head = pytest.mark.xdist_group("ray")
 LIMIT_S = 120
 """For each wait, of which none takes 30 s where the machine has nothing else to do."""
 
-# A job that has started a process of its own, and that ends once it was told to stop and may.
-PATIENT_JOB = """
-import pathlib, signal, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-def save(number, frame):
-    print("saving", flush=True)
-    while not pathlib.Path(sys.argv[1]).exists():
+# A driver with a worker that is busy, and that saves its state when it is told to stop.
+PATIENT_DRIVER = """
+import os, pathlib, sys, time
+import ray
+from jobs.stopping import StopRequest
+@ray.remote
+def work():
+    time.sleep(600)
+@ray.remote(num_cpus=0)
+def save(path):
+    pathlib.Path(path).touch()
+ray.init(log_to_driver=False)
+busy = work.remote()
+stop = StopRequest()
+with stop.listening("submit again"):
+    print("working", ray._private.worker._global_node.address, os.environ["RAY_AUTH_MODE"], flush=True)
+    while not stop.asked:
         time.sleep(0.05)
-    print("state saved", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, save)
-print("working", flush=True)
-signal.pause()
+ray.get(save.remote(sys.argv[1]))
+sys.exit(130)
 """
 
 # What a job finds in its working directory when that was uploaded.
@@ -60,12 +63,6 @@ print("own:", Path(corrector.__file__).is_relative_to(Path.cwd()))
 """
 
 
-def written(state: Path) -> Head:
-    """The head of the state folder, read without looking whether it lives."""
-    raw = json.loads((state / "head.json").read_text())
-    return Head(**{**raw, "owner": raw["owner"] and tuple(raw["owner"])})
-
-
 @pytest.fixture
 def head(ray_head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
     """The run's head, and the environment of a program that submits jobs to it."""
@@ -74,21 +71,11 @@ def head(ray_head: Head, monkeypatch: pytest.MonkeyPatch) -> Head:
     return ray_head
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
-    """A state folder whose head, if any is left, is stopped in the end."""
-    yield tmp_path
-    if (left := heads.current(tmp_path)) is not None:
-        heads.stop(left, state=tmp_path)
-
-
-@on_the_runs_head
-@pytest.mark.parametrize(("ending", "status"), [("exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])
-def test_the_exit_status_of_the_job_is_passed_on(head: Head, ending: str, status: int) -> None:
-    output = io.StringIO()
-    job = ["python", "-c", f"print('said last', flush=True); {ending}"]
-    assert run_job(head, job, {}, output=output) == status
-    assert "said last\n" in output.getvalue()
+@pytest.mark.parametrize(("ending", "status"), [("exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9)])
+def test_run_ends_as_the_command_ends(tmp_path: Path, ending: str, status: int) -> None:
+    process, log = start_run(tmp_path, f"print('said last', flush=True); {ending}")
+    assert process.wait(LIMIT_S) == status
+    assert log.read_text().endswith("said last\n")
 
 
 @on_the_runs_head
@@ -123,17 +110,7 @@ def test_a_request_without_the_token_is_refused(ray_head: Head) -> None:
 
 
 def test_every_server_listens_on_the_loopback_interface_only(ray_head: Head) -> None:
-    listening = []
-    for process in processes.find(ray_head.signs):
-        try:
-            connections = process.net_connections(kind="inet")
-        except psutil.NoSuchProcess:  # a worker whose job has ended meanwhile
-            continue
-        listening += [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
-    assert len(listening) > 5
-    for address in map(ipaddress.ip_address, listening):
-        mapped = getattr(address, "ipv4_mapped", None)
-        assert (mapped or address).is_loopback, f"something listens on {address}"
+    assert_loopback_only(ray_head.processes.find())
 
 
 def test_nothing_reports_usage(ray_head: Head) -> None:
@@ -146,7 +123,7 @@ def test_a_second_start_shows_the_running_head(ray_head: Head, shared_servers: S
     again = run(local.main, "start", f"--state={shared_servers.states.head}")
     assert again.returncode == 0
     assert ray_head.dashboard_url in again.stdout
-    assert written(shared_servers.states.head) == ray_head
+    assert heads.current(shared_servers.states.head) == ray_head
 
 
 def test_a_start_that_takes_too_long_shows_the_log_and_leaves_nothing(tmp_path: Path) -> None:
@@ -157,62 +134,64 @@ def test_a_start_that_takes_too_long_shows_the_log_and_leaves_nothing(tmp_path: 
     assert not (tmp_path / "head.json").exists()
 
 
-def test_an_interrupted_run_stops_its_job_in_order_and_leaves_nothing(state: Path) -> None:
-    """Before it, a `run` is killed outright while its head starts."""
-    left_behind = _kill_while_starting(state)
-    saved = state / "saved"
-    interrupted, log = _start_run(state, PATIENT_JOB, str(saved))
-    _await_line("working", log, interrupted)
-    assert processes.find(left_behind.signs) == [], "the next run clears away what a killed one left"
-    running = written(state)
-    with pytest.raises(UserError, match=f"pid {interrupted.pid}"):
-        heads.start(HeadOptions(), state=state, owned=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_an_instance_is_closed_to_others_and_ends_with_its_command(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    saved = tmp_path / "saved"
+    command, log = start_run(tmp_path, PATIENT_DRIVER, str(saved))
+    wait_until(lambda: "working" in log.read_text() or command.poll() is not None, otherwise=log.read_text)
+    assert "working 127.0.0.1:" in log.read_text() and "token" in log.read_text()
+    everything = of_session(command.pid)
+    assert any("work" in " ".join(process.cmdline()) for process in everything)
+    assert_loopback_only(everything)
 
-    interrupted.send_signal(signal.SIGINT)
-    _await_line("saving", log, interrupted)
-    saved.touch()
-    assert interrupted.wait(LIMIT_S) == 130
-    assert "state saved" in log.read_text()
-    assert processes.find(running.signs) == []
-    assert not Path(running.scratch).exists()
-    assert not (state / "head.json").exists()
-    assert (state / "logs" / "raylet.out").exists()
+    os.killpg(command.pid, number)  # as a terminal does
+    assert command.wait(LIMIT_S) == (-number if number == signal.SIGKILL else 130)
+    assert saved.exists() == (number != signal.SIGKILL)
+    wait_until(lambda: not of_session(command.pid), otherwise=lambda: str(of_session(command.pid)))
 
-
-def _kill_while_starting(state: Path) -> Head:
-    """Kill a `run` outright while its head starts; what it leaves behind."""
-    killed, log = _start_run(state, "")
-    wait_until(
-        lambda: (state / "head.json").exists() and processes.find(written(state).signs),
-        otherwise=log.read_text,
-    )
-    assert killed.poll() is None, log.read_text()
-    killed.kill()
-    killed.wait()
-    left_behind = written(state)
-    assert left_behind.abandoned()
-    assert processes.find(left_behind.signs)
-    return left_behind
+    scratch = (tmp_path / "instances" / str(command.pid)).resolve()
+    assert (scratch / "ray" / "session_latest" / "logs").is_dir()
+    following, _ = start_run(tmp_path, "")
+    assert following.wait(LIMIT_S) == 0
+    assert not scratch.exists(), "the next run clears away what the last one left"
 
 
-def _start_run(state: Path, *program: str) -> tuple[subprocess.Popen[bytes], Path]:
-    """A process that runs the program as a job of a head of its own, and its log."""
+def start_run(state: Path, *program: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """`python -m cluster.local run -- python -c PROGRAM` in a session of its own, and its log."""
     log = state / "run.log"
-    options = (f"--state={state}", f"--services={state / 'none'}", "--num-cpus=1")
+    options = (f"--state={state}", f"--services={state / 'none'}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with log.open("wb") as output:
         started = subprocess.Popen(
             [sys.executable, "-m", "cluster.local", "run", *options, "--", "python", "-c", *program],
             cwd=PROJECT,
-            env={**os.environ, "RAY_JOB_STOP_WAIT_TIME_S": str(LIMIT_S)},
+            env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     return started, log
 
 
-def _await_line(line: str, log: Path, process: subprocess.Popen[bytes]) -> None:
-    def said() -> bool:
-        assert process.poll() is None, log.read_text()
-        return f"{line}\n" in log.read_text()
+def of_session(session: int) -> list[psutil.Process]:
+    """The living processes of a session (as of setsid)."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
-    wait_until(said, otherwise=log.read_text)
+
+def assert_loopback_only(servers: list[psutil.Process]) -> None:
+    listening = []
+    for process in servers:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker whose job has ended meanwhile
+            connections = process.net_connections(kind="inet")
+            listening += [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
+    assert len(listening) > 5
+    for address in map(ipaddress.ip_address, listening):
+        mapped = getattr(address, "ipv4_mapped", None)
+        assert (mapped or address).is_loopback, f"something listens on {address}"

@@ -27,7 +27,7 @@ import psutil
 import pytest
 
 from cluster import mlflow_server as servers
-from cluster import ports, processes
+from cluster import ports
 from cluster.mlflow_server import MlflowOptions, MlflowServer
 from cluster.object_store import ObjectStore
 from corrector.errors import UserError
@@ -119,7 +119,7 @@ def refusal(server: MlflowServer, *arguments: Any, **options: Any) -> int:
 
 
 def test_it_is_one_process_that_listens_on_the_loopback_interface_only(mlflow_server: MlflowServer) -> None:
-    (process,) = processes.find(mlflow_server.signs)
+    (process,) = mlflow_server.processes.find()
     listening = {
         (c.laddr.ip, c.laddr.port)
         for c in process.net_connections(kind="inet")
@@ -191,7 +191,7 @@ def test_signed_webhooks_reach_this_machine_after_a_kill_too(
         kill(guarded)
         assert servers.current(state) is None
         again = servers.start(MlflowOptions(store=object_store), state=state)
-        assert replace(again, mark=guarded.mark) == guarded, "what is left open is as it was"
+        assert replace(again, label=guarded.label) == guarded, "what is left open is as it was"
         alias = {"name": "lying", "alias": "candidate", "version": "1"}
         call(again, "mlflow/registered-models/alias", alias, as_user=admin(again))
         headers, payload = _Received.deliveries.get(timeout=LIMIT_S)
@@ -202,7 +202,7 @@ def test_signed_webhooks_reach_this_machine_after_a_kill_too(
 
 
 def kill(server: MlflowServer) -> None:
-    for process in processes.find(server.signs):
+    for process in server.processes.find():
         process.kill()
         process.wait(LIMIT_S)
 
@@ -336,7 +336,7 @@ def test_stopping_lets_an_upload_under_way_end_and_leaves_nothing(
         assert uploading.getresponse().status == 200
         stopped = stopping.result(LIMIT_S)
     assert f"stopped the MLflow server at {server.tracking_uri}" in stopped.stdout
-    assert processes.find(server.signs) == []
+    assert server.processes.find() == []
     assert run("stop", state=state).returncode == 0
     assert run("status", state=state).returncode == 3
     assert run("env", state=state).returncode == 3

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from cluster import object_store as stores
-from cluster import ports, processes
+from cluster import ports
 from cluster.object_store import ObjectStore
 from cluster.object_store_configuration import SERVERS
 from corrector.errors import UserError
@@ -38,7 +38,7 @@ def run(command: str, *options: str, state: Path) -> CompletedProcess[str]:
 
 
 def servers(store: ObjectStore) -> list[psutil.Process]:
-    return [process for server in SERVERS for process in processes.find(store.signs(server))]
+    return [process for server in SERVERS for process in store.processes(server).find()]
 
 
 def client(store: ObjectStore, *, secret_key: str | None = None) -> Any:
@@ -129,7 +129,7 @@ def test_what_env_prints_leads_any_s3_program_there(own: ObjectStore, state: Pat
     elsewhere = {"AWS_PROFILE": "another", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}
     found = exported(run("env", state=state).stdout, {**os.environ, **elsewhere})
     assert found.items() >= own.environment.items()
-    assert not set(stores.ELSEWHERE) & set(found)
+    assert not set(stores.CONFLICTING_VARIABLES) & set(found)
 
 
 @pytest.mark.usefixtures("own")
@@ -163,7 +163,7 @@ def test_a_store_that_lost_a_server_is_started_anew_and_lists_what_it_had_taken(
     writing.endheaders()
     assert writing.sock.recv(100).startswith(b"HTTP/1.1 100 ")
     writing.send(b"wei")
-    (buckets,) = processes.find(own.signs("container"))
+    (buckets,) = own.processes("container").find()
     buckets.kill()
     writing.send(b"ghts")
     assert writing.getresponse().status == 200

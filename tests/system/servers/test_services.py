@@ -15,7 +15,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from cluster import head as heads
-from cluster import local, object_store, ports, processes, services
+from cluster import object_store, ports, services
 from cluster.head import Head
 from cluster.mlflow_server import MlflowServer
 from cluster.object_store_configuration import SERVERS
@@ -62,10 +62,10 @@ def without_registries(home: Path) -> dict[str, str]:
     return {**others, "HOME": str(home)}
 
 
-def marks(states: States) -> tuple[str, ...]:
+def labels(states: States) -> tuple[str, ...]:
     running = services.current(states=states)
     assert running.store and running.mlflow and running.head
-    return running.store.mark, running.mlflow.mark, running.head.mark
+    return running.store.label, running.mlflow.label, running.head.label
 
 
 @pytest.mark.xdist_group("ray")
@@ -74,18 +74,11 @@ def test_a_job_finds_the_running_services(
     mlflow_server: MlflowServer,
     shared_servers: SharedServers,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in set(os.environ) - set(without_registries(tmp_path)):
-        monkeypatch.delenv(name)
-    for name, value in {**ray_head.environment, "HOME": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
     states = shared_servers.states
-    ran = commands.run(
-        *(local.main, "run", f"--state={states.head}", f"--services={states.servers}"),
-        *("--", "python", "-c", REGISTER, f"lying-{secrets.token_hex(6)}"),
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run_job = ("-m", "cluster.local", "run", f"--state={states.head}", f"--services={states.servers}")
+    job = ("python", "-c", REGISTER, f"lying-{secrets.token_hex(6)}")
+    ran = python(*run_job, "--", *job, environment=without_registries(tmp_path))
     found = f"package {PROJECT / 'corrector' / '__init__.py'} prefix {sys.prefix} registered 1\n"
     assert found in ran.stdout
     assert f"MLFLOW_TRACKING_URI={mlflow_server.tracking_uri}" in ran.stderr
@@ -113,12 +106,12 @@ def states(
 
 
 def test_up_twice_is_harmless_and_leaves_alone_what_is_up_with_other_options(states: States) -> None:
-    before = marks(states)
+    before = labels(states)
     again = run("up", states=states)
     assert again.returncode == 0, again.stderr
     refused = run("up", "--auth", states=states)
     assert refused.returncode == 2 and "with another setting of auth; stop it first" in refused.stderr
-    assert marks(states) == before
+    assert labels(states) == before
 
 
 def test_mlflow_follows_an_object_store_that_was_started_anew_and_everything_is_there(
@@ -155,7 +148,7 @@ def test_down_stops_what_runs_and_keeps_the_data(states: States, ray_head: Head)
     without_head = States(states.servers, states.servers / "no-head")
     stopped = run("down", states=without_head)
     assert stopped.returncode == 0 and f"data kept in {states.servers}" in stopped.stdout
-    assert not any(map(processes.find, (running.mlflow.signs, *map(running.store.signs, SERVERS))))
+    assert not any(each.find() for each in (running.mlflow.processes, *map(running.store.processes, SERVERS)))
     assert run("down", states=without_head).returncode == 0
     status = run("status", states=states)
     assert status.returncode == 3 and "MLflow is not running" in status.stdout
@@ -190,8 +183,8 @@ def test_a_machine_whose_servers_are_stopped_and_started_has_what_its_jobs_regis
         before = services.current(states=states)
         assert before.store and before.mlflow and before.head
         python("-m", "cluster.services", "down", *folders, environment=environment)
-        signs = [before.mlflow.signs, before.head.signs, *map(before.store.signs, SERVERS)]
-        assert not any(map(processes.find, signs))
+        of_stores = map(before.store.processes, SERVERS)
+        assert not any(each.find() for each in (before.mlflow.processes, before.head.processes, *of_stores))
         python("-m", "cluster.services", "up", *folders, environment=environment)
         printed = python("-m", "cluster.services", "env", *folders, environment=environment)
         read = python("-c", READ, "lying", environment=exported(printed.stdout, environment))

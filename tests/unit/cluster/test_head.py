@@ -17,31 +17,31 @@ from cluster import local, ports, processes
 from cluster.head import Head
 from tests.support.commands import run
 
-GONE = Head("feedc0de", 20000, 20001, "token", "scratch", owner=None, session=1)
+GONE = Head("feedc0de", 20000, 20001, "token", "scratch", session=1)
 
 
 def write_state(head: Head, state: Path) -> None:
     (state / "head.json").write_text(json.dumps(asdict(head)))
 
 
-@pytest.mark.parametrize("content", ["", '{"mark": "feedc0de"', None])
+@pytest.mark.parametrize("content", ["", '{"label": "feedc0de"', '{"mark": "feedc0de"}', None])
 def test_a_stale_state_file_does_not_count(tmp_path: Path, content: str | None) -> None:
     if content is None:  # a head that has died
-        write_state(replace(GONE, scratch=str(tmp_path / "scratch"), owner=(os.getpid(), 0.0)), tmp_path)
-    else:  # a file cut short
+        write_state(replace(GONE, scratch=str(tmp_path / "scratch")), tmp_path)
+    else:  # a file cut short, or of another version
         (tmp_path / "head.json").write_text(content)
     assert heads.current(tmp_path) is None
     assert not (tmp_path / "head.json").exists()
 
 
-def test_stop_ends_what_bears_the_mark_of_the_head_and_keeps_its_logs(tmp_path: Path) -> None:
+def test_stop_ends_the_processes_of_the_head_and_keeps_its_logs(tmp_path: Path) -> None:
     logs = tmp_path / "scratch" / "session_latest" / "logs"
     logs.mkdir(parents=True)
     (logs / "raylet.out").write_text("log")
     write_state(replace(GONE, scratch=str(tmp_path / "scratch")), tmp_path)
     state = f"--state={tmp_path}"
-    marked = {**os.environ, processes.MARK: GONE.mark}
-    with subprocess.Popen(["sleep", "600"], env=marked) as process:
+    labelled = {**os.environ, processes.LABEL_VARIABLE: GONE.label}
+    with subprocess.Popen(["sleep", "600"], env=labelled) as process:
         status = run(local.main, "status", state)
         assert status.returncode == 0 and f"{GONE.gcs_address}: 1 process," in status.stdout
         stopped = run(local.main, "stop", state)

@@ -18,7 +18,7 @@ MLFLOW = MlflowServer(
 
 def test_a_job_of_somebody_without_registries_uses_the_running_ones(tmp_path: Path) -> None:
     own = {"HOME": str(tmp_path), "AWS_PAGER": "less", "MLFLOW_TRACKING_TOKEN": "of another server"}
-    found = Services(STORE, MLFLOW, None).environment_beside(own)
+    found = Services(STORE, MLFLOW, None).job_environment(own)
     assert found == {"AWS_PAGER": "less", **STORE.environment, **MLFLOW.environment}
 
 
@@ -28,7 +28,7 @@ def test_a_job_of_somebody_with_an_mlflow_server_uses_that(tmp_path: Path) -> No
         "MLFLOW_TRACKING_URI": "https://mlflow.example",
         "MLFLOW_TRACKING_TOKEN": "token",
     }
-    found = Services(STORE, MLFLOW, None).environment_beside(own)
+    found = Services(STORE, MLFLOW, None).job_environment(own)
     assert found == {
         "MLFLOW_TRACKING_URI": "https://mlflow.example",
         "MLFLOW_TRACKING_TOKEN": "token",
@@ -41,10 +41,10 @@ def test_a_job_of_somebody_with_an_s3_uses_that(tmp_path: Path, own: dict[str, s
     if not own:
         (tmp_path / ".aws").mkdir()
         (tmp_path / ".aws" / "credentials").write_text("[default]")
-    found = Services(STORE, MLFLOW, None).environment_beside({"HOME": str(tmp_path), **own})
+    found = Services(STORE, MLFLOW, None).job_environment({"HOME": str(tmp_path), **own})
     assert found == {**own, **MLFLOW.environment}
 
 
 def test_a_job_beside_nothing_is_told_nothing(tmp_path: Path) -> None:
     own = {"HOME": str(tmp_path), "PATH": "/bin", "MLFLOW_TRACKING_URI": ""}
-    assert Services(None, None, None).environment_beside(own) == {}
+    assert Services(None, None, None).job_environment(own) == {}

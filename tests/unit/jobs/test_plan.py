@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from corrector.base import resolve_base, transformer_bytes
+from corrector.base.precision import Precision
 from corrector.errors import UserError
 from jobs.batch import BatchWork, check_batch
-from jobs.plan import LaneDevice, LanePlan, LaneWishes, plan_lanes
-from tests.support.paths import EXAMPLES
+from jobs.plan import LaneDevice, LanePlan, LaneWishes, plan_lanes, weights_bytes
+from tests.support.paths import EXAMPLES, PROJECT
 
 EXAMPLE = EXAMPLES / "people.yaml"
 GIB = 2**30
 BASE = 21 * 2**20
 """About what the embedded base takes."""
+
+
+# A driver starts lanes after it has planned them, and diffusers takes seconds to import.
+PLAN = """
+import sys
+from pathlib import Path
+from jobs.batch import check_batch
+from jobs.plan import LaneWishes, inspect_device, plan_lanes
+work = check_batch(Path(sys.argv[1]), storage=Path(sys.argv[2]))
+plan_lanes(work, work.prompts, {"CPU": 2.0}, inspect_device(work.spec, "cpu"), LaneWishes())
+assert "diffusers" not in sys.modules
+"""
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +113,14 @@ def test_slots_of_a_machine_are_divided_among_its_lanes(work: BatchWork) -> None
 
     plan, _ = planned(work, wishes=LaneWishes(slots=2, machine_slots=2))
     assert plan.settings.slots == 2
+
+
+def test_lanes_are_planned_without_diffusers(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", PLAN, EXAMPLE, tmp_path], cwd=PROJECT, check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_weights_bytes_are_those_of_the_configuration(small_sd35: Path, precision: Precision) -> None:
+    for reference in ("embedded", str(small_sd35)):
+        spec = resolve_base(reference, precision=precision)
+        assert weights_bytes(spec, "cpu") == transformer_bytes(spec, "cpu")

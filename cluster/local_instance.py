@@ -1,0 +1,42 @@
+"""A Ray instance for the duration of one program: its own `ray.init()` starts it, and it ends with the program.
+
+Ray's servers get SIGKILL from the kernel when the program is gone, however it went, and workers end with their raylet. The
+environment makes the instance as closed as a head (`cluster.head`): loopback only, behind a token. It has no dashboard.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import psutil
+
+from cluster.head import OBJECT_STORE_BYTES, program_environment, scratch_folder
+from cluster.state import locked
+
+
+def environment(state: Path) -> dict[str, str]:
+    """The environment of a program that replaces this process and starts Ray.
+
+    Ray's sockets and logs lie in a temporary folder, to which `state/instances/PID` leads until the next call after the
+    end of the program.
+    """
+    links = state / "instances"
+    with locked(state):
+        links.mkdir(exist_ok=True)
+        for link in links.iterdir():
+            if not psutil.pid_exists(int(link.name)):
+                shutil.rmtree(link.resolve(), ignore_errors=True)
+                link.unlink()
+        own = links / str(os.getpid())
+        own.unlink(missing_ok=True)
+        scratch = scratch_folder()
+        own.symlink_to(scratch)
+        return {
+            **program_environment(state),
+            "RAY_ADDRESS": "local",
+            "RAY_TMPDIR": scratch,
+            "RAY_RUNTIME_ENV_HOOK": "cluster.ray_hooks.trim_local_instance",
+            "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(OBJECT_STORE_BYTES),
+        }

@@ -1,0 +1,64 @@
+"""Changes to what Ray starts that Ray has no options for; Ray calls them by their names in environment variables (Ray 2.60).
+
+- The Ray Client proxy takes 90 MB and port 10001 for a protocol that jobs do not use; `ray start` refuses port 0 for it.
+- The dashboard's usage module, told that usage statistics are off, still asks three clouds' metadata servers where it
+  runs, which blocks the dashboard for up to three seconds, and reports to usage-stats.ray.io that it does not report.
+  `ray start` cannot leave it out, and `ray.init(include_dashboard=False)` starts it alone.
+- `ray.init()` starts an autoscaler's monitor, although one machine does not grow.
+- A terminal that is closed sends SIGHUP to Ray's servers and workers, too, while the driver still needs them to save its
+  state. `ray.init()` starts them with SIGINT blocked, and only SIGINT.
+"""
+
+import signal
+from typing import Any
+
+# All of the dashboard's modules but UsageStatsHead, and but those of Ray Data and of the event log.
+DASHBOARD_MODULES = (
+    "JobHead",
+    "MetricsHead",
+    "NodeHead",
+    "ReportHead",
+    "ServeHead",
+    "StateHead",
+    "TrainHead",
+)
+
+
+def trim_head(parameters: Any, head: bool) -> None:
+    """Start a head without the Ray Client proxy, and its dashboard with DASHBOARD_MODULES only (RAY_START_HOOK)."""
+    if not head:
+        return
+    from ray._private import ray_constants, services
+
+    parameters.ray_client_server_port = None
+    start_process = services.start_ray_process
+
+    def start_trimmed(command: list[str], process_type: str, *arguments: Any, **options: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
+            command = [*command, f"--modules-to-load={','.join(DASHBOARD_MODULES)}"]
+        return start_process(command, process_type, *arguments, **options)
+
+    services.start_ray_process = start_trimmed
+
+
+def trim_local_instance(runtime_env: Any) -> Any:
+    """Let `ray.init()` start neither dashboard nor monitor, and the rest with SIGHUP blocked (RAY_RUNTIME_ENV_HOOK).
+
+    Ray Train's placement group cleaner asks the dashboard, so here nothing frees the CPUs of a lane whose controller died.
+    Returns `runtime_env` as it is.
+    """
+    from ray._private.node import Node
+
+    start_node = Node.__init__
+
+    def start_without_hangup(self: Any, *arguments: Any, **options: Any) -> None:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            start_node(self, *arguments, **options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    Node.__init__ = start_without_hangup
+    Node.start_api_server = lambda self, **options: None
+    Node.start_monitor = lambda self: None
+    return runtime_env
