@@ -6,10 +6,10 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from tests.world.scenes import Scene
 
 from corrector.evaluation.figures import Figure, Interval, number, signed
 from tests.support.records import write_record
+from tests.world.scenes import Scene
 
 
 def test_metrics_keep_the_names_and_values_of_earlier_versions(tmp_path: Path) -> None:

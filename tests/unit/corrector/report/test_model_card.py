@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import yaml
-from tests.world.scenes import Scene
 
 from corrector.report.model_card import model_card
 from tests.support.records import write_record
+from tests.world.scenes import Scene
 
 NAME = "a-person-lying-on-the-grass"
 PERSON = Scene("person", "lying", "grass")

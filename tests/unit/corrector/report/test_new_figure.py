@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from tests.world.scenes import Scene
-
 from corrector.evaluation.figures import Figure
 from corrector.evaluation.scorecard import Scorecard
 from corrector.report import write_report
 from corrector.report.comparison import ComparedVersion, compare_records
 from corrector.report.model_card import model_card
 from tests.support.records import write_record
+from tests.world.scenes import Scene
 
 
 class WithSharpness(Scorecard):
