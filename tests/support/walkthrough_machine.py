@@ -1,4 +1,4 @@
-"""A machine of its own for the walk: its servers, its run folder, and a user who types commands."""
+"""A checkout of its own for the walk through the guides: its servers, its run folder, and a user who types commands."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import services
+import yaml
+
+from cluster import ports, services
 from cluster.mlflow_server import MlflowServer
 from cluster.services import States
+from tests.support.guides import Block
 from tests.support.paths import EXEMPLARS, PROJECT
 
 PERSON, CAT = "person-lying-grass", "cat-running-snow"
@@ -32,33 +36,35 @@ EVALUATION = {
     "permutations": 19,
     "bootstrap": 20,
 }
+_COPIED = ("cluster", "jobs")
+_LINKED = ("corrector", "serving")
 
 
-@dataclass(frozen=True)
 class Machine:
-    """Whatever the walk leaves behind lies in `root`."""
+    """A checkout in `root` whose example batch is small and whose MLflow listens on a free port.
 
-    root: Path
+    `cluster` is copied because it keeps its state beside its own files, `jobs` because its example batch is replaced.
+    """
 
-    @property
-    def states(self) -> States:
-        """The servers' state folders."""
-        return States(self.root / "servers", self.root / "head")
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for package in _COPIED:
+            shutil.copytree(PROJECT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for package in _LINKED:
+            (root / package).symlink_to(PROJECT / package)
+        (root / ".venv").symlink_to(sys.prefix)
+        for file in ("pyproject.toml", "constraints.txt"):
+            shutil.copyfile(PROJECT / file, root / file)
+            os.utime(root / file, (0, 0))  # so that make finds the environment up to date
+        makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+        port = ports.choose("port", None, taken=set())
+        (root / "Makefile").write_text(
+            makefile.replace("cluster.services up", f"cluster.services up --mlflow-port={port}")
+        )
+        self.write_batch(PERSON, CAT)
 
-    @property
-    def mlflow(self) -> MlflowServer:
-        """The MLflow server that runs."""
-        running = services.current(states=self.states).mlflow
-        assert running is not None
-        return running
-
-    def services(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """`python -m cluster.services COMMAND`."""
-        state = (f"--state={self.states.servers}", f"--head-state={self.states.head}")
-        return self._python("-m", "cluster.services", command, *state, *options)
-
-    def correct(self, *names: str, steps: int) -> list[dict[str, Any]]:
-        """Submit a batch of these prompts as `make correct` does; what `result.json` says of each."""
+    def write_batch(self, *names: str) -> None:
+        """Let the example batch hold these prompts."""
         prompts = [
             {
                 "name": name,
@@ -70,34 +76,58 @@ class Machine:
         ]
         batch = {
             "base": "embedded",
-            "defaults": {"rank": 4, "steps": steps, "learning_rate": 2e-3},
+            "defaults": {"rank": 8, "steps": 6, "learning_rate": 2e-3},
             "evaluation": EVALUATION,
             "prompts": prompts,
         }
-        path = self.root / "batch.json"
-        path.write_text(json.dumps(batch))
-        local = (
-            "-m",
-            "cluster.local",
-            "run",
-            f"--state={self.states.head}",
-            f"--services={self.states.servers}",
+        (self.root / "jobs" / "examples" / "people.yaml").write_text(yaml.safe_dump(batch))
+
+    @property
+    def states(self) -> States:
+        """The servers' state folders."""
+        return States(self.root / ".servers", self.root / ".local")
+
+    @property
+    def mlflow(self) -> MlflowServer:
+        """The MLflow server that runs."""
+        running = services.current(states=self.states).mlflow
+        assert running is not None
+        return running
+
+    def run(
+        self, block: Block, *, after: Sequence[str] = (), ends_badly: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Type a guide's block, after the commands that the same shell was given before.
+
+        Six training steps pass no gate: each `promote` is given the reason that it then asks for, and with `ends_badly` the
+        block goes on after a job that ends with status 1.
+        """
+        text = re.sub(
+            r"(corrector\.registry promote \S+(?: \d+)?)$",
+            r'\1 --why "the walk"',
+            block.text,
+            flags=re.MULTILINE,
         )
-        job = ("python", "-m", "jobs.correct", str(path), f"--storage={self.root / 'runs'}")
-        ran = self._python(*local, "--", *job)
-        result = self.root / "runs" / "batch" / "result.json"
-        assert result.is_file(), ran.stdout + ran.stderr
-        return list(json.loads(result.read_text())["prompts"])
+        return self._shell("\n".join(["set +e" if ends_badly else "set -e", *after, text]))
 
     def registry(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python -m corrector.registry ARGUMENTS`, after `eval "$(python -m cluster.services env)"`."""
+        """`python -m corrector.registry ARGUMENTS`, in a shell that knows where the servers are."""
         return self.with_services("-m", "corrector.registry", *arguments)
 
     def with_services(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python ARGUMENTS` in a shell that has evaluated what `env` prints."""
-        exports = self.services("env").stdout
-        command = f"{exports}\nexec {shlex.join([sys.executable, *arguments])}"
-        return self._run(["sh", "-c", command])
+        """`python ARGUMENTS` in a shell that knows where the servers are."""
+        return self._shell(
+            f'eval "$(.venv/bin/python -m cluster.services env)"\nexec {shlex.join([sys.executable, *arguments])}'
+        )
+
+    def status_of_services(self) -> int:
+        """The exit status of `python -m cluster.services status`."""
+        return self._shell(".venv/bin/python -m cluster.services status").returncode
+
+    def result(self, run: str) -> dict[str, dict[str, Any]]:
+        """Name -> what `result.json` of a run says of each prompt."""
+        found = json.loads((self.root / "runs" / run / "result.json").read_text())
+        return {prompt["name"]: prompt for prompt in found["prompts"]}
 
     def state_of_registry(self) -> dict[str, Any]:
         """All that MLflow knows of what is registered: aliases, decisions, and every version with its tags."""
@@ -120,19 +150,16 @@ class Machine:
         """Alias -> version of a registered model."""
         return {alias: str(version) for alias, version in self.state_of_registry()[name]["aliases"].items()}
 
-    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self._run([sys.executable, *arguments])
-
-    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """Run it for a user who has neither S3 nor MLflow of their own."""
-        theirs = re.compile(r"AWS_|MLFLOW_|RAY_|CORRECTOR_")
+    def _shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run it in the checkout, for a user who has neither S3 nor MLflow of their own."""
+        theirs = re.compile(r"AWS_|MLFLOW_|RAY_|CORRECTOR_|PYTHONPATH$")
         environment = {name: value for name, value in os.environ.items() if not theirs.match(name)}
         return subprocess.run(
-            command,
-            cwd=PROJECT,
+            ["bash", "-c", script],
+            cwd=self.root,
             env={**environment, "HOME": str(self.root)},
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=500,
             check=False,
         )
