@@ -10,6 +10,7 @@ no registration made, and everything outside of the folder of a local registry.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from corrector.registry.failures import RegistryError
+from corrector.registry.local import refuse_outside
 from corrector.registry.references import Version
 from corrector.registry.runs import BEGAN, EXPERIMENT, delete_run
 from corrector.registry.store import Store, open_store
@@ -122,12 +124,13 @@ def _began(run: Run) -> datetime:
 
 
 def _remove(store: Store, leftover: Leftover) -> None:
+    identity = leftover.identity
     if leftover.kind == "version":
-        name, _, number = leftover.identity.rpartition("/")
+        name, _, number = identity.rpartition("/")
         store.client.delete_model_version(name, number)
-    elif leftover.kind == "run":
-        delete_run(store, leftover.identity)
-    elif leftover.kind == "artifacts":
-        store.delete_artifacts(leftover.identity)
+    elif leftover.kind == "folder":
+        refuse_outside(store.uri, Path(identity).absolute().as_uri())
+        shutil.rmtree(identity)
     else:
-        store.delete_folder(Path(leftover.identity).name)
+        refuse_outside(store.uri, store.artifact_address(identity))
+        (delete_run if leftover.kind == "run" else Store.delete_artifacts)(store, identity)

@@ -33,20 +33,19 @@ def artifacts_uri(root: Path) -> str:
     return (root.resolve() / "artifacts").as_uri()
 
 
-def folder_inside(uri: str, address: str) -> Path:
-    """The folder at `address` (file:).
+def folder_of(address: str) -> Path:
+    """The folder at an address (file:)."""
+    return Path(unquote(urlsplit(address).path))
 
-    Raises:
-        RegistryError: The database is a file (`uri`), and the folder is not beside it, as in a copy of the database.
-    """
+
+def refuse_outside(uri: str, address: str) -> None:
+    """Raise RegistryError where a database in a file (`uri`) names artifacts outside of its folder, as a copy does."""
     from sqlalchemy import make_url
 
-    found = Path(unquote(urlsplit(address).path))
-    if uri.startswith("sqlite:"):
-        registry = Path(make_url(uri).database or "").resolve().parent
-        if not found.resolve().is_relative_to(registry):
-            raise RegistryError(f"{found}: is outside of the registry in {registry}; not deleted")
-    return found
+    if uri.startswith("sqlite:") and address.startswith("file:"):
+        folder, registry = folder_of(address), Path(make_url(uri).database or "").resolve().parent
+        if not folder.resolve().is_relative_to(registry):
+            raise RegistryError(f"{folder}: is outside of the registry in {registry}; not deleted")
 
 
 @contextmanager

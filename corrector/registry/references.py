@@ -176,6 +176,12 @@ def versions(store: Store, name: str) -> list[Version]:
     return sorted(found, key=lambda version: -int(version.number))
 
 
+def first_version(store: Store, name: str, work_id: str) -> ModelVersion | None:
+    """The one version of a piece of work that counts (see `registration`): that with the smallest number."""
+    found = store.all_versions(f"name = '{name}' and tags.{WORK_ID} = '{work_id}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
 def _missing(store: Store, reference: Reference, alias: str | None) -> str:
     known = aliases(store, reference.name)
     numbers = sorted(int(version.version) for version in store.all_versions(f"name = '{reference.name}'"))

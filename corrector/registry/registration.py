@@ -26,7 +26,7 @@ from corrector.record.correction import ADAPTER_FOLDER, CorrectionRecord
 from corrector.registry.download import check_adapter
 from corrector.registry.failures import RegistryError
 from corrector.registry.model_folder import adapter_source
-from corrector.registry.references import CANDIDATE, model_name
+from corrector.registry.references import CANDIDATE, first_version, model_name
 from corrector.registry.runs import delete_run, log_run
 from corrector.registry.store import Store, open_store
 from corrector.registry.tags import COMPLETE, DECISION, SHA256, STATUS, WORK_ID, describe, record_tags
@@ -99,11 +99,8 @@ def register(folder: Path, *, tracking_uri: str | None, root: Path) -> Registere
 
 def _the_version(store: Store, name: str, record: CorrectionRecord) -> ModelVersion | None:
     """The one version of the record's work, finished or not; OtherBytes where its bytes are others."""
-    found = list(store.all_versions(f"name = '{name}' and tags.{WORK_ID} = '{record.work_id}'"))
-    if not found:
-        return None
-    first = min(found, key=lambda version: int(version.version))
-    if first.tags.get(SHA256) != record.adapter_sha256:
+    first = first_version(store, name, record.work_id)
+    if first is not None and first.tags.get(SHA256) != record.adapter_sha256:
         raise OtherBytes(
             f"{name}/{first.version}: holds this work with SHA-256 {first.tags.get(SHA256)}, and these bytes are "
             f"{record.adapter_sha256}; a version never changes: use that one, delete it first, or train with another seed",

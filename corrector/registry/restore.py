@@ -11,10 +11,10 @@ from corrector.files import replace_folder, staging_folder
 from corrector.record.archive import ARCHIVE_FILE, unpack_images
 from corrector.record.correction import ADAPTER_FOLDER
 from corrector.registry.download import download_adapter, read_record
-from corrector.registry.references import Version, model_name
+from corrector.registry.references import Version, first_version, model_name
 from corrector.registry.runs import REVIEW_PAGE
 from corrector.registry.store import open_store, registry_exists
-from corrector.registry.tags import WORK_ID
+from corrector.registry.tags import COMPLETE
 
 RESTORED_FILE = "restored.json"
 """Name of the file that says which registry version a restored record came from."""
@@ -40,11 +40,9 @@ def find_works(names: Mapping[str, str], *, tracking_uri: str | None, root: Path
     known: dict[str, Version] = {}
     with open_store(tracking_uri, root, writing=False) as store:
         for work_id, name in names.items():
-            condition = f"name = '{model_name(name)}' and tags.{WORK_ID} = '{work_id}'"
-            found = [Version.of(version, {}) for version in store.all_versions(condition)]
-            first = min(found, key=lambda version: int(version.number), default=None)
-            if first is not None and first.complete:
-                known[work_id] = first
+            first = first_version(store, model_name(name), work_id)
+            if first is not None and COMPLETE in first.tags:
+                known[work_id] = Version.of(first, {})
     return known
 
 

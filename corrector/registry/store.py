@@ -85,33 +85,15 @@ class Store:
         return [item.path for item in self.repository(run_id).list_artifacts()]
 
     def delete_artifacts(self, run_id: str) -> None:
-        """Delete all artifacts of a run.
-
-        Raises:
-            RegistryError: They are on this machine's disk, outside of the registry's folder.
-        """
-        if self.root is not None:
-            self.delete_folder(run_id)
-        elif self.artifacts(run_id):
-            address = self.artifact_address(run_id)
-            if address.startswith("file:"):
-                # MLflow decodes the path twice, and finds no folder whose name has a percent sign.
-                shutil.rmtree(local.folder_inside(self.uri, address))
-            else:
-                self.repository(run_id).delete_artifacts()
-
-    def delete_folder(self, name: str) -> None:
-        """Delete the folder `name` of a local registry's artifacts, if it is there.
-
-        Raises:
-            RegistryError: It is outside of the registry, behind a link.
-        """
-        assert self.root is not None
-        folder = self.root / "artifacts" / name
-        actual = folder.resolve()
-        if actual.parent != self.root.resolve() / "artifacts":
-            raise RegistryError(f"{folder}: is {actual}, outside of this registry; not deleted")
-        shutil.rmtree(actual, ignore_errors=True)
+        """Delete all artifacts of a run."""
+        if not self.artifacts(run_id):
+            return
+        address = self.artifact_address(run_id)
+        if address.startswith("file:"):
+            # MLflow decodes the path twice, and finds no folder whose name has a percent sign.
+            shutil.rmtree(local.folder_of(address))
+        else:
+            self.repository(run_id).delete_artifacts()
 
     def artifact_address(self, run_id: str) -> str:
         """URI of the folder of a run's artifacts."""

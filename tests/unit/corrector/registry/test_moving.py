@@ -51,7 +51,7 @@ def test_garbage_of_a_copy_is_removed_there_and_the_original_keeps_everything(
     assert main(["--root", str(copy), "gc", "--delete", "--older-than", "0m"]) == 0
     assert problems(root) == [None, None]
     assert problems(copy) == [None]
-    assert not (copy / "artifacts" / second.run_id).exists()
+    assert not (copy / "artifacts" / second.run_id / "artifacts").exists()
 
 
 def test_a_copied_database_that_is_used_like_a_server_deletes_nothing_of_the_original(
@@ -150,7 +150,7 @@ def test_artifacts_behind_a_link_that_leads_out_are_not_deleted(
     outside = (root / "artifacts").rename(tmp_path / "outside")
     (root / "artifacts").symlink_to(outside)
     client_of(root).delete_model_version(NAME, "1")
-    with pytest.raises(RegistryError, match="outside of this registry; not deleted"):
+    with pytest.raises(RegistryError, match=r": is outside of the registry in .*; not deleted"):
         collect_garbage(tracking_uri=None, root=root, older_than=NOW, delete=True)
     assert list(outside.rglob(WEIGHTS_FILE))
 
