@@ -55,7 +55,7 @@ class Correction:
         before: ``[N, 3, H, W]``, values 0 to 1: all images of the base, the prompt's own first.
         after: The same rows with the adapter.
         exemplars: Training and held-out exemplars.
-        record: Everything that is known of it; the scorecard and the loss curve are in there.
+        record: Scorecard, loss curve, seeds, times and lineage.
     """
 
     entry: FailingPrompt
@@ -120,8 +120,8 @@ def correct(
 ) -> Correction:
     """Trains an adapter for ``prompt``, samples it and the base from the same seeds, scores both, and judges.
 
-    The same functions as in a job with a lane of one slot: losses, images and figures are equal to the last digit where
-    device and precision are.
+    On the same device and in the same precision losses, images and figures equal, to the last digit, those of a job whose
+    lane has one slot.
 
     Args:
         evaluation: How base and adapter are compared; None: the defaults, as for ``gate``.

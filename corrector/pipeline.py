@@ -1,4 +1,4 @@
-"""Base: one loaded Stable Diffusion 3. Its parts are loaded when they are first used, and kept, the text encoders apart."""
+"""Base: a loaded Stable Diffusion 3. Each component is loaded at its first use and kept; text encoders are released."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NEGATIVE_PROMPT = ""
 """The unconditional side of classifier-free guidance, as in ``StableDiffusion3Pipeline``."""
 _ROWS_AT_ONCE = {"cuda": 32, "cpu": 8}
-"""Images under way together. More fill no device better; on a CPU the activations between two layers leave its cache."""
+"""Images in a batch. More do not fill a GPU better; on a CPU their activations no longer fit its cache."""
 
 
 def load_base(
@@ -48,8 +48,8 @@ def load_base(
 ) -> Base:
     """The base that ``reference`` names: "embedded", a hub id, a folder, a ``.safetensors`` file, or an ``s3://`` URL.
 
-    Nothing heavy is read before it is used. Arguments are those of :class:`Base`, but for ``precision`` (see
-    ``corrector.base.precision``) and ``cache``, of which None means a folder in ``CORRECTOR_CACHE``.
+    Weights are read at their first use. ``precision`` is that of the transformer's weights, "nf4" for four bits; ``cache``
+    None is a folder in ``CORRECTOR_CACHE``; other arguments are those of :class:`Base`.
 
     Raises :class:`UserError` where there is no such base or it is not a complete Stable Diffusion 3.
     """
@@ -66,7 +66,7 @@ class Base:
         device: Where it computes. The weights of an offloaded transformer lie elsewhere.
         dtype: What the transformer and the text encoders compute in; the VAE computes in float32.
         offload: Whether the transformer's weights stay in host memory, see ``load_transformer``.
-        cache: Keeps text embeddings and latents by content; None keeps nothing.
+        cache: Where text embeddings and latents are kept; None: nowhere.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Base:
 
     @property
     def rows_at_once(self) -> int:
-        """How many images :meth:`sample` has under way together where the caller does not say."""
+        """Default number of images in a batch."""
         return _ROWS_AT_ONCE.get(self.device.type, 8)
 
     def encode(self, texts: Sequence[str]) -> dict[str, TextEmbeddings]:
@@ -160,16 +160,16 @@ class Base:
         batch_rows: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Images ``[N, 3, H, W]``, values 0 to 1, on the CPU: of each prompt in turn one for every seed.
+        """Images ``[N, 3, H, W]``, values 0 to 1, on the CPU: for each prompt in turn, one for each seed.
 
         In float32 equal to ``StableDiffusion3Pipeline`` with a CPU generator of the same seed, to 1e-4.
 
         Args:
             adapter: A LoRA adapter that is applied to all of them.
-            num_inference_steps: None: the base's own; so for ``guidance_scale``.
-            height: Pixels; None: the base's resolution; so for ``width``.
-            batch_rows: Images under way together.
-            progress: Is told the number of images done so far.
+            num_inference_steps: None: the base's own; likewise ``guidance_scale``.
+            height: In pixels; None: the base's resolution; likewise ``width``.
+            batch_rows: Images in a batch; None: :attr:`rows_at_once`.
+            progress: Called with the number of images done.
 
         Raises:
             UserError: A size that the base cannot draw, or an adapter of another base.
@@ -224,10 +224,7 @@ class Base:
         batch_rows: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Images ``[N, 3, H, W]``, values 0 to 1, on the CPU, of ``rows``, which may use any slots of ``bank``.
-
-        Other arguments and errors are those of :meth:`sample`.
-        """
+        """Images of ``rows``, which may use any slot of ``bank``; otherwise as :meth:`sample`."""
         return sample_images(
             self.transformer,
             self.vae,
@@ -250,7 +247,7 @@ class Base:
         width: int | None = None,
         batch_rows: int | None = None,
     ) -> Tensor:
-        """Like :meth:`sample_rows`, but normalised latents ``[N, C, h, w]`` on the CPU, which no VAE has decoded."""
+        """Like :meth:`sample_rows`, but returns normalised latents ``[N, C, h, w]`` on the CPU."""
         return sample_latents(
             self.transformer,
             bank,

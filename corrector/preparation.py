@@ -1,4 +1,4 @@
-"""Preparation of one failing prompt: its texts, exemplars and latents as the fine-tune and the comparison read them."""
+"""Preparation of one failing prompt: texts, embeddings, exemplars and latents for its fine-tune and its comparison."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ExemplarImages:
     """The decoded exemplars of one prompt."""
 
     key: str
-    """Stands for their content; under it :meth:`store` keeps them in a cache."""
+    """Key of their content in a cache."""
     training: Tensor
     """``[N, 3, H, W]``, values 0 to 1."""
     held_out: Tensor
@@ -38,12 +38,12 @@ class ExemplarImages:
 
     @staticmethod
     def load(key: str, cache: ContentCache) -> ExemplarImages | None:
-        """What was stored under ``key``; None where it is no longer there."""
+        """Those that were stored under ``key``; None where they are not in ``cache``."""
         images = cache.get(key)
         return None if images is None else ExemplarImages(key, images["training"], images["held_out"])
 
     def store(self, cache: ContentCache) -> str:
-        """Keeps them in ``cache``; returns the key."""
+        """Puts them into ``cache``; returns the key."""
         if cache.get(self.key) is None:
             cache.put(self.key, {"training": self.training, "held_out": self.held_out})
         return self.key
@@ -66,7 +66,7 @@ def side_of(entry: FailingPrompt, spec: BaseSpec) -> int:
 
 
 def exemplar_posterior(base: Base, exemplars: ExemplarImages, *, mirrored: bool = False) -> LatentPosterior:
-    """The VAE's posterior of the training exemplars, or of their mirror images, on the CPU; from the cache if there."""
+    """The VAE's posterior of the training exemplars or their mirror images, on the CPU, through the base's cache."""
     key = content_key("posterior", base.spec.revision, exemplars.key, mirrored)
     found = None if base.cache is None else base.cache.get(key)
     if found is not None:
@@ -93,7 +93,7 @@ def class_posterior(
     bank: AdapterBank | None = None,
     batch_rows: int | None = None,
 ) -> LatentPosterior:
-    """The base's own latents of the class prompt, for prior preservation: as a posterior without spread, on the CPU."""
+    """The base's own latents of the class prompt for prior preservation, with a spread of zero, on the CPU."""
     assert entry.class_prompt is not None
     seeds = range(entry.hyperparameters.seed, entry.hyperparameters.seed + entry.hyperparameters.class_images)
     side = side_of(entry, base.spec)
@@ -112,13 +112,13 @@ def fine_tune(
     bank: AdapterBank | None = None,
     batch_rows: int | None = None,
 ) -> FineTune:
-    """What the engine reads to train ``entry``; class images are drawn now where its preservation needs them.
+    """The fine-tune of ``entry`` for the engine; class images are sampled now where its preservation needs them.
 
     Args:
         embeddings: Of :func:`texts_of` at least.
-        name: What the engine calls it; default: the prompt's own name.
-        bank: The bank that the base's transformer has already, if any.
-        batch_rows: Class images under way together.
+        name: Of the fine-tune; default: the prompt's name.
+        bank: The bank of the base's transformer, if it has one.
+        batch_rows: Class images in a batch.
     """
     hyper = entry.hyperparameters
     guards = entry.guard_prompts if hyper.preservation == "guard" else ()
@@ -147,7 +147,7 @@ def comparison_rows(
     *,
     slot: int,
 ) -> list[SampleRow]:
-    """The rows of one side of ``comparison``: ``slot`` 0 draws the base's, any other the adapter's in that slot."""
+    """The rows of one side of ``comparison``: ``slot`` 0 is the base, any other the adapter in that slot."""
     return base.rows(
         comparison.rows,
         embeddings,

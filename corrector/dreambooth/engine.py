@@ -261,9 +261,8 @@ class Engine:
     def _backward(self, slots: Sequence[SlotRows]) -> Tensor:
         """Adds this worker's share of the gradients of ``slots``, all active ones; returns its losses ``[len(slots), 2]``."""
         losses = {each.slot: torch.zeros(2, device=self._device) for each in slots}
-        in_groups = [
-            each for group in same_shape_groups(slots) for each in group
-        ]  # so that a share has few groups
+        # In the order of groups, so that a worker's share has few of them.
+        in_groups = [each for group in same_shape_groups(slots) for each in group]
         for group in same_shape_groups(self._share(in_groups)):
             rows = self._tokens_per_forward
             if rows is not None:

@@ -7,10 +7,9 @@ the base's weights are still too large, and it is allowed, they are offloaded to
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from operator import le
 from typing import Any
 
 import torch
@@ -120,9 +119,16 @@ def plan_packs(
     wanted = min(max_slots, ceil(len(loads) / lanes))
     weights = cost.parameters * dtype.itemsize if weights_bytes is None else weights_bytes
     adapter = 4 * _LORA_COPIES * cost.adapter_parameters(rank)
-    streamed = ceil(weights * cost.block_parameters / cost.parameters)
-    needs = _Needs(loads, weights, streamed, adapter)
-    fit = _fit(needs, _Room(memory_bytes, workers, allow_offload, host_memory_bytes), wanted)
+    fit = _Worker(
+        loads=loads,
+        weights=weights,
+        streamed=ceil(weights * cost.block_parameters / cost.parameters),
+        adapter=adapter,
+        memory=memory_bytes,
+        host_memory=host_memory_bytes,
+        workers=workers,
+        allow_offload=allow_offload,
+    ).fit(wanted)
     adapters = (fit.slots + 1) * adapter
     sampled = 2 * max(load.sampled_row_bytes for load in loads)
     recompute = [load.recompute_flops if fit.checkpointing else 0 for load in loads]
@@ -233,30 +239,6 @@ def _load(
 
 
 @dataclass(frozen=True)
-class _Needs:
-    """Bytes that must fit: the fine-tunes' rows, the base's weights whole or streamed, and one adapter."""
-
-    loads: Sequence[_Load]
-    weights: int
-    streamed: int
-    adapter: int
-
-
-@dataclass(frozen=True)
-class _Room:
-    """Memory of a worker, and the number of workers."""
-
-    memory_bytes: int
-    workers: int
-    allow_offload: bool
-    host_memory_bytes: int | None
-
-    def on_host(self, weights: int) -> bool:
-        """Whether every worker's weights fit the host."""
-        return self.host_memory_bytes is None or weights * self.workers <= self.host_memory_bytes
-
-
-@dataclass(frozen=True)
 class _Fit:
     """Settings that stay within the memory."""
 
@@ -268,53 +250,70 @@ class _Fit:
     activations: int
 
 
-def _fit(needs: _Needs, room: _Room, wanted: int) -> _Fit:
-    """The cheapest settings for at most ``wanted`` slots, see the module; raises :class:`UserError` if there are none."""
-    ways = [(False, False, needs.weights), (True, False, needs.weights)]
-    if room.allow_offload and room.on_host(needs.weights):
-        ways.append((True, True, needs.streamed))
-    highest = max(load.row_tokens for load in needs.loads)
-    for checkpointing, offload, resident in ways:
-        token = max(load.token_bytes(checkpointing) for load in needs.loads)
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker must hold and the memory that it has, in bytes."""
 
-        def held(slots: int, resident: int = resident, token: float = token) -> tuple[int, int]:
-            """Tokens of a full pack, and tokens that fit."""
-            free = room.memory_bytes - resident - (slots + 1) * needs.adapter
-            return max(_tokens_at_once(needs.loads, slots, room.workers)), int(free / token)
+    loads: Sequence[_Load]
+    weights: int
+    streamed: int
+    """The largest block, which is all that an offloaded base keeps on the device."""
+    adapter: int
+    memory: int
+    host_memory: int | None
+    workers: int
+    allow_offload: bool
 
-        slots = max((count for count in range(1, wanted + 1) if le(*held(count))), default=1)
-        asked, free = held(slots)
-        if free >= highest:
-            limit = free if asked > free else None
-            return _Fit(slots, limit, checkpointing, offload, resident, ceil(min(asked, free) * token))
-    raise UserError(_too_small(needs, room))
+    def fit(self, wanted: int) -> _Fit:
+        """The cheapest settings for at most ``wanted`` slots, see the module; raises :class:`UserError` if there are none."""
+        ways = [(False, False, self.weights), (True, False, self.weights)]
+        if self.allow_offload and self._fits_host:
+            ways.append((True, True, self.streamed))
+        highest = max(load.row_tokens for load in self.loads)
+        for checkpointing, offload, resident in ways:
+            token = max(load.token_bytes(checkpointing) for load in self.loads)
+            room = {
+                slots: int((self.memory - resident - (slots + 1) * self.adapter) / token)
+                for slots in range(1, wanted + 1)
+            }
+            slots = max((count for count in room if self._tokens(count) <= room[count]), default=1)
+            asked, free = self._tokens(slots), room[slots]
+            if free >= highest:
+                limit = free if asked > free else None
+                return _Fit(slots, limit, checkpointing, offload, resident, ceil(min(asked, free) * token))
+        raise UserError(self._too_small())
 
+    @property
+    def _fits_host(self) -> bool:
+        """Whether the weights of all workers fit the host."""
+        return self.host_memory is None or self.weights * self.workers <= self.host_memory
 
-def _tokens_at_once(loads: Sequence[_Load], slots: int, workers: int) -> Iterator[int]:
-    """Tokens of a worker's forward, for each resolution, when the ``slots`` largest fine-tunes share a pack."""
-    buckets: defaultdict[int, list[int]] = defaultdict(list)
-    for load in loads:
-        buckets[load.row_tokens].append(load.rows)
-    for row_tokens, rows in buckets.items():
-        yield row_tokens * ceil(sum(sorted(rows)[-slots:]) / workers)
+    def _tokens(self, slots: int) -> int:
+        """Most tokens of a worker's forward when the ``slots`` largest fine-tunes of a resolution share a pack."""
+        rows_by_tokens: defaultdict[int, list[int]] = defaultdict(list)
+        for load in self.loads:
+            rows_by_tokens[load.row_tokens].append(load.rows)
+        return max(
+            tokens * ceil(sum(sorted(rows)[-slots:]) / self.workers)
+            for tokens, rows in rows_by_tokens.items()
+        )
 
-
-def _too_small(needs: _Needs, room: _Room) -> str:
-    """The message: what one row needs at least, and the remedies."""
-    row = max(load.recomputed_row_bytes for load in needs.loads)
-    rest = row + 2 * needs.adapter
-    remedies = ["lower resolution or rank", "use a larger device"]
-    if needs.weights + rest > room.memory_bytes >= needs.weights // 4 + rest:
-        remedies.insert(0, "load the base with precision nf4")
-    if not room.allow_offload and needs.streamed + rest <= room.memory_bytes:
-        remedies.insert(0, "allow the base to be offloaded to host memory")
-    if room.allow_offload and not room.on_host(needs.weights):
-        remedies.insert(0, f"give the host {_mebibytes(needs.weights)} a worker for the offloaded base")
-    return (
-        f"one training row needs {_mebibytes(needs.weights + rest)} even with its blocks recomputed (base "
-        f"{_mebibytes(needs.weights)}, adapter {_mebibytes(2 * needs.adapter)}, activations {_mebibytes(row)}), and a "
-        f"lane's device has {_mebibytes(room.memory_bytes)}; {', '.join(remedies[:-1])}, or {remedies[-1]}"
-    )
+    def _too_small(self) -> str:
+        """The message: what one row needs at least, and the remedies."""
+        row = max(load.recomputed_row_bytes for load in self.loads)
+        rest = row + 2 * self.adapter
+        remedies = ["lower resolution or rank", "use a larger device"]
+        if self.weights + rest > self.memory >= self.weights // 4 + rest:
+            remedies.insert(0, "load the base with precision nf4")
+        if not self.allow_offload and self.streamed + rest <= self.memory:
+            remedies.insert(0, "allow the base to be offloaded to host memory")
+        if self.allow_offload and not self._fits_host:
+            remedies.insert(0, f"give the host {_mebibytes(self.weights)} a worker for the offloaded base")
+        return (
+            f"one training row needs {_mebibytes(self.weights + rest)} even with its blocks recomputed (base "
+            f"{_mebibytes(self.weights)}, adapter {_mebibytes(2 * self.adapter)}, activations {_mebibytes(row)}), and a "
+            f"lane's device has {_mebibytes(self.memory)}; {', '.join(remedies[:-1])}, or {remedies[-1]}"
+        )
 
 
 def _mebibytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Making the record of one prompt: files of a comparison, and what is known of its origin."""
+"""Writing the record of one prompt: the files of its comparison, and its lineage."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def correction_record(
     code: str,
     **outcome: Any,
 ) -> CorrectionRecord:
-    """The record of ``entry``; ``outcome`` are the fields that say how it ended, ``code`` is :func:`code_version`."""
+    """The record of ``entry``; ``outcome`` are its remaining fields, ``code`` is a :func:`code_version`."""
     return CorrectionRecord(
         name=entry.name,
         prompt=entry.prompt,
@@ -82,7 +82,7 @@ def correction_record(
             "hyperparameters": entry.hyperparameters.model_dump(mode="json"),
             "evaluation": evaluation.model_dump(mode="json"),
             "gate": gate.model_dump(mode="json"),
-            "packages": {name: version(name) for name in _PACKAGES},
+            "packages": {name: found for name in _PACKAGES if (found := _installed(name)) is not None},
         },
         **outcome,
     )
@@ -95,10 +95,14 @@ def code_version() -> str:
         commit = _git(here, "rev-parse", "HEAD")
         return commit + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        try:
-            return version("prompt-corrector")
-        except PackageNotFoundError:
-            return "unknown"
+        return _installed("prompt-corrector") or "unknown"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -133,6 +133,18 @@ def test_an_offloaded_base_is_trained_and_sampled_like_any_other(
     assert torch.equal(*images)
 
 
+def test_every_text_of_a_prompt_is_encoded_once_in_the_tokens_that_the_base_reads(
+    prompt: corrector.FailingPrompt, small_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORRECTOR_CACHE", str(tmp_path))
+    base = corrector.load_base(str(small_sd3))
+    texts = texts_of(prompt, EVALUATION)
+    embeddings = base.encode([*texts, *texts])
+    assert list(embeddings) == texts
+    assert {each.prompt.shape[:2] for each in embeddings.values()} == {(1, base.spec.text_tokens)}
+    assert len(list((tmp_path / "tensors").rglob("*.safetensors"))) == len(texts)
+
+
 def test_a_sheet_shows_before_above_after(correction: corrector.Correction) -> None:
     sheet = correction.show(pairs=3)
     assert sheet.width > 3 * 128 and sheet.height > 2 * 128
