@@ -22,7 +22,7 @@ CANDIDATES := $(or $(PYTHON3),python3.11 python3.12 python3.13 python3)
 help:  ## show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
-correct: $(READY)  ## correct the example batch (or BATCH=file) on a Ray head of this machine
+correct: $(READY)  ## correct the example batch (or BATCH=file) on this machine
 	@$(PYTHON) -m cluster.local run -- python -m jobs.correct $(BATCH)
 
 serve: $(READY)  ## serve what reviewers approved on http://127.0.0.1:8000, until Ctrl-C

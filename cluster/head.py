@@ -199,10 +199,12 @@ def _closed(token_file: str) -> dict[str, str]:
 
 def _current(state: Path) -> Head | None:
     try:
-        head = Head(**json.loads((state / "head.json").read_text()))
+        raw = json.loads((state / "head.json").read_text())
+        raw.pop("owner", None)  # of earlier versions
+        head = Head(label=raw.pop("mark"), **raw)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except (ValueError, KeyError, TypeError):
         (state / "head.json").unlink()
         return None
     if head.processes.find():
@@ -279,7 +281,9 @@ def _clear(head: Head, state: Path) -> int:
 
 
 def _write(head: Head, state: Path) -> None:
-    write_private(state / "head.json", json.dumps(asdict(head)))
+    raw = asdict(head)
+    raw["mark"] = raw.pop("label")
+    write_private(state / "head.json", json.dumps(raw))
 
 
 def _token(state: Path) -> Path:

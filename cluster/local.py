@@ -14,6 +14,7 @@ import argparse
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from cluster import head as heads
@@ -38,7 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _start(options: argparse.Namespace) -> int:
     running = heads.current(options.state)
     if running is None:
-        running = heads.start(_head_options(options), state=options.state)
+        wanted = replace(
+            _resources(options),
+            port=options.port,
+            dashboard_port=options.dashboard_port,
+            start_limit_s=options.start_limit,
+        )
+        running = heads.start(wanted, state=options.state)
     print(heads.describe(running))
     return 0
 
@@ -74,21 +81,18 @@ def _run(options: argparse.Namespace) -> int:
     if running.head is not None:
         variables = running.head.driver_environment(variables)
     else:
-        variables = local_instance.environment(options.state) | variables
+        variables = local_instance.environment(_resources(options), options.state) | variables
     try:
         os.execvpe(command[0], command, os.environ | variables)  # noqa: S606 - the user's own command
     except OSError as error:
         raise UserError(f"run: {command[0]}: {error.strerror}") from error
 
 
-def _head_options(options: argparse.Namespace) -> HeadOptions:
+def _resources(options: argparse.Namespace) -> HeadOptions:
     return HeadOptions(
-        port=options.port,
-        dashboard_port=options.dashboard_port,
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,
         object_store_bytes=options.object_store_mib * 1024**2,
-        start_limit_s=options.start_limit,
     )
 
 
@@ -105,34 +109,33 @@ def _parser() -> argparse.ArgumentParser:
         default=heads.STATE,
         help="folder of the state file, token and logs (default: %(default)s)",
     )
-    head = argparse.ArgumentParser(add_help=False)
-    head.add_argument("--port", type=int, help="port of the head (default: one that is free)")
-    head.add_argument(
-        "--dashboard-port", type=int, help="port of dashboard and jobs (default: one that is free)"
-    )
-    head.add_argument("--num-cpus", type=int, help="CPUs to offer (default: the machine's)")
-    head.add_argument("--num-gpus", type=int, help="GPUs to offer (default: the machine's)")
-    head.add_argument(
+    resources = argparse.ArgumentParser(add_help=False)
+    resources.add_argument("--num-cpus", type=int, help="CPUs to offer (default: the machine's)")
+    resources.add_argument("--num-gpus", type=int, help="GPUs to offer (default: the machine's)")
+    resources.add_argument(
         "--object-store-mib",
         type=int,
         default=heads.OBJECT_STORE_BYTES >> 20,
         help="MiB (default: %(default)s)",
     )
-    head.add_argument(
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    start = commands.add_parser("start", parents=[state, resources], help="start a head that stays")
+    start.add_argument("--port", type=int, help="port of the head (default: one that is free)")
+    start.add_argument(
+        "--dashboard-port", type=int, help="port of dashboard and jobs (default: one that is free)"
+    )
+    start.add_argument(
         "--start-limit",
         type=float,
         default=heads.START_LIMIT_S,
         help="seconds to be ready in (default: %(default)g)",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("start", parents=[state, head], help="start a head that stays").set_defaults(
-        run=_start
-    )
+    start.set_defaults(run=_start)
     commands.add_parser("status", parents=[state], help="show the running head").set_defaults(run=_status)
     commands.add_parser("stop", parents=[state], help="stop the head and all that runs for it").set_defaults(
         run=_stop
     )
-    run = commands.add_parser("run", parents=[state], help="run a command as a driver of Ray")
+    run = commands.add_parser("run", parents=[state, resources], help="run a command as a driver of Ray")
     run.add_argument(
         "--services",
         type=Path,

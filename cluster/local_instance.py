@@ -6,22 +6,28 @@ environment makes the instance as closed as a head (`cluster.head`): loopback on
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 
 import psutil
 
-from cluster.head import OBJECT_STORE_BYTES, program_environment, scratch_folder
+from cluster.head import HeadOptions, program_environment, scratch_folder
 from cluster.state import locked
 
 
-def environment(state: Path) -> dict[str, str]:
-    """The environment of a program that replaces this process and starts Ray.
+def environment(options: HeadOptions, state: Path) -> dict[str, str]:
+    """The environment of a program that replaces this process and starts Ray with the resources of `options`.
 
     Ray's sockets and logs lie in a temporary folder, to which `state/instances/PID` leads until the next call after the
     end of the program.
     """
+    resources = {
+        "CPU": options.num_cpus,
+        "GPU": options.num_gpus,
+        "object_store_memory": options.object_store_bytes,
+    }
     links = state / "instances"
     with locked(state):
         links.mkdir(exist_ok=True)
@@ -38,5 +44,7 @@ def environment(state: Path) -> dict[str, str]:
             "RAY_ADDRESS": "local",
             "RAY_TMPDIR": scratch,
             "RAY_RUNTIME_ENV_HOOK": "cluster.ray_hooks.trim_local_instance",
-            "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(OBJECT_STORE_BYTES),
+            "RAY_OVERRIDE_RESOURCES": json.dumps(
+                {name: amount for name, amount in resources.items() if amount is not None}
+            ),
         }

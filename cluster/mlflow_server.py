@@ -231,7 +231,7 @@ def _current(state: Path) -> MlflowServer | None:
     except FileNotFoundError:
         return None
     password = admin_password(state) if written.pop("auth") else None
-    server = MlflowServer(**written, password=password)
+    server = MlflowServer(label=written.pop("mark"), **written, password=password)
     if any(listens(process.pid, server.port) for process in server.processes.find()):
         return server
     _clear(server, state)
@@ -241,7 +241,8 @@ def _current(state: Path) -> MlflowServer | None:
 def _write(server: MlflowServer, state: Path) -> None:
     written = asdict(replace(server, password=None))
     del written["password"]
-    write_private(state / "server.json", json.dumps({**written, "auth": server.password is not None}))
+    written |= {"mark": written.pop("label"), "auth": server.password is not None}
+    write_private(state / "server.json", json.dumps(written))
 
 
 def _clear(server: MlflowServer, state: Path) -> int:

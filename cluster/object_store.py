@@ -121,7 +121,7 @@ def start(
         store = ObjectStore(secrets.token_hex(8), chosen["proxy"], access_key, secret_key)
         (state / "conf").mkdir(exist_ok=True)
         write_configuration(state / "conf", state / "data", chosen, access_key, secret_key)
-        write_private(state / "store.json", json.dumps({"label": store.label, "port": store.port}))
+        write_private(state / "store.json", json.dumps({"mark": store.label, "port": store.port}))
         try:
             deadline = time.monotonic() + start_limit_s
             launched = {name: _launch(store, name, state) for name in SERVERS}
@@ -160,7 +160,7 @@ def _current(state: Path) -> ObjectStore | None:
         written = json.loads((state / "store.json").read_text())
     except FileNotFoundError:
         return None
-    store = ObjectStore(written["label"], written["port"], *_keys(state))
+    store = ObjectStore(written["mark"], written["port"], *_keys(state))
     if all(store.processes(server).find() for server in SERVERS):
         return store
     _clear(store, state)

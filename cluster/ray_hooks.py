@@ -47,8 +47,9 @@ def trim_local_instance(runtime_env: Any) -> Any:
     Ray Train's placement group cleaner asks the dashboard, so here nothing frees the CPUs of a lane whose controller died.
     Returns `runtime_env` as it is.
     """
-    from ray._private.node import Node
+    from ray._private import node
 
+    Node: Any = node.Node
     start_node = Node.__init__
 
     def start_without_hangup(self: Any, *arguments: Any, **options: Any) -> None:

@@ -81,7 +81,7 @@ def start_encoding(
     Args:
         check: Whether the first task checks the transformer's weights before it encodes.
     """
-    task = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
+    task: Any = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
     return [
         task.remote(spec, share, cache_folder, device.kind, device.threads, check=check and number == 0)
         for number, share in enumerate(split(items, evaluation, most))

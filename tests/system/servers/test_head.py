@@ -45,7 +45,8 @@ ray.init(log_to_driver=False)
 busy = work.remote()
 stop = StopRequest()
 with stop.listening("submit again"):
-    print("working", ray._private.worker._global_node.address, os.environ["RAY_AUTH_MODE"], flush=True)
+    address = ray._private.worker._global_node.address
+    print("working", os.environ["RAY_AUTH_MODE"], address, ray.cluster_resources(), flush=True)
     while not stop.asked:
         time.sleep(0.05)
 ray.get(save.remote(sys.argv[1]))
@@ -141,7 +142,7 @@ def test_an_instance_is_closed_to_others_and_ends_with_its_command(
     saved = tmp_path / "saved"
     command, log = start_run(tmp_path, PATIENT_DRIVER, str(saved))
     wait_until(lambda: "working" in log.read_text() or command.poll() is not None, otherwise=log.read_text)
-    assert "working 127.0.0.1:" in log.read_text() and "token" in log.read_text()
+    assert "working token 127.0.0.1:" in log.read_text() and "'CPU': 1.0" in log.read_text()
     everything = of_session(command.pid)
     assert any("work" in " ".join(process.cmdline()) for process in everything)
     assert_loopback_only(everything)
@@ -161,7 +162,7 @@ def test_an_instance_is_closed_to_others_and_ends_with_its_command(
 def start_run(state: Path, *program: str) -> tuple[subprocess.Popen[bytes], Path]:
     """`python -m cluster.local run -- python -c PROGRAM` in a session of its own, and its log."""
     log = state / "run.log"
-    options = (f"--state={state}", f"--services={state / 'none'}")
+    options = (f"--state={state}", f"--services={state / 'none'}", "--num-cpus=1")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with log.open("wb") as output:
         started = subprocess.Popen(
