@@ -16,7 +16,7 @@ from diffusers import SD3Transformer2DModel
 from corrector.adapters import WEIGHTS_NAME, Adapter, AdapterBank, file_sha256, save_adapter
 from corrector.base import load_transformer, resolve_base
 from corrector.errors import UserError
-from serving.identity import AdapterIdentity
+from serving.adapter_identity import AdapterIdentity
 
 
 class FolderSource:
