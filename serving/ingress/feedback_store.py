@@ -82,7 +82,7 @@ class FeedbackStore:
                 folder / _REQUESTS_NAME, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             # Also of a file that an earlier release left in WAL mode; fails while another process has it open so.
-            self._connection.execute("PRAGMA journal_mode=DELETE")
+            self._connection.execute("PRAGMA journal_mode=TRUNCATE")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS requests (number INTEGER PRIMARY KEY, key TEXT NOT NULL, id TEXT NOT NULL, "
