@@ -1,4 +1,4 @@
-"""What an adapter is called on its way from the registry to a batch row."""
+"""AdapterIdentity: the key of an adapter from the registry to a batch row."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class AdapterIdentity:
     name: str
     version: str
     sha256: str
-    """Of its weights file, 64 hexadecimal digits."""
+    """SHA-256 of the weights file, 64 hexadecimal digits."""
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"

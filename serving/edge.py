@@ -1,9 +1,7 @@
 """Ray Serve's HTTP proxies take off what no client may send; RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `middlewares`.
 
-Without that variable an ingress does not start, and one that gets such a header all the same refuses the request.
+An ingress does not start without that variable. It refuses a request that has such a header all the same.
 """
-
-from __future__ import annotations
 
 import os
 from collections.abc import Iterable
@@ -53,9 +51,8 @@ class RefuseRayHeaders:
         if scope["type"] == "http" and RAY_HEADERS & {name.lower() for name, _ in scope["headers"]}:
             from serving.ingress.http.errors import ApiError
 
-            answer = ApiError(
-                503, "this server is not set up to take this request", code="proxy_misconfigured"
-            )
+            message = f"the HTTP proxy of this server was started without {VALUE}; tell its operator"
+            answer = ApiError(503, message, code="proxy_misconfigured")
             await answer.response()(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -22,34 +22,34 @@ class _Settings(BaseModel):
 class CatalogueSettings(_Settings):
     """How the registry is polled."""
 
-    poll_seconds: float = Field(1.0, gt=0)
+    poll_seconds: float = Field(default=1.0, gt=0)
     """Between two reads of the registry's aliases. With the replicas' own second, a reviewer's change counts
     within two, and the time that a read takes: 1.3 s at 950 names."""
-    retry_seconds: float = Field(10.0, ge=0)
+    retry_seconds: float = Field(default=10.0, ge=0)
     """After which a version that could not be fetched or read is tried again."""
-    fetches: int = Field(4, ge=1)
+    fetches: int = Field(default=4, ge=1)
     """Versions that are fetched and checked at once."""
-    unknown_seconds: float = Field(5.0, ge=0)
+    unknown_seconds: float = Field(default=5.0, ge=0)
     """For how long a version that the registry lacks is not looked up again."""
-    max_lookups: int = Field(32, ge=1)
+    max_lookups: int = Field(default=32, ge=1)
     """Versions without an alias that may be looked up at once; one more is told to come again."""
 
 
 class HeadSettings(_Settings):
     """How a router head is trained."""
 
-    min_precision: float = Field(0.97, gt=0, lt=1)
+    min_precision: float = Field(default=0.97, gt=0, lt=1)
     """Wilson 95 % lower bound of the precision on calibration prompts that a threshold must reach. 0.97 takes
     125 paraphrases accepted and no hard negative among them."""
-    training_paraphrases: int = Field(120, ge=1)
+    training_paraphrases: int = Field(default=120, ge=1)
     """How many are generated at most."""
-    training_negatives: int = Field(240, ge=1)
+    training_negatives: int = Field(default=240, ge=1)
     """Likewise."""
-    calibration_paraphrases: int = Field(240, ge=1)
+    calibration_paraphrases: int = Field(default=240, ge=1)
     """Likewise."""
-    calibration_negatives: int = Field(200, ge=1)
+    calibration_negatives: int = Field(default=200, ge=1)
     """Likewise."""
-    ridge: float = Field(0.3, gt=0)
+    ridge: float = Field(default=0.3, gt=0)
     """L2 penalty of the weights on the embedding."""
 
 
@@ -57,7 +57,7 @@ class RouterSettings(_Settings):
     """How prompts are routed."""
 
     head: HeadSettings = HeadSettings()
-    ambiguity: float = Field(0.25, ge=0)
+    ambiguity: float = Field(default=0.25, ge=0)
     """Where the logits of the best two adapters differ by less than this, the prompt goes to the base."""
     cache: Path | None = None
     """Folder that keeps trained heads for the next start; None keeps none."""
@@ -68,32 +68,32 @@ class EngineSettings(_Settings):
 
     device: str = "auto"
     """"cuda", "cpu", or "auto": the GPU where there is one."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads of a denoising step; None: as PyTorch chooses."""
-    row_buckets: tuple[int, ...] = Field((1, 2, 4, 8, 12, 16, 24, 32), min_length=1)
+    row_buckets: tuple[int, ...] = Field(default=(1, 2, 4, 8, 12, 16, 24, 32), min_length=1)
     """Rows that a denoising step may have; a request takes one, or two where it is guided. Steps are padded to
     the next bucket, and the largest is the most that is drawn at once."""
-    slots: int = Field(32, ge=1)
+    slots: int = Field(default=32, ge=1)
     """Adapters on the device: no fewer than the largest bucket's rows."""
-    rank: int = Field(16, ge=1, le=1024)
+    rank: int = Field(default=16, ge=1, le=1024)
     """Highest rank of an adapter that can be served."""
-    max_waiting: int = Field(256, ge=1)
+    max_waiting: int = Field(default=256, ge=1)
     """Images that may wait; one more is told to come again."""
-    max_steps: int = Field(100, ge=1)
+    max_steps: int = Field(default=100, ge=1)
     """Denoising steps that a request may ask for."""
-    text_cache_bytes: int = Field(256 * MIB, ge=0)
+    text_cache_bytes: int = Field(default=256 * MIB, ge=0)
     """Host memory for embeddings of prompts."""
-    adapter_cache_bytes: int = Field(2048 * MIB, ge=0)
+    adapter_cache_bytes: int = Field(default=2048 * MIB, ge=0)
     """Host memory for adapters, pinned where there is a GPU."""
-    disk_cache_bytes: int = Field(20 * 1024 * MIB, ge=0)
+    disk_cache_bytes: int = Field(default=20 * 1024 * MIB, ge=0)
     """Disk for fetched adapters, below `cache`."""
     cache: Path | None = None
     """Folder for fetched adapters; None: below CORRECTOR_CACHE."""
-    fetches: int = Field(4, ge=1)
+    fetches: int = Field(default=4, ge=1)
     """Adapters that are fetched at the same time."""
-    refused_seconds: float = Field(30.0, ge=0)
+    refused_seconds: float = Field(default=30.0, ge=0)
     """For how long an adapter that could not be fetched is not tried again."""
-    stalled_seconds: float = Field(600.0, gt=0)
+    stalled_seconds: float = Field(default=600.0, gt=0)
     """A denoising step that takes longer counts as hung, and the engine as broken. The first steps of a compiled
     transformer take minutes."""
     compiled: bool = False
@@ -129,24 +129,24 @@ class IngressSettings(_Settings):
     head node. The recent requests are a SQLite file with a rollback journal, which a network file system can
     hold whose POSIX locks work (NFS 4, EFS); a mounted bucket (s3fs, gcsfuse) cannot. On a disk of the head node
     alone, a new head begins with an empty folder."""
-    remembered_requests: int = Field(100_000, ge=1)
+    remembered_requests: int = Field(default=100_000, ge=1)
     """How many of the latest requests can still be given a verdict."""
-    max_body_bytes: int = Field(64 * 1024, ge=1024)
+    max_body_bytes: int = Field(default=64 * 1024, ge=1024)
     """Of a request's body."""
-    body_seconds: float = Field(10.0, gt=0)
+    body_seconds: float = Field(default=10.0, gt=0)
     """In which a request's body must have arrived."""
-    max_prompt_chars: int = Field(4000, ge=1, le=5000)
+    max_prompt_chars: int = Field(default=4000, ge=1, le=5000)
     """Of a prompt and of a negative prompt. The text encoders read a few hundred words at most; the upper bound
     keeps both within the metadata of a JPEG."""
-    max_request_pixels: int = Field(10 * 1024 * 1024, ge=1)
+    max_request_pixels: int = Field(default=10 * 1024 * 1024, ge=1)
     """Pixels of all the images of a request together."""
-    default_timeout: float = Field(120.0, gt=0)
+    default_timeout: float = Field(default=120.0, gt=0)
     """Seconds a request may take that names no `timeout`."""
-    max_timeout: float = Field(600.0, gt=0)
+    max_timeout: float = Field(default=600.0, gt=0)
     """Highest `timeout` in seconds."""
-    encoding_threads: int = Field(2, ge=1)
+    encoding_threads: int = Field(default=2, ge=1)
     """Images that are compressed at the same time; also those that the safety filter scores."""
-    nsfw_threshold: float | None = Field(None, ge=0, le=1)
+    nsfw_threshold: float | None = Field(default=None, ge=0, le=1)
     """Images whose open_nsfw score is at least this are withheld. None: not judged, the default, because the
     score means nothing before somebody has looked at it on the base's own images; 0.9 is a place to begin."""
 
@@ -164,7 +164,7 @@ class Replicas(_Settings):
 
     least: int = Field(default=1, ge=1)
     most: int = Field(default=1, ge=1)
-    target_requests: float = Field(16.0, gt=0)
+    target_requests: float = Field(default=16.0, gt=0)
     """Ongoing requests per replica to aim at."""
 
 
@@ -183,11 +183,11 @@ class ServingSettings(_Settings):
     router: RouterSettings = RouterSettings()
     engine: EngineSettings = EngineSettings()
     ingress: IngressSettings = IngressSettings()
-    engine_gpus: float | None = Field(None, ge=0)
+    engine_gpus: float | None = Field(default=None, ge=0)
     """GPUs of an engine; None: one where the cluster has any, else none."""
-    engine_cpus: float = Field(1.0, ge=0)
+    engine_cpus: float = Field(default=1.0, ge=0)
     """CPUs that Ray sets aside for an engine."""
-    ingress_cpus: float = Field(0.5, ge=0)
+    ingress_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray sets aside for an ingress."""
     engines: Replicas = Replicas()
     ingresses: Replicas = Replicas(target_requests=200)

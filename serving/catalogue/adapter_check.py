@@ -1,7 +1,5 @@
 """adapter_check: whether an engine can use an adapter, before any request is routed to it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from corrector.adapters import AdapterError, layout_of

@@ -1,7 +1,5 @@
 """Catalogue: polls the registry's aliases and keeps the snapshot of what is served."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """RegistryClient: reads the model registry in few requests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """VersionLookup: versions that no alias of the snapshot points at, for reviewers who want to see them draw."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """AdapterDiskCache: adapters that were fetched from the registry, on disk, within a budget."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

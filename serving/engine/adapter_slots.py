@@ -1,7 +1,5 @@
 """AdapterSlots: which adapter is in which slot of the device's bank."""
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
 
 from corrector.adapters import AdapterBank, PackedAdapter

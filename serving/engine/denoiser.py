@@ -1,7 +1,5 @@
 """Denoiser: continuous batching of denoising steps on one device."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 

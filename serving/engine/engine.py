@@ -1,7 +1,5 @@
 """Engine: draws images for everybody at once, on one device."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

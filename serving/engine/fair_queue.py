@@ -1,7 +1,5 @@
 """FairQueue: the order in which waiting requests are admitted."""
 
-from __future__ import annotations
-
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar

@@ -1,7 +1,5 @@
 """InputProcessor: from a request to what the transformer needs for it."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any

@@ -1,7 +1,5 @@
 """RequestState: a request in the engine, from submission to its image."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from concurrent.futures import Future

@@ -1,7 +1,5 @@
 """SingleFlightCache: values that are costly to compute, computed once for all who ask at the same time."""
 
-from __future__ import annotations
-
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable

@@ -1,7 +1,5 @@
 """What an engine reports about itself."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from serving.adapter_identity import AdapterIdentity

@@ -1,7 +1,5 @@
 """create_app: the ASGI application."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
@@ -17,7 +15,7 @@ from serving.ingress.routes import feedback, health, images, models, playground
 from serving.settings import IngressSettings
 
 VERSION = "1"
-"""Of the API; it changes with an incompatible change."""
+"""The API's version; it changes with an incompatible change."""
 
 
 def create_app(

@@ -29,7 +29,7 @@ class AppContext:
 
     @classmethod
     def of(cls, request: Request) -> AppContext:
-        """Of the request's app."""
+        """The context of the request's app."""
         return cast(AppContext, request.app.state.context)
 
 
@@ -55,7 +55,7 @@ class RequestContext:
 
     @classmethod
     def of(cls, request: Request) -> RequestContext:
-        """Of a request that the middleware has seen."""
+        """The context that the middleware made for the request."""
         return cast(RequestContext, request.state.context)
 
     def routing_user(self, user: str) -> str:

@@ -1,7 +1,5 @@
 """FeedbackStore: the requests that were answered with images, and people's verdicts on them."""
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3

@@ -1,7 +1,5 @@
 """ImageService: the router, the engines and the feedback store behind the routes."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor

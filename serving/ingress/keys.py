@@ -3,8 +3,6 @@
 python -m serving.ingress.keys add NAME --requests-per-minute 60 --concurrent-images 8
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """IngressObserver: hooks for metrics."""
 
-from __future__ import annotations
-
 from serving.router.decision import Decision
 
 

@@ -1,7 +1,5 @@
 """Clients of the deployments: engines, feedback store and catalogue by their Ray Serve handles."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """Prometheus metrics of the replicas, as `ray_corrector_*`, with Ray's own tags."""
 
-from __future__ import annotations
-
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from serving.catalogue.snapshot import RegistryHealth
@@ -20,11 +18,7 @@ class IngressMetrics(IngressObserver):
     """Requests, routes and times."""
 
     def __init__(self) -> None:
-        self._requests = Counter(
-            "corrector_http_requests",
-            "Requests that ended, by path and status.",
-            ("method", "path", "status"),
-        )
+        self._requests = Counter("corrector_http_requests", "Ended requests.", ("method", "path", "status"))
         self._seconds = Histogram(
             "corrector_http_request_seconds", "From a request's head to its end.", _SECONDS, ("path",)
         )
@@ -38,19 +32,16 @@ class IngressMetrics(IngressObserver):
             "corrector_shadow_routes", "Adapters in shadow mode that would have been chosen.", ("adapter",)
         )
         self._scores = Histogram(
-            "corrector_route_score",
-            "Probability by the head that decided, or the nearest.",
-            _SCORES,
-            ("route",),
+            "corrector_route_score", "Probability by the deciding or nearest head.", _SCORES, ("route",)
         )
         self._queue = Histogram(
-            "corrector_queue_seconds", "Of an image, until its first denoising step.", _SECONDS, ("route",)
+            "corrector_queue_seconds", "From submission to the first denoising step.", _SECONDS, ("route",)
         )
         self._denoise = Histogram(
-            "corrector_denoise_seconds", "Of an image, first step to last.", _SECONDS, ("route",)
+            "corrector_denoise_seconds", "From the first denoising step to the last.", _SECONDS, ("route",)
         )
         self._lost = Counter(
-            "corrector_feedback_lost", "Answered images requests that could not be stored for feedback."
+            "corrector_feedback_lost", "Answered requests that were not stored for feedback."
         )
 
     def routed(self, decision: Decision) -> None:
@@ -83,7 +74,7 @@ class EngineMetrics(EngineObserver):
 
     def __init__(self) -> None:
         self._rows = Histogram("corrector_step_rows", "Rows of a denoising step.", _ROWS)
-        self._seconds = Histogram("corrector_step_seconds", "Of a denoising step.", _STEP_SECONDS)
+        self._seconds = Histogram("corrector_step_seconds", "Time of a denoising step.", _STEP_SECONDS)
         self._images = Counter("corrector_images", "Images drawn.", ("adapter",))
         self._swaps = Counter("corrector_adapter_swaps", "Adapters copied to the device.")
         self._gauges = _gauges(

@@ -80,7 +80,7 @@ def wilson_lower_bound(successes: int, trials: int, z: float = 1.959964) -> floa
 def platt(scores: Vector, doubts: Vector, labels: Vector, ridge: float = 1e-3) -> tuple[float, Vector, float]:
     """Slope of `scores` `[N]`, weights of the word counts `doubts` `[N, D]`, and bias, that make logits of them (Platt 1999).
 
-    More words that may mean something else never make it likelier that a prompt means the same: the weights are at most 0.
+    A doubtful word never raises the probability: the weights are at most 0.
     """
     kept = [column for column in range(doubts.shape[1]) if doubts[:, column].any()]
     while True:
@@ -89,7 +89,7 @@ def platt(scores: Vector, doubts: Vector, labels: Vector, ridge: float = 1e-3) -
         if not rising:
             break
         kept = [column for column in kept if column not in rising]
-    # What no calibration prompt has weighs as much as a contradiction.
+    # A count that no calibration prompt has is refused like a contradiction.
     found = np.where(doubts.any(axis=0), 0.0, REFUSED)
     found[kept] = weights[1:]
     return float(weights[0]), found, bias
@@ -99,7 +99,7 @@ def calibrate(paraphrases: Vector, negatives: Vector, min_precision: float) -> C
     """The smallest threshold whose precision has a Wilson lower bound of at least `min_precision`; None if none has.
 
     Args:
-        paraphrases: Logits of prompts that mean the same; around `REFUSED` for those that are refused whatever they score.
+        paraphrases: Logits of prompts that mean the same; about `REFUSED` for contradictions.
         negatives: Logits of prompts that do not, likewise.
     """
     for threshold in np.unique(paraphrases[paraphrases > REFUSED / 2]):

@@ -1,7 +1,5 @@
 """Decision: where a prompt goes, and why."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

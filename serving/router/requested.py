@@ -1,7 +1,5 @@
 """Adapters that a client asks for by name."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 
 from corrector.errors import UserError

@@ -1,7 +1,5 @@
 """Router: which adapter, if any, a prompt goes through."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """RouterUpdater: applies snapshots to a router from an event loop."""
 
-from __future__ import annotations
-
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 

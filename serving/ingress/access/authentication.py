@@ -1,7 +1,5 @@
 """Authenticator: who sends a request, by its bearer key."""
 
-from __future__ import annotations
-
 import hmac
 import logging
 import time

@@ -1,7 +1,5 @@
 """RateLimits: requests per minute and concurrent images of a key. Each process counts for itself."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator

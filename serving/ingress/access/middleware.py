@@ -1,7 +1,5 @@
 """AccessMiddleware: around every request its id, its caller, its line in the access log, and an answer whatever happens."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -1,7 +1,5 @@
 """Request bodies: bounded in bytes and time, and strict JSON."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

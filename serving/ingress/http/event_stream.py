@@ -1,7 +1,5 @@
 """EventStream: server-sent events; and while_connected, which stops work when its client goes away."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import AsyncExitStack, aclosing

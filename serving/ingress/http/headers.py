@@ -1,7 +1,5 @@
 """provenance_headers: how an image came about, as headers."""
 
-from __future__ import annotations
-
 from urllib.parse import quote
 
 from serving.ingress.http.schema import Provenance

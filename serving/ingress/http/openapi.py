@@ -1,7 +1,5 @@
 """The OpenAPI schema, beyond what FastAPI derives from the routes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import FastAPI

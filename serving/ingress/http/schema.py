@@ -1,7 +1,5 @@
 """Requests and answers as pydantic models. Names and defaults are OpenAI's where OpenAI has the field."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 
@@ -47,27 +45,27 @@ class ImagesRequest(_Strict):
 
     prompt: Text = Field(min_length=1, max_length=5000)
     """What the images shall show."""
-    model: str | None = Field(None, max_length=256)
+    model: str | None = Field(default=None, max_length=256)
     """The base's name: `adapter` decides (the default); or an adapter, as `adapter` has it. GET /v1/models lists
     them."""
-    n: int | None = Field(None, ge=1, le=MAX_IMAGES)
+    n: int | None = Field(default=None, ge=1, le=MAX_IMAGES)
     """Images, each with a seed of its own. Default: 1."""
-    size: str | None = Field(None, pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")
+    size: str | None = Field(default=None, pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")
     """WIDTHxHEIGHT in pixels, or auto: the base's own, the default."""
     response_format: Literal["b64_json", "url"] | None = None
     """b64_json, the default. url is refused: this server keeps no images."""
     output_format: OutputFormat | None = None
     """Default: png."""
-    output_compression: int | None = Field(None, ge=0, le=100)
+    output_compression: int | None = Field(default=None, ge=0, le=100)
     """Quality of jpeg and webp in percent. Default: 100."""
     stream: bool | None = None
     """Answer with server-sent events; `n` must be 1. Default: false."""
-    partial_images: int | None = Field(None, ge=0, le=3)
+    partial_images: int | None = Field(default=None, ge=0, le=3)
     """With `stream`: how often the image is shown on the way. Default: 0."""
-    user: Text | None = Field(None, max_length=256)
+    user: Text | None = Field(default=None, max_length=256)
     """Your end user: waiting requests of one key are served user by user, and a user stays with the version of
     an adapter that a canary gave them."""
-    safety_identifier: Text | None = Field(None, max_length=256)
+    safety_identifier: Text | None = Field(default=None, max_length=256)
     """OpenAI's newer name of `user`; where both are given, it counts."""
     background: Literal["auto", "opaque", "transparent"] | None = None
     """auto or opaque, which is the same here; transparent is refused."""
@@ -77,19 +75,19 @@ class ImagesRequest(_Strict):
     """auto; low is refused: the operator sets the filter."""
     style: Literal["vivid", "natural"] | None = None
     """Refused: describe the style in the prompt."""
-    negative_prompt: Text | None = Field(None, max_length=5000)
+    negative_prompt: Text | None = Field(default=None, max_length=5000)
     """What to steer away from; read where guidance_scale is above 1."""
-    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     """Denoising steps. Default: the base's."""
-    guidance_scale: float | None = Field(None, ge=0, le=100)
+    guidance_scale: float | None = Field(default=None, ge=0, le=100)
     """Classifier-free guidance; at 1 and below there is none. Default: the base's."""
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     """Of the first image; the others have seed + 1, seed + 2, … Default: drawn at random below 2**32. The same
     request with the same seed and adapter version gives the same image."""
-    adapter: str | None = Field(None, min_length=1, max_length=256)
+    adapter: str | None = Field(default=None, min_length=1, max_length=256)
     """auto, the default: the router decides by the prompt; base: none; NAME: that adapter's champion;
     NAME@VERSION: that version."""
-    timeout: float | None = Field(None, gt=0, le=86400)
+    timeout: float | None = Field(default=None, gt=0, le=86400)
     """Seconds after which nobody waits for the images any more: drawing stops, and the answer is 408. The openai
     client's own `timeout` bounds its waiting only; pass this one in `extra_body`."""
 
@@ -202,9 +200,9 @@ class RouteRequest(_Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": _EXAMPLE}]})
 
     prompt: Text = Field(min_length=1, max_length=5000)
-    adapter: str | None = Field(None, min_length=1, max_length=256)
+    adapter: str | None = Field(default=None, min_length=1, max_length=256)
     """As of an image."""
-    user: Text | None = Field(None, max_length=256)
+    user: Text | None = Field(default=None, max_length=256)
     """As of an image."""
 
 
@@ -217,7 +215,7 @@ class RouteResponse(BaseModel):
     adapter_sha256: str | None
     alias: Literal["champion", "challenger"] | None
     score: float | None
-    threshold: float | None = Field(description="What the score was held against.")
+    threshold: float | None = Field(description="The smallest score that is accepted.")
     reason: str
     shadow: list[str] = Field(
         description="Adapters in shadow mode that would have been chosen, NAME@VERSION."

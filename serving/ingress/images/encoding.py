@@ -1,7 +1,5 @@
 """encode_image: pixels to png, jpeg or webp, with metadata."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

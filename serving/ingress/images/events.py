@@ -1,11 +1,10 @@
 """The server-sent events of a streamed image, as in OpenAI's API."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from serving.ingress.http.errors import to_api_error
 from serving.ingress.http.schema import CompletedImage, PartialImage
@@ -33,23 +32,15 @@ async def image_events(
 
 
 def _event(generation: ImageGeneration, image: EncodedPreview | EncodedImage) -> bytes:
-    params = generation.params
+    common: dict[str, Any] = {
+        "b64_json": image.file,
+        "created_at": int(time.time()),
+        "output_format": generation.params.output_format,
+        "size": generation.params.size,
+    }
     event: PartialImage | CompletedImage
     if isinstance(image, EncodedPreview):
-        event = PartialImage(
-            b64_json=image.file,
-            created_at=int(time.time()),
-            output_format=params.output_format,
-            partial_image_index=image.index,
-            size=params.size,
-        )
+        event = PartialImage(partial_image_index=image.index, **common)
     else:
-        event = CompletedImage(
-            b64_json=image.file,
-            created_at=int(time.time()),
-            output_format=params.output_format,
-            size=params.size,
-            usage=generation.usage(),
-            provenance=image.provenance,
-        )
+        event = CompletedImage(usage=generation.usage(), provenance=image.provenance, **common)
     return f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()

@@ -1,7 +1,5 @@
 """ImageGeneration: one images request, from its parameters to encoded images."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import logging

@@ -1,7 +1,5 @@
 """GenerationParams: an images request with all defaults, checked against the base and the operator's bounds."""
 
-from __future__ import annotations
-
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,7 +56,12 @@ class GenerationParams:
         self, index: int, *, request_id: str, adapter: AdapterIdentity | None, user: str, timeout: float
     ) -> ImageRequest:
         """The engine's request for image `index`."""
-        own = {"id": f"{request_id}-{index}", "seed": self.seeds[index], "adapter": adapter, "user": user}
+        own: dict[str, Any] = {
+            "id": f"{request_id}-{index}",
+            "seed": self.seeds[index],
+            "adapter": adapter,
+            "user": user,
+        }
         return replace(self.image, timeout=timeout, **own)
 
 

@@ -1,7 +1,5 @@
 """The safety filter: open_nsfw's score of every image and preview."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from serving.ingress.http.errors import ApiError

@@ -1,7 +1,5 @@
 """POST /v1/feedback."""
 
-from __future__ import annotations
-
 from fastapi import Request
 
 from serving.ingress.app_context import AppContext, RequestContext

@@ -1,7 +1,5 @@
 """GET /healthz and /readyz, which need no key."""
 
-from __future__ import annotations
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 

@@ -1,7 +1,5 @@
 """POST /v1/images/generations and /v1/route."""
 
-from __future__ import annotations
-
 import time
 from contextlib import AsyncExitStack, aclosing
 

@@ -1,7 +1,5 @@
 """GET /v1/models: the base and the served adapters."""
 
-from __future__ import annotations
-
 from fastapi import Request
 
 from serving.catalogue.snapshot import ServedAdapter, ServedVersion

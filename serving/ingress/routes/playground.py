@@ -1,7 +1,5 @@
 """GET /: the playground, one HTML file that loads nothing from elsewhere."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

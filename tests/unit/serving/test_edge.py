@@ -64,7 +64,10 @@ def test_an_ingress_does_not_start_where_ray_was_started_without_the_edge(
 ) -> None:
     monkeypatch.setenv(VARIABLE, VALUE)
     check_environment()
-    for missing in (lambda: monkeypatch.setenv(VARIABLE, ""), lambda: monkeypatch.delenv(VARIABLE)):
-        missing()
+    for value in ("", None):
+        if value is None:
+            monkeypatch.delenv(VARIABLE)
+        else:
+            monkeypatch.setenv(VARIABLE, value)
         with pytest.raises(UserError, match=f"start Ray with {VARIABLE}={VALUE}"):
             check_environment()
