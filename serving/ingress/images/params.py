@@ -56,13 +56,8 @@ class GenerationParams:
         self, index: int, *, request_id: str, adapter: AdapterIdentity | None, user: str, timeout: float
     ) -> ImageRequest:
         """The engine's request for image `index`."""
-        own: dict[str, Any] = {
-            "id": f"{request_id}-{index}",
-            "seed": self.seeds[index],
-            "adapter": adapter,
-            "user": user,
-        }
-        return replace(self.image, timeout=timeout, **own)
+        identifier, seed = f"{request_id}-{index}", self.seeds[index]
+        return replace(self.image, id=identifier, seed=seed, adapter=adapter, user=user, timeout=timeout)
 
 
 def generation_params(body: ImagesRequest, base: BaseInfo, settings: IngressSettings) -> GenerationParams:
