@@ -102,7 +102,3 @@ class ImageService:
                 param="adapter",
             )
         return requested(snapshot, adapter, user, await self.find_version(name, version))
-
-    def close(self) -> None:
-        """End the routing thread."""
-        self._routing.shutdown(cancel_futures=True)

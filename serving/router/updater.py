@@ -21,8 +21,3 @@ class RouterUpdater:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._applying, self._router.apply, snapshot)
         await loop.run_in_executor(self._training, self._router.train_heads)
-
-    def close(self) -> None:
-        """Stop the threads."""
-        for executor in (self._applying, self._training):
-            executor.shutdown(wait=False, cancel_futures=True)

@@ -87,7 +87,6 @@ def small_world(folder: Path, heads: Path, **settings: Any) -> Iterator[World]:
     try:
         yield World(engine, service, snapshot, folder / "feedback" / "verdicts.jsonl")
     finally:
-        service.close()
         store.close()
         engine.close()
 

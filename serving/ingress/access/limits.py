@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from serving.ingress.access.authentication import Caller
-from serving.ingress.http.errors import ApiError, retry_after
+from serving.ingress.http.errors import ApiError
 
 
 class RateLimits:
@@ -39,7 +39,7 @@ class RateLimits:
                 429,
                 f'the API key "{caller.name}" may send {rate} requests per minute',
                 code="rate_limit_exceeded",
-                headers=retry_after((1 - left) * 60 / rate),
+                retry_after=(1 - left) * 60 / rate,
             )
         self._buckets[caller.name] = left - 1, now
 
@@ -55,7 +55,7 @@ class RateLimits:
             message = f'the API key "{caller.name}" may have {most} images under way'
             if count > most:
                 raise ApiError(400, message, code="invalid_value", param="n")
-            raise ApiError(429, message, code="concurrency_limit_exceeded", headers=retry_after(1))
+            raise ApiError(429, message, code="concurrency_limit_exceeded", retry_after=1)
         self._images[caller.name] += count
         try:
             yield

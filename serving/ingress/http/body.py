@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import ClientDisconnect
 
-from serving.ingress.http.errors import ApiError, ClientGone, invalid, to_api_error
+from serving.ingress.http.errors import ApiError, invalid, to_api_error
 from serving.settings import IngressSettings
 
 
@@ -36,8 +36,8 @@ class StrictRequest(Request):
                     code="body_timeout",
                     headers={"x-should-retry": "false", "Connection": "close"},
                 ) from None
-            except ClientDisconnect:
-                raise to_api_error(ClientGone()) from None
+            except ClientDisconnect as gone:
+                raise to_api_error(gone) from None
         return self._body
 
     async def json(self) -> Any:

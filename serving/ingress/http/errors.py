@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from corrector.errors import UserError
 from serving.engine.request import AdapterUnavailable, DeadlineMissed, EngineFailure, Overloaded
@@ -18,10 +19,6 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 408: "timeout_er
 CLIENT_GONE = 499
 """Status in the access log of a request whose client went away."""
 _SHOWN_CHARS = 64
-
-
-class ClientGone(Exception):
-    """The client closed its connection."""
 
 
 class ErrorDetail(BaseModel):
@@ -40,7 +37,7 @@ class ErrorBody(BaseModel):
 
 
 class ApiError(HTTPException):
-    """An answer that is an error."""
+    """An answer that is an error; `retry_after` in seconds."""
 
     def __init__(
         self,
@@ -50,7 +47,10 @@ class ApiError(HTTPException):
         code: str,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
+        if retry_after is not None:
+            headers = {"Retry-After": str(max(1, math.ceil(retry_after)))}
         super().__init__(status, message, headers)
         self.code = code
         self.param = param
@@ -73,11 +73,6 @@ def invalid(message: str, *, param: str | None = None, code: str = "invalid_valu
     return ApiError(400, message, code=code, param=param)
 
 
-def retry_after(seconds: float) -> dict[str, str]:
-    """The header, in whole seconds."""
-    return {"Retry-After": str(max(1, math.ceil(seconds)))}
-
-
 def to_api_error(error: BaseException) -> ApiError:
     """The answer for an error of routing or drawing; a cause that is the server's goes to the log only."""
     match error:
@@ -86,9 +81,7 @@ def to_api_error(error: BaseException) -> ApiError:
         case UnknownAdapter():
             return ApiError(404, str(error), code="model_not_found", param="adapter")
         case Overloaded():
-            return ApiError(
-                429, str(error), code="overloaded", headers=retry_after(min(60.0, error.retry_after))
-            )
+            return ApiError(429, str(error), code="overloaded", retry_after=min(60.0, error.retry_after))
         case DeadlineMissed() | TimeoutError():
             # A client that tried again would wait as long again.
             return ApiError(
@@ -104,13 +97,12 @@ def to_api_error(error: BaseException) -> ApiError:
                 "the adapter cannot be had at the moment; try again, or ask for another with `adapter`",
                 code="adapter_unavailable",
                 param="adapter",
-                headers=retry_after(5),
+                retry_after=5,
             )
         case EngineFailure():
-            return ApiError(
-                503, "the image could not be drawn; try again", code="engine_failure", headers=retry_after(1)
-            )
-        case ClientGone():
+            message = "the image could not be drawn; try again"
+            return ApiError(503, message, code="engine_failure", retry_after=1)
+        case ClientDisconnect():
             return ApiError(CLIENT_GONE, "the client went away", code="client_gone")
         case UserError():
             return invalid(str(error))

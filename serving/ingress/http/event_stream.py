@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serving.ingress.http.errors import ClientGone, to_api_error
+from serving.ingress.http.errors import to_api_error
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the client goes away; the request's body must have been read.
 
     Raises:
-        ClientGone: The client went away.
+        ClientDisconnect: The client went away.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(receive))
@@ -25,7 +26,7 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ClientGone
+        raise ClientDisconnect
     finally:
         working.cancel()
         leaving.cancel()
@@ -55,7 +56,7 @@ class EventStream(Response):
             )
             try:
                 await while_connected(receive, self._send_all(send))
-            except ClientGone as gone:
+            except ClientDisconnect as gone:
                 scope["state"]["context"].code = to_api_error(gone).code
                 return
             await send({"type": "http.response.body", "body": b""})

@@ -44,7 +44,6 @@ def changed(
         with serving(create_app(service, IngressSettings())) as address:
             yield address
     finally:
-        service.close()
         store.close()
 
 

@@ -45,5 +45,4 @@ def test_training_leaves_the_default_executor_free_and_holds_up_no_snapshot(
         await asyncio.gather(*updates)
 
     asyncio.run(update_often())
-    updater.close()
     assert router.route(LYING.prompt, user="ada").adapter is not None
