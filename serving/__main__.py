@@ -1,6 +1,6 @@
-"""Serve on this machine until interrupted: `python -m serving [--port 8000]`, as `serve run serving.app:app` does.
+"""Serve on this machine until interrupted: `python -m serving [--port 8000]`.
 
-Beside that it says when it is ready, and takes its application down when it is told to stop, however it is told.
+As `serve run serving.app:app`, but it prints when it is ready, and removes its application on SIGINT, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from corrector.errors import UserError
+
+if TYPE_CHECKING:
+    from serving.settings import Versions
 
 NAME = "images"
 
@@ -21,34 +25,42 @@ NAME = "images"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status is 2 where it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__.splitlines()[0])
-    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, which nobody else reaches")
+    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+    parser.add_argument(
+        "--versions",
+        choices=("reviewed", "any"),
+        default="reviewed",
+        help="versions of adapters that may be drawn; any: also candidates; default: %(default)s",
+    )
     options = parser.parse_args(arguments)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _serve(options.host, options.port)
+        _serve(options.host, options.port, options.versions)
     except UserError as error:
         print(f"serving: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _serve(host: str, port: int) -> None:
-    """Returns when it was interrupted and the application is gone."""
-    # Ray and PyTorch take seconds to import: a port that is taken should be told at once.
+def _serve(host: str, port: int, versions: Versions) -> None:
+    """Returns after an interrupt, when the application is removed."""
+    # Ray and PyTorch take seconds to import: a port that is taken is reported before.
     _check_free(host, port)
     import ray
     from ray import serve
 
-    from serving.app import app
+    from serving.app import build
+    from serving.settings import IngressSettings, ServingSettings
 
+    settings = ServingSettings(ingress=IngressSettings(anonymous_versions=versions))
     ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    # Ray has a handler of its own for one of them, from here on.
+    # After ray.init, which sets a handler of its own for one of them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     serve.start(http_options={"host": host, "port": port})
     try:
-        serve.run(app, name=NAME, route_prefix="/")
+        serve.run(build(settings), name=NAME, route_prefix="/")
         print(f"serving: ready at http://{host}:{port}; stop with Ctrl-C", flush=True)
         while True:
             signal.pause()
@@ -57,7 +69,7 @@ def _serve(host: str, port: int) -> None:
     finally:
         serve.delete(NAME)
         if not serve.status().applications:
-            serve.shutdown()  # its HTTP proxies would hold the port
+            serve.shutdown()  # its HTTP proxies hold the port
 
 
 def _interrupt(number: int, frame: object) -> None:

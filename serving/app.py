@@ -1,21 +1,22 @@
-"""The application: `serve run serving.app:app` for one machine, `serving.app:build` with arguments in config.yaml."""
+"""The Ray Serve application: `serve run serving.app:app` on one machine, `serving.app:build` with arguments in config.yaml."""
 
 import os
 
-import torch
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 
 from corrector.base import resolve_base
-from serving.deployments import CatalogueReplica, EngineReplica, FeedbackReplica, IngressReplica
+from serving.edge import VALUE, VARIABLE
+from serving.ray_serve.deployments import CatalogueReplica, EngineReplica, FeedbackReplica, IngressReplica
 from serving.settings import Replicas, ServingSettings
 
-# Two headers let any client lift Ray Serve's limits. They are taken off in its HTTP proxies, which read this variable when
-# they start: of a Ray that `serve run` starts itself, these; `cluster` and k8s set it for theirs.
-os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serving.edge.middlewares")
+# Counts for a Ray that `serve run` starts itself; for any other the variable must be set where Ray is started.
+os.environ.setdefault(VARIABLE, VALUE)
 
 _MARGIN = 32
-"""Calls beyond what an engine takes that it answers itself: who comes too late is told when to come again."""
+"""Calls beyond an engine's capacity that reach it: it answers them with Overloaded, which says when to try again."""
+_CATALOGUE_CALLS = 1000
+"""Concurrent calls of the catalogue: a poll a second from every replica, and lookups, which have a bound of their own."""
 
 
 # No annotations from __future__ here: Ray Serve reads the argument's type and validates what config.yaml says.
@@ -27,26 +28,33 @@ def build(settings: ServingSettings) -> serve.Application:
     """
     settings = settings.located()
     spec = resolve_base(settings.base, precision=settings.precision)
-    gpus = settings.engine_gpus
-    if gpus is None:
-        gpus = 1.0 if torch.cuda.is_available() else 0.0
-    engine_room = settings.engine.max_waiting + settings.engine.row_buckets[-1] + _MARGIN
-    light = {"num_cpus": 0}
-    catalogue = serve.deployment(name="catalogue", num_replicas=1, ray_actor_options=light)
-    feedback = serve.deployment(name="feedback", num_replicas=1, ray_actor_options=light)
+    engine_calls = settings.engine.max_waiting + settings.engine.row_buckets[-1] + _MARGIN
+    catalogue = serve.deployment(
+        name="catalogue",
+        num_replicas=1,
+        max_ongoing_requests=_CATALOGUE_CALLS,
+        ray_actor_options={"num_cpus": 0},
+    )
+    # On the head node, always: its files stay where they are when the replica is replaced.
+    feedback = serve.deployment(
+        name="feedback",
+        num_replicas=1,
+        max_ongoing_requests=_CATALOGUE_CALLS,
+        ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
+    )
     engine = serve.deployment(
         name="engine",
         autoscaling_config=_autoscaling(settings.engines),
-        max_ongoing_requests=engine_room,
-        max_queued_requests=engine_room,
-        ray_actor_options={"num_cpus": settings.engine_cpus, "num_gpus": gpus},
+        max_ongoing_requests=engine_calls,
+        max_queued_requests=engine_calls,
+        ray_actor_options={"num_cpus": settings.engine_cpus, "num_gpus": _gpus(settings)},
         health_check_period_s=2,
         graceful_shutdown_timeout_s=120,
     )
     ingress = serve.deployment(
         name="ingress",
         autoscaling_config=_autoscaling(settings.ingresses),
-        # Whatever reaches an ingress gets its answer from there: Ray Serve's own refusals are no JSON.
+        # The ingress answers every request itself: Ray Serve's own refusals are no JSON.
         max_ongoing_requests=100_000,
         ray_actor_options={"num_cpus": settings.ingress_cpus},
         health_check_period_s=5,
@@ -57,8 +65,16 @@ def build(settings: ServingSettings) -> serve.Application:
         settings,
         engine(EngineReplica).bind(spec, settings, following),
         following,
-        feedback(FeedbackReplica).bind(settings),
+        feedback(FeedbackReplica).bind(settings.ingress.feedback, settings.ingress.remembered_requests),
     )
+
+
+def _gpus(settings: ServingSettings) -> float:
+    if settings.engine_gpus is not None:
+        return settings.engine_gpus
+    import torch
+
+    return 1.0 if torch.cuda.is_available() else 0.0
 
 
 def _autoscaling(replicas: Replicas) -> AutoscalingConfig:

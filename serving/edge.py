@@ -1,28 +1,32 @@
-"""What Ray Serve's HTTP proxies do before anything else, named by RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
+"""Ray Serve's HTTP proxies take off what no client may send; RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `middlewares`.
 
-from __future__ import annotations
+An ingress does not start without that variable. It refuses a request that has such a header all the same.
+"""
 
+import os
 from collections.abc import Iterable
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from corrector.errors import UserError
+
+VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+VALUE = "serving.edge.middlewares"
 RAY_HEADERS = frozenset((b"x-request-timeout-seconds", b"x-request-disconnect-disabled"))
-"""Neither is the client's to give."""
-
-
+"""By these a client would set Ray Serve's time limit, or let its request be worked on after it has gone."""
 _REQUEST_ID = b"x-request-id"
 
 
 class Edge:
-    """ASGI middleware: requests lose the headers by which a client would set Ray Serve's time limit, or switch off that its
-    request is cancelled when it goes away; answers keep the id that the application gave them, where Ray Serve adds one."""
+    """ASGI middleware of the proxies: requests lose RAY_HEADERS, and answers keep the application's x-request-id, where Ray
+    Serve adds another."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -36,8 +40,39 @@ class Edge:
         await self._app({**scope, "headers": headers}, receive, sending)
 
 
+class RefuseRayHeaders:
+    """ASGI middleware of the ingress: a request that still has RAY_HEADERS came through a proxy without `Edge`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and RAY_HEADERS & {name.lower() for name, _ in scope["headers"]}:
+            from serving.ingress.http.errors import ApiError
+
+            message = f"the HTTP proxy of this server was started without {VALUE}; tell its operator"
+            answer = ApiError(503, message, code="proxy_misconfigured")
+            await answer.response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def check_environment() -> None:
+    """Refuse to serve on a node whose Ray was started without the variable.
+
+    Raises:
+        UserError: It is not set.
+    """
+    if not os.environ.get(VARIABLE):
+        raise UserError(
+            f"{VARIABLE} is not set where Ray was started, so clients could lift Ray Serve's limits; "
+            f"start Ray with {VARIABLE}={VALUE}"
+        )
+
+
 def _one_id(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The application's comes first."""
+    """The headers with the first x-request-id only, which is the application's."""
     kept: list[tuple[bytes, bytes]] = []
     for name, value in headers:
         if name.lower() != _REQUEST_ID or all(other.lower() != _REQUEST_ID for other, _ in kept):

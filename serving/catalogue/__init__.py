@@ -1,3 +1,5 @@
-"""What is to be served, as the registry says: `catalogue` follows its aliases, `reading` asks it, `fitness` checks adapters
-before they count, `source` delivers them. Knows no Ray, no HTTP and no drawing.
+"""Which adapters are served, as the model registry says; knows no Ray, no HTTP and no drawing.
+
+`catalogue` polls the registry's aliases, `registry_client` reads it, `adapter_check` refuses adapters that no engine could
+use, `version_lookup` finds versions without an alias, and a `snapshot` is the result.
 """

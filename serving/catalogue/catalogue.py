@@ -1,6 +1,4 @@
-"""Catalogue: follows the registry's aliases and says what is to be served."""
-
-from __future__ import annotations
+"""Catalogue: polls the registry's aliases and keeps the snapshot of what is served."""
 
 import logging
 import threading
@@ -12,41 +10,39 @@ from pathlib import Path
 
 from corrector.errors import UserError
 from corrector.registry.traffic import TrafficTags
-from serving.catalogue import saved
-from serving.catalogue.health import RegistryHealth
-from serving.catalogue.reading import Pointed, Registered, Registry
-from serving.catalogue.settings import CatalogueSettings
-from serving.catalogue.snapshot import ServedAdapter, ServedVersion, Snapshot, Traffic
-from serving.identity import AdapterIdentity
+from serving.adapter_identity import AdapterIdentity
+from serving.catalogue.registry_client import ModelVersion, RegisteredModel, RegistryClient
+from serving.catalogue.snapshot import RegistryHealth, ServedAdapter, ServedVersion, Snapshot, Traffic
+from serving.settings import CatalogueSettings
 
 _logger = logging.getLogger(__name__)
 
 _Key = tuple[str, int, str]
-"""Name, when it was registered, version: what never changes its content."""
+"""Name, time of its registration, version number: together they never change their content."""
 _FOREVER = float("inf")
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    why: str
+    reason: str
     until: float
-    """When it is tried again, of the clock."""
+    """Time at which the version is tried again."""
 
 
 class _OtherBase(UserError):
-    """A version of an adapter for another base, which it will always be."""
+    """The version is for another base, and always will be."""
 
 
 class Catalogue:
-    """What the registry's aliases point at, checked, as one `Snapshot` after the other.
+    """The versions that the registry's aliases point at, checked, as one `Snapshot` after the other.
 
-    A version that cannot be served is refused, and what its alias pointed at before is served on; so it is with everything
-    while the registry does not answer, from one start to the next. Safe to read from any thread; `look` is for one.
+    A version that cannot be served is refused, and the version that its alias pointed at before is served on. While the
+    registry does not answer, the last snapshot is served, also after a restart. Any thread may read; one may `refresh`.
     """
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistryClient,
         *,
         base_revision: str,
         check: Callable[[AdapterIdentity], None],
@@ -54,10 +50,10 @@ class Catalogue:
         saved_at: Path,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begins with what was saved; nothing is asked before the first `look`.
+        """Load the saved snapshot; the registry is not read before the first `refresh`.
 
         Args:
-            check: Raises UserError for an adapter that cannot be served (fitness.py).
+            check: Raises UserError for an adapter that cannot be served (adapter_check.py).
             saved_at: File of the snapshot.
         """
         self._registry = registry
@@ -66,10 +62,10 @@ class Catalogue:
         self._settings = settings
         self._saved_at = saved_at
         self._clock = clock
-        self._snapshot = saved.load(saved_at)
-        self._versions: dict[_Key, Registered] = {}
+        self._snapshot = Snapshot.load(saved_at)
+        self._versions: dict[_Key, ModelVersion] = {}
         self._refusals: dict[_Key, _Refusal] = {}
-        self._looked: float | None = None
+        self._polled: float | None = None
         self._error: str | None = None
         self._refused: dict[str, str] = {}
         self._closing = threading.Event()
@@ -82,20 +78,20 @@ class Catalogue:
 
     @property
     def health(self) -> RegistryHealth:
-        """How it stands with the registry."""
-        looked = self._looked
+        """Whether the registry answers, and what is refused."""
+        polled = self._polled
         return RegistryHealth(
-            ok=looked is not None and self._error is None,
-            age_seconds=None if looked is None else self._clock() - looked,
+            ok=polled is not None and self._error is None,
+            age_seconds=None if polled is None else self._clock() - polled,
             snapshot=self._snapshot.number,
             error=self._error,
             refused=self._refused,
         )
 
-    def look(self) -> Snapshot:
-        """Asks the registry once; what could not be learnt stays as it was."""
+    def refresh(self) -> Snapshot:
+        """Read the registry once; whatever cannot be read stays as it was."""
         try:
-            pointed = self._registry.pointed()
+            models = self._registry.models_with_champion()
         except UserError as error:
             if self._error is None:
                 _logger.warning("the registry does not answer, what was served is served on: %s", error)
@@ -103,13 +99,13 @@ class Catalogue:
             return self._snapshot
         if self._error is not None:
             _logger.info("the registry answers again")
-        self._admit(pointed)
-        self._flip(pointed)
-        self._looked, self._error = self._clock(), None
+        self._admit(models)
+        self._publish(models)
+        self._polled, self._error = self._clock(), None
         return self._snapshot
 
     def find(self, name: str, version: str) -> AdapterIdentity:
-        """A version that need not have an alias, checked: for reviewers who want to see it draw.
+        """A version that need not have an alias, checked.
 
         Args:
             version: Its number, or an alias such as "candidate".
@@ -122,13 +118,13 @@ class Catalogue:
         self._check(found.identity)
         return found.identity
 
-    def follow(self) -> None:
-        """Looks again and again, in a thread of its own, until `close`."""
-        self._thread = threading.Thread(target=self._run, name="following", daemon=True)
+    def start(self) -> None:
+        """Refresh every `poll_seconds`, in a thread of its own, until `close`."""
+        self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -136,27 +132,27 @@ class Catalogue:
     def _run(self) -> None:
         while not self._closing.wait(self._settings.poll_seconds):
             try:
-                self.look()
+                self.refresh()
             except Exception:
                 _logger.exception("following the registry failed; it is tried again")
 
-    def _admit(self, pointed: Iterable[Pointed]) -> None:
-        """Reads and checks the versions that are new, several at a time; forgets those that nothing points at."""
-        wanted = {key for one in pointed for key in _keys(one)}
+    def _admit(self, models: Iterable[RegisteredModel]) -> None:
+        """Read and check new versions, several at a time; forget those that no alias points at any more."""
+        wanted = {key for model in models for key in _keys(model)}
         now = self._clock()
         self._versions = {key: found for key, found in self._versions.items() if key in wanted}
         self._refusals = {key: no for key, no in self._refusals.items() if key in wanted and no.until > now}
         new = sorted(wanted - self._versions.keys() - self._refusals.keys())
         if new:
             with ThreadPoolExecutor(min(self._settings.fetches, len(new)), "admitting") as threads:
-                for key, found in zip(new, threads.map(self._admitted, new), strict=True):
+                for key, found in zip(new, threads.map(self._checked, new), strict=True):
                     if isinstance(found, _Refusal):
-                        _logger.error("%s@%s is not served: %s", key[0], key[2], found.why)
+                        _logger.error("%s@%s is not served: %s", key[0], key[2], found.reason)
                         self._refusals[key] = found
                     else:
                         self._versions[key] = found
 
-    def _admitted(self, key: _Key) -> Registered | _Refusal:
+    def _checked(self, key: _Key) -> ModelVersion | _Refusal:
         name, _, number = key
         try:
             found = self._registry.version(name, number)
@@ -168,47 +164,47 @@ class Catalogue:
             return _Refusal(str(error), self._clock() + self._settings.retry_seconds)
         return found
 
-    def _check_base(self, found: Registered) -> None:
+    def _check_base(self, found: ModelVersion) -> None:
         if found.base_revision != self._base_revision:
             raise _OtherBase(
                 f"it is for the base {found.base} at revision {found.base_revision}, not {self._base_revision}"
             )
 
-    def _flip(self, pointed: Iterable[Pointed]) -> None:
-        """The next snapshot, if anything changed."""
-        refused = {f"{key[0]}@{key[2]}": refusal.why for key, refusal in self._refusals.items()}
+    def _publish(self, models: Iterable[RegisteredModel]) -> None:
+        """Replace the snapshot, if anything changed."""
+        refused = {f"{key[0]}@{key[2]}": refusal.reason for key, refusal in self._refusals.items()}
         adapters = {}
-        for one in pointed:
-            adapter = self._adapter(one, refused)
+        for model in models:
+            adapter = self._adapter(model, refused)
             if adapter is not None:
-                adapters[one.name] = adapter
+                adapters[model.name] = adapter
         self._refused = refused
         if adapters != self._snapshot.adapters or not self._snapshot.number:
             self._snapshot = Snapshot(self._snapshot.number + 1, adapters)
-            saved.save(self._snapshot, self._saved_at)
+            self._snapshot.save(self._saved_at)
             _logger.info("snapshot %d: %d adapters", self._snapshot.number, len(adapters))
 
-    def _adapter(self, pointed: Pointed, refused: dict[str, str]) -> ServedAdapter | None:
-        """With the champion, or with what was champion before it where that cannot be served."""
-        before = self._snapshot.adapters.get(pointed.name)
-        keys = _keys(pointed)
+    def _adapter(self, model: RegisteredModel, refused: dict[str, str]) -> ServedAdapter | None:
+        """With the champion, or with the previous champion where that cannot be served."""
+        before = self._snapshot.adapters.get(model.name)
+        keys = _keys(model)
         champion = self._versions.get(keys[0])
         if champion is None and before is None:
             return None
         challenger = self._versions.get(keys[1]) if len(keys) > 1 else None
         try:
-            tags = TrafficTags.of(pointed.tags)
+            tags = TrafficTags.of(model.tags)
             traffic = Traffic(tags.mode, tags.challenger_share)
         except UserError as error:
-            # Of somebody who meant to hold an adapter back, and mistyped, it must not be served.
+            # The mistyped value may have meant shadow mode.
             traffic = before.traffic if before is not None else Traffic("shadow")
-            refused[pointed.name] = f"{error}; it is served as before, new ones in shadow mode"
+            refused[model.name] = f"{error}; it is served as before, new ones in shadow mode"
         served = None if challenger is None else ServedVersion(challenger.identity, challenger.created)
         if champion is None:
             assert before is not None
             return replace(before, challenger=served, traffic=traffic)
         return ServedAdapter(
-            pointed.name,
+            model.name,
             champion.prompt,
             champion.paraphrases,
             champion.guard_prompts,
@@ -218,7 +214,10 @@ class Catalogue:
         )
 
 
-def _keys(pointed: Pointed) -> list[_Key]:
+def _keys(model: RegisteredModel) -> list[_Key]:
     """Of its champion, and of its challenger where it has one."""
-    numbers = [pointed.champion, *([pointed.challenger] if pointed.challenger is not None else [])]
-    return [(pointed.name, pointed.born, number) for number in numbers]
+    return [
+        (model.name, model.created, number)
+        for number in (model.champion, model.challenger)
+        if number is not None
+    ]

@@ -1,13 +1,20 @@
-"""What is to be served, as the registry had it at one moment."""
+"""Snapshot: what is served, as the registry had it at one moment; and RegistryHealth."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
-from serving.identity import AdapterIdentity
+from pydantic import TypeAdapter, ValidationError
+
+from serving.adapter_identity import AdapterIdentity
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,12 @@ class Traffic:
 
 @dataclass(frozen=True)
 class ServedAdapter:
-    """A registered model with a champion, and the prompts that it is for.
+    """A registered model with a champion.
 
     Attributes:
-        prompt: That it corrects.
-        paraphrases: Of the prompt, corrected with it.
-        guard_prompts: Neighbours that the base draws as they should be; they never go through the adapter.
+        prompt: The prompt that it corrects.
+        paraphrases: Of the prompt; corrected with it.
+        guard_prompts: Neighbours that the base draws correctly; they never go through the adapter.
     """
 
     name: str
@@ -50,10 +57,53 @@ class ServedAdapter:
     traffic: Traffic = Traffic()
 
 
+_ADAPTERS = TypeAdapter(dict[str, ServedAdapter])
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """All of it; `number` grows by one whenever something changed."""
+    """All served adapters by name; `number` grows by one with every change."""
 
     number: int = 0
     adapters: Mapping[str, ServedAdapter] = field(default_factory=dict)
-    """By name."""
+
+    def save(self, path: Path) -> None:
+        """Replace the file, so that an endpoint that starts while the registry is down serves this; a failure is logged."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(_ADAPTERS.dump_json(dict(self.adapters), indent=1))
+            partial.replace(path)
+        except OSError as error:
+            _logger.warning("%s: what is served cannot be kept: %s", path, error)
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Snapshot:
+        """The snapshot that was saved, with number 0; empty where there is none, or the file is damaged."""
+        try:
+            return cls(0, _ADAPTERS.validate_json(path.read_bytes()))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValidationError) as error:
+            _logger.warning("%s: not read: %s", path, error)
+        return cls()
+
+
+@dataclass(frozen=True)
+class RegistryHealth:
+    """Whether the catalogue reaches the registry, for people and metrics.
+
+    Attributes:
+        ok: Whether the latest poll succeeded; where it did not, the previous snapshot is served on.
+        age_seconds: Since the latest success; None before the first.
+        snapshot: Number of the snapshot that is served.
+        error: Of the latest poll.
+        refused: Why a version that an alias points at cannot be served, by `NAME@VERSION`.
+    """
+
+    ok: bool = True
+    age_seconds: float | None = None
+    snapshot: int = 0
+    error: str | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)

@@ -1,5 +1,5 @@
-"""Drawing for many at once: one loop per device, whose rows each have their own prompt, adapter, seed, steps and guidance.
+"""Draws images for many requests at once, on one device; knows no Ray, no registry and no HTTP.
 
-Knows no Ray, no registry and no HTTP: `engine` is the loop, `denoiser` its step, `adapters` and `slots` keep adapters in
-host memory and on the device, `single_flight` keeps what is costly to make, `turns` is fair between users.
+`engine` is the loop, `denoiser` one step of its batch, `fair_queue` the order of waiting requests, `adapter_cache` and
+`adapter_slots` keep adapters on disk, in host memory and on the device.
 """

@@ -1,62 +1,30 @@
-"""Denoiser: the rows under way on one device, step by step."""
-
-from __future__ import annotations
+"""Denoiser: continuous batching of denoising steps on one device."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor
 
-from corrector.adapters import AdapterBank, PackedAdapter
-from corrector.base import TextEmbeddings
-from corrector.sampling import Sampler, SampleRow
-from serving.engine.request import ImageRequest
-from serving.engine.slots import Slots
-
-
-@dataclass(eq=False)
-class Work:
-    """A request with all that its rows need."""
-
-    request: ImageRequest
-    prompt: TextEmbeddings
-    negative: TextEmbeddings | None
-    """None where the request is not guided."""
-    packed: PackedAdapter | None
-    """None for the base."""
-    previews: list[int] = field(default_factory=list)
-    """Numbers of steps after which the image is shown as it stands, those to come."""
-    steps: int = 0
-    """Taken so far."""
-
-    @property
-    def rows(self) -> int:
-        """Of the transformer, in every step."""
-        return self.row(slot=0).forward_rows
-
-    def row(self, slot: int) -> SampleRow:
-        """What the sampler is given."""
-        request = self.request
-        return SampleRow(
-            prompt=self.prompt,
-            negative=self.negative,
-            num_inference_steps=request.num_inference_steps,
-            guidance_scale=request.guidance_scale,
-            slot=slot,
-            seed=request.seed,
-        )
+from corrector.adapters import AdapterBank
+from corrector.sampling import Sampler
+from serving.engine.adapter_slots import AdapterSlots
+from serving.engine.request_state import RequestState
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step of everything brought: latents ``[C, h, w]``, normalised."""
+class StepOutput:
+    """What one step of the batch brought; latents are ``[C, h, w]``, normalised.
+
+    Attributes:
+        rows: Of the transformer over all resolutions, without padding.
+        finished: Requests that took their last step.
+        previews: Requests whose preview was due.
+    """
 
     rows: int
-    """Of the transformer, padding not counted, over all resolutions."""
-    done: list[tuple[Work, Tensor]]
-    shown: list[tuple[Work, Tensor]]
-    """Previews that were due."""
+    finished: list[tuple[RequestState, Tensor]]
+    previews: list[tuple[RequestState, Tensor]]
 
 
 class Denoiser:
@@ -80,80 +48,81 @@ class Denoiser:
         self._factor = vae_scale_factor
         self._buckets = row_buckets
         self._samplers: dict[tuple[int, int], Sampler] = {}
-        self._active: dict[tuple[int, int], dict[int, Work]] = {}
-        self.slots = Slots(bank)
+        self._active: dict[tuple[int, int], dict[int, RequestState]] = {}
+        """By size, and by the sampler's ticket."""
+        self.slots = AdapterSlots(bank)
 
     def __len__(self) -> int:
-        """Requests under way."""
+        """Requests in the batch."""
         return sum(len(active) for active in self._active.values())
 
     @property
     def rows(self) -> int:
-        """Of the transformer, that the requests under way take."""
+        """Rows of the transformer that the requests in the batch take."""
         return sum(sampler.forward_rows for sampler in self._samplers.values())
 
-    def has_room(self, work: Work) -> bool:
-        """Whether `work` can be admitted now."""
-        return self.rows + work.rows <= self._buckets[-1]
+    def has_room(self, state: RequestState) -> bool:
+        """Whether the request can be admitted now."""
+        return self.rows + state.rows <= self._buckets[-1]
 
-    def admit(self, work: Work) -> None:
-        """`work` takes part from the next step on; its adapter is loaded where it is in no slot.
+    def admit(self, state: RequestState) -> None:
+        """Add the request to the batch from the next step on; load its adapter where it is in no slot.
 
         Raises:
             AdapterError: The adapter does not fit the bank.
             UserError: The base cannot draw this size, or in so few steps.
         """
-        request = work.request
+        request, inputs = state.request, state.inputs
         size = (request.height, request.width)
         sampler = self._samplers.get(size) or self._sampler(*size)
         slot = 0
         if request.adapter is not None:
-            assert work.packed is not None
-            slot = self.slots.acquire(request.adapter, work.packed)
+            assert inputs is not None and inputs.adapter is not None
+            slot = self.slots.acquire(request.adapter, inputs.adapter)
         try:
-            (ticket,) = sampler.admit([work.row(slot)])
+            (ticket,) = sampler.admit([state.row(slot)])
         except BaseException:
-            self._release(work)
+            self._release(state)
             raise
         self._samplers[size] = sampler
-        self._active.setdefault(size, {})[ticket] = work
+        self._active.setdefault(size, {})[ticket] = state
 
-    def cancel(self, works: Collection[Work]) -> None:
-        """Takes requests out before they are done; those that are not under way count for nothing."""
+    def cancel(self, states: Collection[RequestState]) -> None:
+        """Remove requests from the batch before they are done; those that are not in it are ignored."""
         for size, active in list(self._active.items()):
-            tickets = [ticket for ticket, work in active.items() if work in works]
+            tickets = [ticket for ticket, state in active.items() if state in states]
             self._samplers[size].cancel(tickets)
             for ticket in tickets:
                 self._release(active.pop(ticket))
-            self._forget_if_idle(size)
+            self._drop_if_idle(size)
 
-    def step(self) -> Step:
-        """One step of everything under way."""
-        rows = self.rows
-        done: list[tuple[Work, Tensor]] = []
-        shown: list[tuple[Work, Tensor]] = []
+    def step(self) -> StepOutput:
+        """One denoising step of every request in the batch."""
+        output = StepOutput(self.rows, [], [])
         for size, active in list(self._active.items()):
             finished = self._samplers[size].step()
-            for work in active.values():
-                work.steps += 1
-            shown += self._due(self._samplers[size], active)
+            for state in active.values():
+                state.steps += 1
+            output.previews.extend(self._due_previews(self._samplers[size], active))
             for ticket, latents in finished.items():
-                work = active.pop(ticket)
-                self._release(work)
-                done.append((work, latents))
-            self._forget_if_idle(size)
-        return Step(rows, done, shown)
+                state = active.pop(ticket)
+                self._release(state)
+                output.finished.append((state, latents))
+            self._drop_if_idle(size)
+        return output
 
-    def _due(self, sampler: Sampler, active: dict[int, Work]) -> list[tuple[Work, Tensor]]:
-        """Previews; one that is due when rows come or go is shown a step later."""
+    def _due_previews(
+        self, sampler: Sampler, active: dict[int, RequestState]
+    ) -> list[tuple[RequestState, Tensor]]:
+        """A preview that is due when rows come or go is shown a step later."""
         due = {
-            ticket: work
-            for ticket, work in active.items()
-            if work.previews and work.steps >= work.previews[0]
+            ticket: state
+            for ticket, state in active.items()
+            if state.preview_steps and state.steps >= state.preview_steps[0]
         }
         shown = []
         for ticket, latents in sampler.denoised(due).items() if due else ():
-            del due[ticket].previews[0]
+            del due[ticket].preview_steps[0]
             shown.append((due[ticket], latents))
         return shown
 
@@ -168,11 +137,11 @@ class Denoiser:
             row_buckets=self._buckets,
         )
 
-    def _forget_if_idle(self, size: tuple[int, int]) -> None:
-        """Sizes come from outside: nothing is kept of one that nobody is drawing."""
+    def _drop_if_idle(self, size: tuple[int, int]) -> None:
+        """Clients choose sizes: a sampler is kept only while its size is drawn."""
         if not self._active[size]:
             del self._active[size], self._samplers[size]
 
-    def _release(self, work: Work) -> None:
-        if work.request.adapter is not None:
-            self.slots.release(work.request.adapter)
+    def _release(self, state: RequestState) -> None:
+        if state.request.adapter is not None:
+            self.slots.release(state.request.adapter)

@@ -1,4 +1,4 @@
-"""What the engine is asked to draw, and what it answers."""
+"""ImageRequest, GeneratedImage, and the errors with which the engine answers instead of an image."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from corrector.errors import UserError
-from serving.identity import AdapterIdentity
+from serving.adapter_identity import AdapterIdentity
 
 
 class Overloaded(UserError):
-    """Too much waits already; `retry_after` is in how many seconds there may be room."""
+    """Too many requests wait already; there may be room in `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[type[Overloaded], tuple[str, float]]:
-        """Between processes, too, with both of its parts."""
+        """Pickle with both arguments: the error travels between processes."""
         return Overloaded, (str(self), self.retry_after)
 
 
 class DeadlineMissed(UserError):
-    """The request's time ran out before its image was done; drawing it was stopped."""
+    """The request's timeout ran out before its image was done; drawing it was stopped."""
 
 
 class EngineFailure(Exception):
@@ -31,7 +31,7 @@ class EngineFailure(Exception):
 
 
 class AdapterUnavailable(UserError):
-    """The adapter cannot be had: not fetched, not the registered bytes, or not for this base."""
+    """The adapter cannot be fetched, has not the registered bytes, or is not for this base."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class ImageRequest:
             costs half.
         height: Pixels; so is `width`.
         adapter: None for the base.
-        user: Whose turn it is: users with waiting requests are served in turns.
-        timeout: Seconds from submission after which nobody waits for the image any more; None: no bound.
-        previews: How many times on the way the caller is shown the image as it stands.
+        user: Users with waiting requests are served in turns.
+        timeout: Seconds from submission after which drawing is stopped; None: no bound.
+        previews: How many previews the caller is shown on the way.
     """
 
     id: str
@@ -65,14 +65,15 @@ class ImageRequest:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """An image and how it came about.
+class GeneratedImage:
+    """An image and how long it took.
 
     Attributes:
         pixels: [height, width, 3], uint8, RGB.
-        adapter: That drew it.
+        adapter: None for the base.
         queue_seconds: From submission to the first denoising step: encoding, loading the adapter, waiting for room.
-        denoise_seconds: From the first step to the last; `decode_seconds`: the VAE.
+        denoise_seconds: From the first step to the last.
+        decode_seconds: The VAE's.
     """
 
     pixels: np.ndarray

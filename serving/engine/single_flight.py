@@ -1,6 +1,4 @@
-"""SingleFlightCache: values that are costly to make, made once for all who ask at the same time."""
-
-from __future__ import annotations
+"""SingleFlightCache: values that are costly to compute, computed once for all who ask at the same time."""
 
 import time
 from collections import OrderedDict
@@ -14,38 +12,46 @@ Value = TypeVar("Value")
 
 
 class SingleFlightCache(Generic[Key, Value]):
-    """A cache of at most `budget` bytes that drops what was not asked for longest; safe to use from any thread.
+    """A least-recently-used cache of at most `budget` bytes; thread-safe.
 
-    Whoever asks for what is being made waits for it with the others. What could not be made is remembered for
-    `refused_seconds`, and refused at once meanwhile. A value in use stays alive with its users; it only leaves the count.
+    Callers who ask for a key that is being computed share one future. A failure is cached for `failure_seconds`, and raised
+    at once meanwhile; the oldest of more than `max_failures` are dropped.
     """
 
     def __init__(
         self,
-        make: Callable[[Key], Value],
+        compute: Callable[[Key], Value],
         *,
         size: Callable[[Value], int],
         budget: int,
         executor: Executor,
-        refused_seconds: float = 0.0,
+        failure_seconds: float = 0.0,
+        max_failures: int = 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._make = make
+        self._compute = compute
         self._size = size
         self._budget = budget
         self._executor = executor
-        self._refused_seconds = refused_seconds
+        self._failure_seconds = failure_seconds
+        self._max_failures = max_failures
         self._clock = clock
         self._lock = Lock()
         self._values: OrderedDict[Key, Value] = OrderedDict()
-        self._flights: dict[Key, Future[Value]] = {}
-        self._refused: dict[Key, tuple[float, BaseException]] = {}
+        self._pending: dict[Key, Future[Value]] = {}
+        self._failures: OrderedDict[Key, tuple[float, BaseException]] = OrderedDict()
+        """With the time until which each counts, oldest first."""
         self._bytes = 0
 
     @property
-    def held_bytes(self) -> int:
-        """Of the values that it keeps."""
+    def size_bytes(self) -> int:
+        """Of the cached values."""
         return self._bytes
+
+    @property
+    def pending(self) -> int:
+        """Keys that are being computed."""
+        return len(self._pending)
 
     def __contains__(self, key: Key) -> bool:
         with self._lock:
@@ -55,41 +61,48 @@ class SingleFlightCache(Generic[Key, Value]):
         return len(self._values)
 
     def get(self, key: Key) -> Future[Value]:
-        """The value of `key`, made now if need be; whoever made it wrong passes its exception on."""
+        """The value of `key`, computed now if need be, or the exception that `compute` raised."""
+        future: Future[Value] = Future()
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
-                return _done(self._values[key])
-            if key in self._flights:
-                return self._flights[key]
-            until, error = self._refused.get(key, (0.0, None))
+                future.set_result(self._values[key])
+                return future
+            if key in self._pending:
+                return self._pending[key]
+            until, error = self._failures.get(key, (0.0, None))
             if error is not None and self._clock() < until:
-                return _failed(error)
-            flight: Future[Value] = Future()
-            self._flights[key] = flight
-        self._executor.submit(self._fly, key, flight)
-        return flight
+                future.set_exception(error)
+                return future
+            self._pending[key] = future
+        self._executor.submit(self._run, key, future)
+        return future
 
-    def _fly(self, key: Key, flight: Future[Value]) -> None:
+    def _run(self, key: Key, future: Future[Value]) -> None:
         try:
-            value = self._make(key)
+            value = self._compute(key)
         except BaseException as error:
             with self._lock:
-                del self._flights[key]
-                self._refuse(key, error)
-            flight.set_exception(error)
+                del self._pending[key]
+                self._keep_failure(key, error)
+            future.set_exception(error)
             return
         with self._lock:
-            del self._flights[key]
-            self._refused.pop(key, None)
+            del self._pending[key]
+            self._failures.pop(key, None)
             self._keep(key, value)
-        flight.set_result(value)
+        future.set_result(value)
 
-    def _refuse(self, key: Key, error: BaseException) -> None:
+    def _keep_failure(self, key: Key, error: BaseException) -> None:
         now = self._clock()
-        self._refused = {other: (until, why) for other, (until, why) in self._refused.items() if until > now}
-        if self._refused_seconds:
-            self._refused[key] = (now + self._refused_seconds, error)
+        self._failures.pop(key, None)
+        if self._failure_seconds:
+            self._failures[key] = (now + self._failure_seconds, error)
+        while self._failures:
+            until, _ = next(iter(self._failures.values()))
+            if until > now and len(self._failures) <= self._max_failures:
+                break
+            self._failures.popitem(last=False)
 
     def _keep(self, key: Key, value: Value) -> None:
         size = self._size(value)
@@ -100,15 +113,3 @@ class SingleFlightCache(Generic[Key, Value]):
         while self._bytes > self._budget:
             _, dropped = self._values.popitem(last=False)
             self._bytes -= self._size(dropped)
-
-
-def _done(value: Value) -> Future[Value]:
-    future: Future[Value] = Future()
-    future.set_result(value)
-    return future
-
-
-def _failed(error: BaseException) -> Future[Value]:
-    future: Future[Value] = Future()
-    future.set_exception(error)
-    return future

@@ -1,4 +1,5 @@
-"""HTTP: OpenAI's images API over any `Service` that can route and draw, and a page to try it.
+"""The HTTP interface: OpenAI's images API; knows no Ray and no registry.
 
-Knows no Ray and no registry: `service` says what it needs, `local` meets that within one process, `app` puts it together.
+`routes` are its paths, `images` turns a request into encoded images, `access` checks keys and limits around every request,
+`http` holds bodies, errors, events and the schema, and `image_service` joins router, engines and feedback.
 """

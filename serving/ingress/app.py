@@ -1,40 +1,41 @@
 """create_app: the ASGI application."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
 
-from serving.ingress import errors, openapi, page
-from serving.ingress.auth import KeyRing
-from serving.ingress.limits import Limits
-from serving.ingress.middleware import Exchanges
-from serving.ingress.routes import Context, api, health
-from serving.ingress.service import Observer, Service, Unobserved
-from serving.ingress.settings import IngressSettings
+from serving.ingress.access.authentication import Authenticator
+from serving.ingress.access.limits import RateLimits
+from serving.ingress.access.middleware import AccessMiddleware
+from serving.ingress.app_context import AppContext
+from serving.ingress.http import errors, openapi
+from serving.ingress.image_service import ImageService
+from serving.ingress.observer import IngressObserver
+from serving.ingress.routes import feedback, health, images, models, playground
+from serving.settings import IngressSettings
 
 VERSION = "1"
-"""Of the API; changes where a client would have to."""
+"""The API's version; it changes with an incompatible change."""
 
 
-def create_app(service: Service, settings: IngressSettings, observer: Observer | None = None) -> FastAPI:
-    """The API and its page over a service. Make one in the process that serves it: it holds threads and cannot be sent.
+def create_app(
+    service: ImageService, settings: IngressSettings, observer: IngressObserver | None = None
+) -> FastAPI:
+    """The API and its page over a service. Call it in the process that serves it: the application cannot be pickled.
 
     Raises:
         UserError: The file of keys cannot be read.
     """
-    observer = observer or Unobserved()
-    executor = ThreadPoolExecutor(settings.encoding_threads, "images")
-    # The framework's own pages of documentation load scripts from elsewhere; the schema is at /openapi.json.
+    observer = observer or IngressObserver()
+    # FastAPI's own documentation pages load scripts from elsewhere; the schema is at /openapi.json.
     app = FastAPI(version=VERSION, docs_url=None, redoc_url=None)
-    limits = Limits()
-    app.state.settings = settings
-    app.state.context = Context(service, settings, limits, observer, executor)
-    app.include_router(api)
-    app.include_router(health)
-    app.include_router(page.router)
+    limits = RateLimits()
+    executor = ThreadPoolExecutor(settings.encoding_threads, "images")
+    app.state.context = AppContext(service, settings, limits, observer, executor)
+    for routes in (images, models, feedback, health, playground):
+        app.include_router(routes.router)
     errors.install(app)
-    openapi.describe(app)
-    app.add_middleware(Exchanges, keys=KeyRing(settings.keys), limits=limits, observer=observer)
+    openapi.install(app)
+    authenticator = Authenticator(settings.keys, anonymous_versions=settings.anonymous_versions)
+    app.add_middleware(AccessMiddleware, authenticator=authenticator, limits=limits, observer=observer)
     return app

@@ -3,8 +3,6 @@
 python -m serving.ingress.keys add NAME --requests-per-minute 60 --concurrent-images 8
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from corrector.errors import UserError
-from serving.ingress.keyfile import KeyFile, new_key
+from serving.ingress.access.key_file import KeyFile, new_key
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +41,7 @@ def _changed(file: KeyFile, options: argparse.Namespace) -> KeyFile:
             name,
             requests_per_minute=options.requests_per_minute,
             concurrent_images=options.concurrent_images,
+            versions=options.versions,
         )
         print("The key, which is shown only now:", file=sys.stderr)
         print(secret)
@@ -58,6 +57,7 @@ def _list(file: KeyFile) -> None:
         limits = [
             f"{key.requests_per_minute} requests per minute" if key.requests_per_minute else "",
             f"{key.concurrent_images} images at once" if key.concurrent_images else "",
+            "any version" if key.versions == "any" else "",
             "disabled" if key.disabled else "",
         ]
         print(f"{key.name}\t{key.created:%Y-%m-%d}\t{', '.join(filter(None, limits)) or 'no limits'}")
@@ -87,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
                 type=int,
                 metavar="N",
                 help="images that wait or are drawn; default: no limit",
+            )
+            command.add_argument(
+                "--versions",
+                choices=("reviewed", "any"),
+                default="reviewed",
+                help="versions of adapters that may be drawn; any: also those that no reviewer approved; default: %(default)s",
             )
     return parser
 

@@ -1,1 +1,1 @@
-"""Which adapter, if any, a prompt goes through. Knows no Ray, no registry, no HTTP and no drawing."""
+"""Decides which adapter a prompt goes through; knows no Ray, no registry, no HTTP and no drawing."""

@@ -1,14 +1,51 @@
-"""From a head's scores to a probability, and the threshold that holds its precision."""
+"""Logistic regression, calibrated probabilities (Platt), and the threshold that reaches a precision."""
 
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serving.router.logistic import Vector, fit_logistic
+Vector = NDArray[np.float64]
+_STEPS = 50
+_TOLERANCE = 1e-6
 
 REFUSED = -1e6
-"""A logit that no threshold lets through."""
+"""A logit below every threshold."""
+
+
+def sigmoid(logits: Vector) -> Vector:
+    """The logistic function, without overflow."""
+    positive: Vector = 0.5 * (1.0 + np.tanh(0.5 * logits))
+    return positive
+
+
+def fit_logistic(features: Vector, labels: Vector, ridge: float) -> tuple[Vector, float]:
+    """Weights `[D]` and bias that minimise balanced log loss plus `ridge / 2 * |weights|^2`.
+
+    Iteratively reweighted least squares (Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 4.4.1). Both
+    classes weigh the same, N / 2, however many rows each has.
+
+    Args:
+        features: `[N, D]`.
+        labels: `[N]`, 0 or 1, both present.
+    """
+    rows = np.hstack([features, np.ones((len(features), 1))])
+    share = np.where(labels == 1, labels.sum(), len(labels) - labels.sum())
+    importance = len(labels) / (2.0 * share)
+    # The bias is not held back; the little keeps the system solvable where the classes are separable.
+    penalty = np.append(np.full(features.shape[1], ridge), 1e-6)
+    solution = np.zeros(rows.shape[1])
+    for _ in range(_STEPS):
+        probability = sigmoid(rows @ solution)
+        gradient = rows.T @ (importance * (probability - labels)) + penalty * solution
+        curvature = importance * np.maximum(probability * (1.0 - probability), 1e-9)
+        step = np.linalg.solve((rows.T * curvature) @ rows + np.diag(penalty), gradient)
+        # A step of full length may overshoot on separable data; no logit moves by more than ten at once.
+        solution -= step * min(1.0, 10.0 / max(float(np.abs(rows @ step).max()), 1e-12))
+        if np.abs(step).max() < _TOLERANCE:
+            break
+    return solution[:-1], float(solution[-1])
 
 
 @dataclass(frozen=True)
@@ -17,9 +54,9 @@ class Calibration:
 
     Attributes:
         threshold: Smallest logit that is accepted.
-        accepted: Paraphrases at or above it; `paraphrases`: all of them.
-        wrong: Hard negatives at or above it; `negatives`: all of them.
-        bound: Lower bound of the precision, Wilson, 95 %.
+        accepted: Paraphrases at or above it, of `paraphrases`.
+        wrong: Hard negatives at or above it, of `negatives`.
+        bound: Wilson 95 % lower bound of the precision.
     """
 
     threshold: float
@@ -43,7 +80,7 @@ def wilson_lower_bound(successes: int, trials: int, z: float = 1.959964) -> floa
 def platt(scores: Vector, doubts: Vector, labels: Vector, ridge: float = 1e-3) -> tuple[float, Vector, float]:
     """Slope of `scores` `[N]`, weights of the word counts `doubts` `[N, D]`, and bias, that make logits of them (Platt 1999).
 
-    More words that may mean something else never make it likelier that a prompt means the same: the weights are at most 0.
+    A doubtful word never raises the probability: the weights are at most 0.
     """
     kept = [column for column in range(doubts.shape[1]) if doubts[:, column].any()]
     while True:
@@ -52,7 +89,7 @@ def platt(scores: Vector, doubts: Vector, labels: Vector, ridge: float = 1e-3) -
         if not rising:
             break
         kept = [column for column in kept if column not in rising]
-    # What no calibration prompt has weighs as much as a contradiction.
+    # A count that no calibration prompt has is refused like a contradiction.
     found = np.where(doubts.any(axis=0), 0.0, REFUSED)
     found[kept] = weights[1:]
     return float(weights[0]), found, bias
@@ -62,7 +99,7 @@ def calibrate(paraphrases: Vector, negatives: Vector, min_precision: float) -> C
     """The smallest threshold whose precision has a Wilson lower bound of at least `min_precision`; None if none has.
 
     Args:
-        paraphrases: Logits of prompts that mean the same; around `REFUSED` for those that are refused whatever they score.
+        paraphrases: Logits of prompts that mean the same; about `REFUSED` for contradictions.
         negatives: Logits of prompts that do not, likewise.
     """
     for threshold in np.unique(paraphrases[paraphrases > REFUSED / 2]):

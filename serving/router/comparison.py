@@ -1,10 +1,8 @@
-"""Two prompts held against each other word by word: what an embedding does not see, and what the lexicon does not know.
+"""Compares two prompts word by word, by a lexicon, for what a sentence embedding does not see.
 
-MiniLM puts "a person not lying on the grass" and "grass lying on a person" next to "a person lying on the grass"; here they
-are contradictions, and so is every word that the lexicon knows to mean something else.
+MiniLM puts "a person not lying on the grass" and "grass lying on a person" next to "a person lying on the grass". Here they
+are contradictions; so is every word that has another meaning in the lexicon.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterable
@@ -21,13 +19,13 @@ _CONCEPTS = ("action", "entity", "number", "colour", "unknown")
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a prompt stands to a registered one.
+    """Whether a prompt can mean the same as a registered one.
 
     Attributes:
-        contradiction: Why it cannot mean the same, in words; None where nothing says so.
-        replaced: Concepts of the registered prompt that no known word covers, with an unknown word that may mean them.
-        added: Other words that may change the meaning: the lexicon lacks them, or it is a thing beside the subject.
-        described: Unknown words that likely only describe: just before a noun, or listed behind everything else.
+        contradiction: Why it cannot, in words; None where no word says so.
+        replaced: Concepts of the registered prompt that no known word covers, but an unknown word may mean.
+        added: Other words that may change the meaning: unknown ones, or things beside the subject.
+        described: Unknown words that probably only describe: just before a noun, or in a list after everything else.
     """
 
     contradiction: str | None
@@ -85,7 +83,7 @@ def compare(registered: Reading, asked: Reading) -> Comparison:
 
 
 def _is_companion(asked: Reading, doubtful: Mention) -> bool:
-    """Whether an unknown word stands where one more subject would."""
+    """Whether an unknown word is in the position of another subject."""
     before = asked.text[: doubtful.phrase_start].rstrip()
     return doubtful.kind == "unknown" and (
         doubtful.relation in ("with", "near") or before.endswith((" and", " or"))
@@ -93,7 +91,7 @@ def _is_companion(asked: Reading, doubtful: Mention) -> bool:
 
 
 def _describes(asked: Reading, doubtful: Mention, claimed: dict[Mention, Mention]) -> bool:
-    """Whether an unknown word stands just before a noun, or behind all that matters in a list: "…, volumetric fog"."""
+    """Whether an unknown word is just before a noun, or in a list after all claimed words: "…, volumetric fog"."""
     if doubtful.kind != "unknown":
         return False
     mentions = asked.mentions[asked.mentions.index(doubtful) :]
@@ -162,7 +160,7 @@ def _other_relation(registered: Reading, wanted: Mention, asked: Reading, mentio
 
 
 def _extra(registered: Reading, mention: Mention) -> Literal["same", "doubtful", "other"]:
-    """What a mention that the registered prompt lacks does to its meaning: nothing, perhaps something, or it makes another."""
+    """The effect of a mention that the registered prompt lacks on the meaning: none, a possible one, or another meaning."""
     if mention.kind == "unknown":
         return "doubtful"
     if mention.kind == "colour":
@@ -183,7 +181,7 @@ def _extra(registered: Reading, mention: Mention) -> Literal["same", "doubtful",
 
 
 def _exchanged(registered: Reading, claimed: dict[Mention, Mention]) -> bool:
-    """Whether what stood before an action stands behind it, and the other way round."""
+    """Whether subject and object of an action have changed places."""
     for action in registered.of("action"):
         if action not in claimed:
             continue

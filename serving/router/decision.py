@@ -1,11 +1,9 @@
-"""What the router says about a prompt."""
-
-from __future__ import annotations
+"""Decision: where a prompt goes, and why."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from serving.identity import AdapterIdentity
+from serving.adapter_identity import AdapterIdentity
 
 Route = Literal["requested", "exact", "paraphrase", "head", "base"]
 """requested: the client named the adapter or the base; exact: a corrected prompt itself; paraphrase: one that was registered
@@ -14,13 +12,13 @@ with it; head: an adapter's calibrated head; base: none of these."""
 
 @dataclass(frozen=True)
 class Decision:
-    """Where one prompt goes, and why.
+    """Where one prompt goes.
 
     Attributes:
         adapter: None for the base.
-        alias: That the adapter was chosen by; None where a version was named, and for the base.
-        score: Probability of the head that decided, or the highest of all heads where none did; None where none was asked.
-        threshold: What `score` was held against.
+        alias: The alias by which the adapter was chosen; None where a version was named, and for the base.
+        score: Probability by the head that decided, or the highest of all heads; None where no head was asked.
+        threshold: The threshold for `score`.
         reason: In words, for the playground and the log.
         shadow: Adapters in shadow mode that would have been chosen.
     """
@@ -32,3 +30,8 @@ class Decision:
     score: float | None = None
     threshold: float | None = None
     shadow: tuple[AdapterIdentity, ...] = ()
+
+    @property
+    def adapter_name(self) -> str:
+        """Its name, or "base"."""
+        return self.adapter.name if self.adapter else "base"

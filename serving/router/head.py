@@ -1,9 +1,9 @@
-"""An adapter's head: which prompts, besides its registered ones, mean what its own prompt means.
+"""Head: a classifier of one adapter, for prompts that mean the same as its registered prompt.
 
-A prompt is held against the registered ones word by word first (comparison.py): what contradicts them all is refused. The rest
-gets a logit: linear in the MiniLM embedding, less something for every word that the lexicon cannot vouch for. Training and
-calibration prompts are generated from the registered ones, with synonyms and templates that the two do not share; a quarter
-of them are read as if the lexicon had no words but the registered prompts' own, as it will be with words that it really lacks.
+A prompt is compared with the registered ones word by word first (comparison.py); one that contradicts them all is refused. The
+others get a logit: linear in the MiniLM embedding, minus a penalty for every word that the lexicon does not know. Training and
+calibration prompts are generated from the registered ones, with synonyms and templates that the two do not share. A quarter of
+the calibration prompts are read with a lexicon that has the registered prompts' words only, as if their words were unknown.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from numpy.typing import NDArray
 from corrector.prompts.concepts import Reading, read
 from corrector.prompts.variations import hard_negatives, paraphrases
 from corrector.prompts.wording import Part
-from serving.router.calibration import REFUSED, Calibration, calibrate, platt
+from serving.router.calibration import REFUSED, Calibration, Vector, calibrate, fit_logistic, platt
 from serving.router.comparison import Comparison, closest
 from serving.router.embedding import WEIGHTS_SHA256, Embedder
-from serving.router.logistic import Vector, fit_logistic
-from serving.router.settings import HeadSettings
+from serving.settings import HeadSettings
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class RegisteredTexts:
-    """What was registered with an adapter."""
+    """The prompts that were registered with an adapter."""
 
     prompt: str
     paraphrases: tuple[str, ...] = ()
@@ -45,19 +44,19 @@ class RegisteredTexts:
         return (self.prompt, *self.paraphrases)
 
     def digest(self, settings: HeadSettings) -> str:
-        """SHA-256 of what a head is trained from, other adapters' prompts aside."""
+        """SHA-256 of a head's training data and settings, without other adapters' prompts."""
         content = [_FORMAT, WEIGHTS_SHA256, asdict(self), settings.model_dump()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A trained head; `logit` is what is compared with `calibration.threshold`.
+    """A trained head; a prompt is accepted where its logit is at least `calibration.threshold`.
 
     Attributes:
         weights: `[384]`, on the embedding.
-        doubts: `[3]`, for every word of `Comparison.doubts`; at most 0.
-        calibration: None where no threshold reaches the precision: then the head routes nothing.
+        doubts: `[3]`, penalties for each word of `Comparison.doubts`; at most 0.
+        calibration: None where no threshold reaches the precision; such a head accepts nothing.
     """
 
     weights: NDArray[np.float32]
@@ -66,13 +65,13 @@ class Head:
     calibration: Calibration | None
 
     def penalty(self, comparison: Comparison) -> float:
-        """What the words take off the logit: 0 or less, `REFUSED` for a contradiction."""
+        """Summand of the logit for the words: at most 0; `REFUSED` for a contradiction."""
         if comparison.contradiction is not None:
             return REFUSED
         return sum(weight * count for weight, count in zip(self.doubts, comparison.doubts, strict=True))
 
     def write(self, path: Path) -> None:
-        """The head as JSON, in place of what was there."""
+        """Write the head as JSON, atomically."""
         content = asdict(self) | {"weights": [float(weight) for weight in self.weights]}
         partial = path.with_suffix(f".{id(self)}.partial")
         partial.write_text(json.dumps(content))
@@ -80,7 +79,7 @@ class Head:
 
     @classmethod
     def load(cls, path: Path) -> Head:
-        """A head that `write` wrote.
+        """Read a head.
 
         Raises:
             OSError, ValueError: There is none, or it is damaged.
@@ -109,7 +108,7 @@ def train_head(
     """A head for `texts`; the same arguments give the same head.
 
     Args:
-        others: Prompts of other adapters: negatives, as far as they do not mean the same by their words.
+        others: Prompts of other adapters: negatives, except those whose words mean the same.
     """
     examples = _examples(texts, others, "training", settings)
     embeddings = embedder.embed([*examples.same, *examples.different]).astype(np.float64)
@@ -168,7 +167,7 @@ def _examples(texts: RegisteredTexts, others: Sequence[str], part: Part, setting
 
 
 def _compared(texts: RegisteredTexts, asked: Iterable[str]) -> list[Comparison]:
-    """Each prompt held against the registered ones, every fourth as if the lexicon had no words but theirs."""
+    """Each prompt compared with the registered ones, every fourth with a lexicon of their words only."""
     registered: list[Reading] = [read(text) for text in texts.same]
     return [closest(registered, read(text, texts.same if _hash(text) % 4 == 0 else None)) for text in asked]
 

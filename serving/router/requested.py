@@ -1,34 +1,30 @@
 """Adapters that a client asks for by name."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from difflib import get_close_matches
 
 from corrector.errors import UserError
+from serving.adapter_identity import AdapterIdentity
 from serving.catalogue.snapshot import ServedAdapter, Snapshot
-from serving.identity import AdapterIdentity
 from serving.router.decision import Decision
 from serving.router.traffic import Alias, served
 
 BASE = "base"
-
-VersionLookup = Callable[[str, str], AdapterIdentity | None]
-"""The adapter of a name and version in the registry, or None: versions that no alias points at."""
 
 
 class UnknownAdapter(UserError):
     """No such adapter, or no such version of it, is served."""
 
 
-def requested(snapshot: Snapshot, wanted: str, user: str, lookup: VersionLookup | None = None) -> Decision:
-    """The decision for a client's own choice: "base", `NAME` (champion or challenger, as the user's share has it), or
+def requested(
+    snapshot: Snapshot, wanted: str, user: str, unlisted: AdapterIdentity | None = None
+) -> Decision:
+    """The decision for a client's own choice: "base", `NAME` (champion or challenger, by the user's share), or
     `NAME@VERSION`, where the version may be an alias.
 
     Args:
         wanted: As the client wrote it.
-        user: Of anonymous users, whatever their requests are known by.
-        lookup: For versions that are neither champion nor challenger; None: there are no others.
+        user: For anonymous users, the request's id.
+        unlisted: The adapter of `wanted`, where it is registered and the snapshot does not have it.
 
     Raises:
         UnknownAdapter: There is none.
@@ -43,11 +39,10 @@ def requested(snapshot: Snapshot, wanted: str, user: str, lookup: VersionLookup 
         identity, alias = served(adapter, user)
         return Decision("requested", identity, f"{name} was asked for", alias)
     reason = f"{wanted} was asked for"
-    if adapter is not None and (pointed := _by_alias(adapter, version)) is not None:
-        return Decision("requested", pointed[0], reason, pointed[1])
-    found = lookup(name, version) if lookup is not None and name and version else None
-    if found is not None:
-        return Decision("requested", found, reason)
+    if adapter is not None and (listed := _listed(adapter, version)) is not None:
+        return Decision("requested", listed[0], reason, listed[1])
+    if unlisted is not None:
+        return Decision("requested", unlisted, reason)
     if adapter is None:
         raise UnknownAdapter(_unknown_name(snapshot, name))
     raise UnknownAdapter(
@@ -55,8 +50,8 @@ def requested(snapshot: Snapshot, wanted: str, user: str, lookup: VersionLookup 
     )
 
 
-def _by_alias(adapter: ServedAdapter, version: str) -> tuple[AdapterIdentity, Alias | None] | None:
-    """The version by its alias, or by its number where an alias points at it."""
+def _listed(adapter: ServedAdapter, version: str) -> tuple[AdapterIdentity, Alias | None] | None:
+    """The version of an alias, or of the number of an alias's version."""
     champion = adapter.champion.identity
     challenger = adapter.challenger.identity if adapter.challenger is not None else None
     if version in ("champion", champion.version):

@@ -1,6 +1,4 @@
-"""Which adapter, if any, a prompt goes through."""
-
-from __future__ import annotations
+"""Router: which adapter, if any, a prompt goes through."""
 
 import logging
 import threading
@@ -14,27 +12,27 @@ from numpy.typing import NDArray
 
 from corrector.prompts.concepts import Reading, read
 from serving.catalogue.snapshot import ServedAdapter, Snapshot
-from serving.identity import AdapterIdentity
+from serving.router.calibration import sigmoid
 from serving.router.comparison import closest
 from serving.router.decision import Decision
 from serving.router.embedding import DIMENSIONS, Embedder
 from serving.router.head import Head, RegisteredTexts, train_head
-from serving.router.logistic import sigmoid
 from serving.router.normalising import normalised
-from serving.router.settings import RouterSettings
 from serving.router.traffic import served
+from serving.settings import RouterSettings
 
 _log = logging.getLogger(__name__)
-_OTHERS = 60
-_COUNT_SECONDS = 5.0
-"""Between two switches while heads are trained."""
-_LONGEST = 1000
-"""Characters of a registered prompt at most (corrector.prompts.batch); what is longer says more than any of them."""
+_MAX_OTHERS = 60
+"""Other adapters' prompts that a head is trained against."""
+_REBUILD_SECONDS = 5.0
+"""Between two rebuilds of the table while heads are trained."""
+_MAX_PROMPT_CHARS = 1000
+"""Longest registered prompt (corrector.prompts.batch); a longer prompt says more than any of them."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Everything a decision needs, never changed: `route` works on one table even while `update` makes the next."""
+    """All that a decision needs; immutable: `route` reads one table while `update` builds the next."""
 
     snapshot: Snapshot
     exact: Mapping[str, tuple[str, ...]]
@@ -50,7 +48,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An adapter that would take the prompt."""
+    """An adapter that accepts the prompt."""
 
     name: str
     route: Literal["exact", "paraphrase", "head"]
@@ -60,10 +58,10 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Scores:
-    """What the heads say: who would take the prompt, and the nearest one, whether it would or not.
+    """What the heads say: the adapters that accept the prompt, and the one with the highest score.
 
     Attributes:
-        refusal: Why the nearest does not take the prompt, where its score alone would; or why no head was asked.
+        refusal: Why the nearest does not accept the prompt although its score does; or why no head was asked.
     """
 
     candidates: tuple[_Candidate, ...] = ()
@@ -74,7 +72,7 @@ class _Scores:
 class Router:
     """Routes prompts to adapters: registered prompts, then registered paraphrases, then heads; all else to the base.
 
-    Safe to use from several threads, also while `update` runs.
+    Thread-safe, also while `update` runs.
 
     Args:
         snapshot: What is served; heads are trained before this returns, 1 to 2 s for each that `settings.cache` lacks.
@@ -86,38 +84,25 @@ class Router:
         self._embedder = embedder
         self._settings = settings or RouterSettings()
         self._training = threading.Lock()
-        self._switching = threading.Lock()
+        self._rebuilding = threading.Lock()
         self._heads: dict[str, Head] = {}
-        """By the digest of the texts; only whoever holds `_switching` touches it."""
+        """By the digest of the texts; guarded by `_rebuilding`."""
         self._table = _table(Snapshot(), {})
         self.update(snapshot)
 
     @property
     def snapshot(self) -> Snapshot:
-        """That prompts are routed by."""
+        """The snapshot by which prompts are routed."""
         return self._table.snapshot
 
     def update(self, snapshot: Snapshot) -> None:
-        """Follows the registry. Registered prompts, versions and shares count at once; then the heads of new and changed
-        prompts are trained, in the caller's thread. They count as they come, every few seconds, and never hold up another
-        update: an adapter taken down meanwhile is not routed to."""
-        self._switch(snapshot)
-        with self._training:
-            counted = time.monotonic()
-            while (missing := self._without_head()) is not None:
-                name, texts, others = missing
-                digest = texts.digest(self._settings.head)
-                head = self._trained(name, texts, digest, others)
-                with self._switching:
-                    self._heads[digest] = head
-                if time.monotonic() - counted > _COUNT_SECONDS:
-                    self._switch()
-                    counted = time.monotonic()
-            self._switch()
+        """Route by `snapshot`, and train the heads that it needs."""
+        self.apply(snapshot)
+        self.train_heads()
 
-    def _switch(self, snapshot: Snapshot | None = None) -> None:
-        """Routes by `snapshot`, or on by the present one, with the heads that there are; forgets those of other prompts."""
-        with self._switching:
+    def apply(self, snapshot: Snapshot | None = None) -> None:
+        """Route by `snapshot` (None: the present one) with the heads that are trained; never waits for training."""
+        with self._rebuilding:
             snapshot = snapshot or self._table.snapshot
             digests = {
                 name: _registered_texts(adapter).digest(self._settings.head)
@@ -128,9 +113,24 @@ class Router:
                 snapshot, {n: self._heads[d] for n, d in digests.items() if d in self._heads}
             )
 
+    def train_heads(self) -> None:
+        """Train the missing heads of the present snapshot, in the caller's thread; they count every few seconds."""
+        with self._training:
+            rebuilt = time.monotonic()
+            while (missing := self._without_head()) is not None:
+                name, texts, others = missing
+                digest = texts.digest(self._settings.head)
+                head = self._trained(name, texts, digest, others)
+                with self._rebuilding:
+                    self._heads[digest] = head
+                if time.monotonic() - rebuilt > _REBUILD_SECONDS:
+                    self.apply()
+                    rebuilt = time.monotonic()
+            self.apply()
+
     def _without_head(self) -> tuple[str, RegisteredTexts, list[str]] | None:
-        """An adapter of the present snapshot whose head is to be trained, and all others' prompts."""
-        with self._switching:
+        """An adapter of the present snapshot whose head is missing, and all other adapters' prompts."""
+        with self._rebuilding:
             adapters, known = self._table.snapshot.adapters, set(self._heads)
         for name, adapter in sorted(adapters.items()):
             texts = _registered_texts(adapter)
@@ -139,7 +139,7 @@ class Router:
         return None
 
     def head(self, name: str) -> Head | None:
-        """The adapter's head; None for an unknown adapter and for one whose head reaches no threshold."""
+        """The adapter's head; None where there is none, or it reaches no threshold."""
         table = self._table
         return table.heads[table.names.index(name)] if name in table.names else None
 
@@ -147,14 +147,14 @@ class Router:
         """Where the prompt goes.
 
         Args:
-            user: Decides between champion and challenger; of anonymous users, whatever the request is known by.
+            user: Decides between champion and challenger; for anonymous users, the request's id.
         """
         table = self._table
         key = normalised(prompt)
         registered = _registered(table, key)
         guarded = set(table.guards.get(key, ()))
         scores = _Scores()
-        # Registered words decide alone: a head that agreed would have nothing to add.
+        # Registered texts decide alone, without the heads.
         settled = {*guarded, *(candidate.name for candidate in registered)}
         if not any(_is_live(table, name) for name in settled):
             scores = self._scores(table, prompt, settled)
@@ -166,22 +166,27 @@ class Router:
             if not _is_live(table, candidate.name) and (chosen is None or _rank(candidate) >= _rank(chosen))
         )
         if chosen is None:
-            return _base(reason or _why_base(table, guarded, scores), scores, shadow)
-        identity, alias = served(table.snapshot.adapters[chosen.name], user)
-        decided = Decision(chosen.route, identity, reason, alias, shadow=shadow)
-        if chosen.route != "head":
-            return decided
-        return replace(decided, score=_probability(chosen.logit), threshold=_probability(chosen.threshold))
+            nearest = scores.nearest
+            decision = Decision("base", None, reason or _why_base(table, guarded, scores), shadow=shadow)
+        else:
+            nearest = chosen if chosen.route == "head" else None
+            identity, alias = served(table.snapshot.adapters[chosen.name], user)
+            decision = Decision(chosen.route, identity, reason, alias, shadow=shadow)
+        if nearest is None:
+            return decision
+        return replace(decision, score=_probability(nearest.logit), threshold=_probability(nearest.threshold))
 
     def _scores(self, table: _Table, prompt: str, settled: set[str]) -> _Scores:
         if not table.names:
             return _Scores(refusal="no corrected prompt but the registered ones is known")
-        if len(prompt) > _LONGEST:
-            return _Scores(refusal=f"it has more than {_LONGEST} characters, and only registered prompts may")
+        if len(prompt) > _MAX_PROMPT_CHARS:
+            return _Scores(
+                refusal=f"it has more than {_MAX_PROMPT_CHARS} characters, and only registered prompts may"
+            )
         logits = table.weights @ self._embedder.embed([prompt])[0] + table.biases
         asked = read(prompt)
         candidates, refusals = [], {}
-        # Words only ever take off a logit: who is below the threshold without them needs no comparison.
+        # Words only lower a logit: one that is below the threshold without them needs no comparison.
         for index in np.flatnonzero(logits >= table.thresholds):
             name = table.names[index]
             if name in settled:
@@ -209,7 +214,7 @@ class Router:
             except (OSError, ValueError) as error:
                 _log.warning("a kept head is trained anew: %s", error)
         head = train_head(
-            texts, others[:: max(1, len(others) // _OTHERS)], self._embedder, self._settings.head
+            texts, others[:: max(1, len(others) // _MAX_OTHERS)], self._embedder, self._settings.head
         )
         if head.calibration is None:
             _log.warning(
@@ -276,7 +281,7 @@ def _rank(candidate: _Candidate) -> tuple[int, float]:
 
 
 def _chosen(table: _Table, candidates: list[_Candidate], ambiguity: float) -> tuple[_Candidate | None, str]:
-    """The one that takes the prompt and why; or None, and why where two are meant alike."""
+    """The adapter that takes the prompt, and why; None with a reason where two are equally near."""
     if not candidates:
         return None, ""
     # Sorting is stable: among the registered, the newer adapter stays first.
@@ -306,20 +311,6 @@ def _why_base(table: _Table, guarded: set[str], scores: _Scores) -> str:
     if nearest.logit >= nearest.threshold:
         return f'nearest is {nearest.name}, "{prompt}", which is in shadow mode'
     return f'nearest is {nearest.name}, "{prompt}", and not near enough'
-
-
-def _base(reason: str, scores: _Scores, shadow: tuple[AdapterIdentity, ...]) -> Decision:
-    nearest = scores.nearest
-    if nearest is None:
-        return Decision("base", None, reason, shadow=shadow)
-    return Decision(
-        "base",
-        None,
-        reason,
-        score=_probability(nearest.logit),
-        threshold=_probability(nearest.threshold),
-        shadow=shadow,
-    )
 
 
 def _probability(logit: float) -> float:

@@ -202,10 +202,10 @@ def corrupt_adapter(endpoint: Endpoint, machine: Machine) -> dict[str, Any]:
     machine.s3.put_object(Bucket=machine.bucket, Key=key, Body=whole[:-1] + bytes([whole[-1] ^ 1]))
     with asking(endpoint, 2) as traffic:
         endpoint.registry.crown(number)
-        noticed = _seconds_until(lambda: f"{NAME}@{number}" in endpoint.ready().get("refused", {}))
+        noticed = _seconds_until(lambda: endpoint.ready().get("refused") == 1)
         served = endpoint.champion()
         endpoint.registry.crown("1")
-        recovered = _seconds_until(lambda: endpoint.ready().get("refused") == {})
+        recovered = _seconds_until(lambda: endpoint.ready().get("refused") == 0)
     return _fault(traffic, noticed, served, recovered)
 
 
@@ -215,7 +215,7 @@ def s3_gone(endpoint: Endpoint, machine: Machine) -> dict[str, Any]:
     with asking(endpoint, 2) as traffic:
         machine.stop_store()
         endpoint.registry.crown(number)
-        noticed = _seconds_until(lambda: f"{NAME}@{number}" in endpoint.ready().get("refused", {}))
+        noticed = _seconds_until(lambda: endpoint.ready().get("refused") == 1)
         served = endpoint.champion()
         machine.start_store()
         recovered = _seconds_until(lambda: endpoint.champion() == number)

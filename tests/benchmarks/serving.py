@@ -30,10 +30,10 @@ from diffusers import StableDiffusion3Pipeline
 from corrector.adapters import save_adapter
 from corrector.base import BaseSpec, load_transformer, resolve_base
 from corrector.files import file_sha256
+from serving.adapter_identity import AdapterIdentity
 from serving.engine.engine import Engine
-from serving.engine.request import Drawn, ImageRequest
-from serving.engine.settings import MIB, EngineSettings
-from serving.identity import AdapterIdentity
+from serving.engine.request import GeneratedImage, ImageRequest
+from serving.settings import MIB, EngineSettings
 from tests.benchmarks import command
 from tests.benchmarks.reference import write_pipeline
 from tests.benchmarks.sampling import random_adapters
@@ -135,7 +135,7 @@ def latency(engine: Engine, ask: Ask, rate: float, options: argparse.Namespace) 
     chance = random.Random(0)
     submitted: list[float] = []
     done: list[float] = [0.0] * options.arrivals
-    futures: list[Future[Drawn]] = []
+    futures: list[Future[GeneratedImage]] = []
     start = due = time.perf_counter()
     for number in range(options.arrivals):
         due += chance.expovariate(options.load * rate)
@@ -143,7 +143,7 @@ def latency(engine: Engine, ask: Ask, rate: float, options: argparse.Namespace) 
         submitted.append(time.perf_counter())
         future = engine.submit(ask(number))
 
-        def note(_: Future[Drawn], number: int = number) -> None:
+        def note(_: Future[GeneratedImage], number: int = number) -> None:
             done[number] = time.perf_counter()
 
         future.add_done_callback(note)

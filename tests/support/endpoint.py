@@ -78,7 +78,7 @@ def running(folder: Path, head: Head, registry: RegistryOf) -> Iterator[Endpoint
     said = folder / "serving.log"
     with said.open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "serving", f"--port={port}"],
+            [sys.executable, "-m", "serving", f"--port={port}", "--versions=any"],
             cwd=PROJECT,
             env={**theirs, **head.environment, **where},
             stdout=log,

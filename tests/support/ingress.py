@@ -22,14 +22,13 @@ from PIL import Image
 from corrector.base import resolve_base
 from serving.catalogue.snapshot import ServedAdapter, ServedVersion, Snapshot, Traffic
 from serving.engine.engine import Engine
-from serving.engine.settings import EngineSettings
-from serving.ingress.feedback import FeedbackStore
-from serving.ingress.local import LocalEngine, LocalFeedback
-from serving.ingress.routed import RoutedService
-from serving.ingress.service import BaseInfo
+from serving.ingress.base_info import BaseInfo
+from serving.ingress.feedback_store import FeedbackStore
+from serving.ingress.image_service import ImageService
 from serving.router.embedding import Embedder
 from serving.router.router import Router
-from serving.router.settings import HeadSettings, RouterSettings
+from serving.settings import EngineSettings, HeadSettings, RouterSettings
+from tests.support.local_clients import LocalEngineClient, LocalFeedbackClient
 from tests.support.served_adapters import FolderSource, write_adapter
 from tests.support.waiting import wait_until
 
@@ -53,7 +52,7 @@ class World:
     """What requests are answered with."""
 
     engine: Engine
-    service: RoutedService
+    service: ImageService
     snapshot: Snapshot
     verdicts: Path
 
@@ -82,13 +81,12 @@ def small_world(folder: Path, heads: Path, **settings: Any) -> Iterator[World]:
     store = FeedbackStore(folder / "feedback", remembered=1000)
     router = Router(snapshot, Embedder(), RouterSettings(head=QUICK_HEADS, cache=heads))
     base = BaseInfo.of(engine.spec, max_steps=engine.settings.max_steps)
-    service = RoutedService(
-        base, LocalEngine(engine), router, LocalFeedback(store), snapshot=lambda: snapshot
+    service = ImageService(
+        base, LocalEngineClient(engine), router, LocalFeedbackClient(store), snapshot=lambda: snapshot
     )
     try:
         yield World(engine, service, snapshot, folder / "feedback" / "verdicts.jsonl")
     finally:
-        service.close()
         store.close()
         engine.close()
 

@@ -17,7 +17,7 @@ from corrector.adapters import WEIGHTS_NAME, Adapter, AdapterBank, save_adapter
 from corrector.base import load_transformer, resolve_base
 from corrector.errors import UserError
 from corrector.files import file_sha256
-from serving.identity import AdapterIdentity
+from serving.adapter_identity import AdapterIdentity
 
 
 class FolderSource:

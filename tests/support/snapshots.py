@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from serving.adapter_identity import AdapterIdentity
 from serving.catalogue.snapshot import ServedAdapter, ServedVersion, Snapshot, Traffic
-from serving.identity import AdapterIdentity
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,5 +1,7 @@
 """What an endpoint is made of: the file for `serve deploy`, the environment, and mistakes in either."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,30 @@ def test_places_are_those_of_the_environment_in_which_it_is_built(
     assert found.engine.cache is not None and found.engine.cache.is_relative_to(tmp_path / "cache")
     own = ServingSettings(tracking_uri="sqlite:///mine.db", registry_root=tmp_path / "other").located()
     assert (own.tracking_uri, own.registry_root) == ("sqlite:///mine.db", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("ray_serve.deployments, serving.ingress.feedback_store", {"torch", "diffusers", "transformers"}),
+        ("ray_serve.deployments, serving.ray_serve.clients, serving.ingress.app", {"diffusers"}),
+    ],
+    ids=["feedback", "ingress"],
+)
+def test_a_replica_that_draws_nothing_does_not_import_what_draws(modules: str, absent: set[str]) -> None:
+    program = f"import sys, serving.{modules}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert not absent & set(loaded.stdout.split())
+
+
+def test_calls_of_the_catalogue_are_not_bounded_by_ray_serves_default() -> None:
+    ingress = build(ServingSettings())._bound_deployment
+    bound = {
+        each._bound_deployment.name: each._bound_deployment
+        for each in ingress.init_args
+        if hasattr(each, "_bound_deployment")
+    }
+    assert bound["catalogue"].max_ongoing_requests >= 1000
+    assert bound["feedback"].ray_actor_options["resources"] == {"node:__internal_head__": 0.001}

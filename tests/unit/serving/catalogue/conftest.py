@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from corrector.base import resolve_base
+from serving.catalogue.adapter_check import adapter_check
 from serving.catalogue.catalogue import Catalogue
-from serving.catalogue.fitness import fitness
-from serving.catalogue.reading import Registry
-from serving.catalogue.settings import CatalogueSettings
-from serving.engine.adapters import DiskCache
+from serving.catalogue.registry_client import RegistryClient
+from serving.engine.adapter_cache import AdapterDiskCache
+from serving.settings import CatalogueSettings
 from tests.support.served_registry import RegistryOf
 
 
@@ -43,8 +43,8 @@ def start(registry: RegistryOf, clock: Clock, tmp_path: Path) -> Iterator[Callab
     started = []
 
     def make() -> Catalogue:
-        source = Registry(**registry.place)
-        check = fitness(spec, 8, DiskCache(tmp_path / "cache", source, budget=1024**3))
+        source = RegistryClient(**registry.place)
+        check = adapter_check(spec, 8, AdapterDiskCache(tmp_path / "cache", source, budget=1024**3))
         catalogue = Catalogue(
             source,
             base_revision=spec.revision,
@@ -63,5 +63,5 @@ def start(registry: RegistryOf, clock: Clock, tmp_path: Path) -> Iterator[Callab
 
 @pytest.fixture
 def catalogue(start: Callable[[], Catalogue]) -> Catalogue:
-    """That has not looked yet."""
+    """That has not read the registry yet."""
     return start()

@@ -20,16 +20,16 @@ Start = Callable[[], Catalogue]
 
 
 def champion(catalogue: Catalogue) -> str | None:
-    """The number of the version that is served of NAME, after a look."""
-    adapter = catalogue.look().adapters.get(NAME)
+    """The number of the version that is served of NAME, after a refresh."""
+    adapter = catalogue.refresh().adapters.get(NAME)
     return None if adapter is None else adapter.champion.identity.version
 
 
 def test_only_champions_are_served_with_their_prompts(registry: RegistryOf, catalogue: Catalogue) -> None:
     number = registry.add(1)
-    assert catalogue.look().adapters == {}
+    assert catalogue.refresh().adapters == {}
     promote(NAME, number, who="rosa", **registry.place)
-    (adapter,) = catalogue.look().adapters.values()
+    (adapter,) = catalogue.refresh().adapters.values()
     assert adapter.name == NAME
     assert adapter.prompt == "a person lying on the grass"
     assert len(adapter.paraphrases) == 3
@@ -42,10 +42,10 @@ def test_only_champions_are_served_with_their_prompts(registry: RegistryOf, cata
 
 def test_a_snapshot_is_new_only_where_something_changed(registry: RegistryOf, catalogue: Catalogue) -> None:
     registry.crown(registry.add(1))
-    first = catalogue.look()
-    assert catalogue.look() is first
+    first = catalogue.refresh()
+    assert catalogue.refresh() is first
     registry.crown(registry.add(2))
-    assert catalogue.look().number == first.number + 1
+    assert catalogue.refresh().number == first.number + 1
 
 
 def test_a_moved_alias_and_a_retired_champion_are_followed(
@@ -65,12 +65,12 @@ def test_a_moved_alias_and_a_retired_champion_are_followed(
 def test_who_gets_what_is_set_with_tags(registry: RegistryOf, catalogue: Catalogue) -> None:
     registry.crown(registry.add(1))
     set_traffic(NAME, challenger=registry.add(2), challenger_share=0.25, **registry.place)
-    adapter = catalogue.look().adapters[NAME]
+    adapter = catalogue.refresh().adapters[NAME]
     assert adapter.challenger is not None and adapter.challenger.identity.version == "2"
     assert adapter.traffic == Traffic("live", 0.25)
     registry.client.set_registered_model_tag(NAME, MODE, "shadow")
     set_traffic(NAME, challenger="none", **registry.place)
-    adapter = catalogue.look().adapters[NAME]
+    adapter = catalogue.refresh().adapters[NAME]
     assert (adapter.challenger, adapter.traffic.mode) == (None, "shadow")
 
 
@@ -79,15 +79,15 @@ def test_a_mistyped_tag_changes_nothing_of_what_is_served_and_holds_a_new_adapte
 ) -> None:
     registry.crown(registry.add(1))
     catalogue = start()
-    assert catalogue.look().adapters[NAME].traffic.mode == "live"
+    assert catalogue.refresh().adapters[NAME].traffic.mode == "live"
     for tag, value in ((MODE, "shadwo"), (SHARE, "ten percent"), (SHARE, "nan")):
         registry.client.set_registered_model_tag(NAME, tag, value)
-        assert catalogue.look().adapters[NAME].traffic == Traffic("live", 0.0)
+        assert catalogue.refresh().adapters[NAME].traffic == Traffic("live", 0.0)
         assert value in catalogue.health.refused[NAME]
         (tmp_path / "snapshot.json").unlink(missing_ok=True)
-        assert start().look().adapters[NAME].traffic.mode == "shadow"
+        assert start().refresh().adapters[NAME].traffic.mode == "shadow"
         registry.client.delete_registered_model_tag(NAME, tag)
-        catalogue.look()
+        catalogue.refresh()
         assert catalogue.health.refused == {}
 
 
@@ -112,7 +112,7 @@ def test_the_previous_champion_is_served_on_where_the_new_one_is_damaged(
 
 def test_what_no_engine_could_draw_with_is_refused(registry: RegistryOf, catalogue: Catalogue) -> None:
     registry.crown(registry.add(1))
-    catalogue.look()
+    catalogue.refresh()
     for number, reason in (
         (registry.add(2, rank=16), "at most rank 8"),
         (registry.add(3, base_revision="b" * 64), "for the base embedded at revision bbb"),
@@ -140,10 +140,10 @@ def test_a_name_that_was_deleted_and_registered_again_is_another_adapter(
     registry: RegistryOf, catalogue: Catalogue
 ) -> None:
     registry.crown(registry.add(1))
-    before = catalogue.look().adapters[NAME].champion.identity
+    before = catalogue.refresh().adapters[NAME].champion.identity
     registry.client.delete_registered_model(NAME)
     registry.crown(registry.add(2))
-    after = catalogue.look().adapters[NAME].champion.identity
+    after = catalogue.refresh().adapters[NAME].champion.identity
     assert after.version == before.version == "1"
     assert after.sha256 != before.sha256
 
@@ -153,21 +153,21 @@ def test_while_the_registry_is_gone_everything_is_served_on_also_by_the_next_sta
 ) -> None:
     registry.crown(registry.add(1))
     catalogue = start()
-    known = catalogue.look()
+    known = catalogue.refresh()
     assert catalogue.health.ok
     database = registry.root / "mlflow.db"
     whole = database.read_bytes()
     database.write_bytes(b"not a database" * 1000)
     clock.now += 60
-    assert catalogue.look() is known
+    assert catalogue.refresh() is known
     health = catalogue.health
     assert not health.ok and health.error
     assert health.age_seconds == 60
     restarted = start()
-    assert restarted.look().adapters == known.adapters
+    assert restarted.refresh().adapters == known.adapters
     assert not restarted.health.ok and restarted.health.age_seconds is None
     database.write_bytes(whole)
-    assert restarted.look().adapters == known.adapters
+    assert restarted.refresh().adapters == known.adapters
     assert restarted.health.ok
 
 
@@ -176,7 +176,7 @@ def test_before_anything_was_registered_nothing_is_served_and_it_says_why(
 ) -> None:
     shutil.rmtree(registry.root)
     catalogue = start()
-    assert catalogue.look().adapters == {}
+    assert catalogue.refresh().adapters == {}
     assert "no registry here" in str(catalogue.health.error)
 
 
@@ -202,8 +202,8 @@ def test_a_reviewers_change_is_followed_without_being_asked(
 ) -> None:
     one, two = registry.add(1), registry.add(2)
     registry.crown(one)
-    catalogue.look()
-    catalogue.follow()
+    catalogue.refresh()
+    catalogue.start()
     registry.crown(two)
     wait_until(lambda: catalogue.snapshot.adapters[NAME].champion.identity.version == two)
 
@@ -213,7 +213,7 @@ def test_many_adapters_are_admitted_at_once(registry: RegistryOf, catalogue: Cat
     names = [scene.subject for scene in scenes]
     for seed, (scene, name) in enumerate(zip(scenes, names, strict=True)):
         registry.crown(registry.add(seed, scene, name=name, work_id=name), name=name)
-    assert sorted(catalogue.look().adapters) == sorted(names)
+    assert sorted(catalogue.refresh().adapters) == sorted(names)
 
 
 def _run(registry: RegistryOf, number: str) -> str:

@@ -19,17 +19,17 @@ from corrector.adapters import layout_of
 from corrector.base import resolve_base
 from corrector.base.weights import transformer_skeleton
 from corrector.errors import UserError
+from serving.adapter_identity import AdapterIdentity
 from serving.engine.engine import Engine
 from serving.engine.request import (
     AdapterUnavailable,
     DeadlineMissed,
-    Drawn,
     EngineFailure,
+    GeneratedImage,
     ImageRequest,
     Overloaded,
 )
-from serving.engine.settings import EngineSettings
-from serving.identity import AdapterIdentity
+from serving.settings import EngineSettings
 from tests.support.paused_engine import paused
 from tests.support.served_adapters import FolderSource, write_adapter
 from tests.support.waiting import wait_until
@@ -90,7 +90,7 @@ def held_source(source: FolderSource) -> Iterator[FolderSource]:
     source.available.set()
 
 
-def draw(engine: Engine, *requests: ImageRequest) -> list[Drawn]:
+def draw(engine: Engine, *requests: ImageRequest) -> list[GeneratedImage]:
     futures = [engine.submit(one) for one in requests]
     return [future.result(60) for future in futures]
 
@@ -256,7 +256,7 @@ def test_a_deadline_counts_while_an_adapter_is_fetched(
 
 def test_users_are_served_in_turns(engine: Engine) -> None:
     order: list[str] = []
-    futures: list[Future[Drawn]] = []
+    futures: list[Future[GeneratedImage]] = []
     with paused(engine):
         for user in ["greedy"] * 12 + ["modest"]:
             futures.append(engine.submit(request(user=user, seed=len(futures))))
@@ -278,7 +278,7 @@ def test_previews_come_in_order_and_end_near_the_image(engine: Engine) -> None:
 
 
 def test_too_many_are_told_to_come_again(engine: Engine) -> None:
-    accepted: list[Future[Drawn]] = []
+    accepted: list[Future[GeneratedImage]] = []
     refusal: Overloaded | None = None
     with paused(engine):
         while refusal is None and len(accepted) < 100:

@@ -49,7 +49,7 @@ def cache(
     clock: Clock | None = None,
 ) -> SingleFlightCache[int, str]:
     return SingleFlightCache(
-        maker, size=len, budget=budget, executor=executor, refused_seconds=refused, clock=clock or Clock()
+        maker, size=len, budget=budget, executor=executor, failure_seconds=refused, clock=clock or Clock()
     )
 
 
@@ -71,7 +71,7 @@ def test_what_was_not_asked_for_longest_goes_first(executor: ThreadPoolExecutor)
     for key in (10, 20, 30, 10, 25):  # 25 takes the place of 20, which was asked for before 10
         kept.get(key).result(10)
     assert [key for key in (10, 20, 25, 30) if key in kept] == [10, 25]
-    assert kept.held_bytes == 35 and len(kept) == 2
+    assert kept.size_bytes == 35 and len(kept) == 2
 
 
 def test_what_is_larger_than_the_budget_is_made_and_not_kept(executor: ThreadPoolExecutor) -> None:
@@ -79,7 +79,7 @@ def test_what_is_larger_than_the_budget_is_made_and_not_kept(executor: ThreadPoo
     kept = cache(maker, executor, budget=10)
     kept.get(5).result(10)
     assert kept.get(11).result(10) == "x" * 11
-    assert 5 in kept and 11 not in kept and kept.held_bytes == 5
+    assert 5 in kept and 11 not in kept and kept.size_bytes == 5
 
 
 def test_what_cannot_be_made_is_refused_for_a_while(executor: ThreadPoolExecutor) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.ingress.app import create_app
-from serving.ingress.settings import IngressSettings
+from serving.settings import IngressSettings
 from tests.support.ingress import World, serving, small_world
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -10,14 +11,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from corrector.errors import UserError
-from serving.ingress import auth
+from serving.adapter_identity import AdapterIdentity
+from serving.ingress.access import authentication
+from serving.ingress.access.authentication import Authenticator, Caller
+from serving.ingress.access.key_file import KeyFile
+from serving.ingress.access.limits import RateLimits
 from serving.ingress.app import create_app
-from serving.ingress.auth import Caller, KeyRing
-from serving.ingress.errors import ApiError
-from serving.ingress.keyfile import KeyFile
+from serving.ingress.http.errors import ApiError
 from serving.ingress.keys import main
-from serving.ingress.limits import Limits
-from serving.ingress.settings import IngressSettings
+from serving.settings import IngressSettings
 from tests.support.ingress import LYING, World, idle, openai_client, post, serving
 from tests.support.paused_engine import paused
 from tests.support.waiting import wait_until
@@ -40,7 +42,7 @@ def test_only_keys_of_the_file_draw_and_changes_count_at_once(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(auth, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(authentication, "_REFRESH_SECONDS", 0.0)
     path = tmp_path / "keys.json"
     key = add(path, "team-a", capsys=capsys)
     body = {"prompt": LYING, "num_inference_steps": 1}
@@ -131,7 +133,7 @@ def test_a_mistake_changes_nothing_and_is_said(
 def test_a_file_that_is_not_one_of_keys_is_refused_at_the_start(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     with pytest.raises(UserError, match="cannot be read"):
-        KeyRing(path)
+        Authenticator(path)
     for content in (
         "",
         "[]",
@@ -141,7 +143,7 @@ def test_a_file_that_is_not_one_of_keys_is_refused_at_the_start(tmp_path: Path) 
     ):
         path.write_text(content)
         with pytest.raises(UserError, match=r"keys\.json"):
-            KeyRing(path)
+            Authenticator(path)
     key = {"name": "a", "sha256": "0" * 64, "created": "2026-11-01T00:00:00Z"}
     path.write_text(json.dumps({"keys": [key, key]}))
     with pytest.raises(UserError, match="two keys have the same name"):
@@ -150,14 +152,14 @@ def test_a_file_that_is_not_one_of_keys_is_refused_at_the_start(tmp_path: Path) 
 
 def test_without_a_file_everybody_may_draw_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        ring = KeyRing(None)
+        ring = Authenticator(None)
     assert "everybody" in caplog.text
     assert ring.caller(None).name == "anonymous"
 
 
 def test_a_key_has_its_requests_per_minute_evenly_and_a_minutes_worth_at_once() -> None:
     now = [100.0]
-    limits = Limits(clock=lambda: now[0])
+    limits = RateLimits(clock=lambda: now[0])
     caller, other = Caller("a", requests_per_minute=30), Caller("b", requests_per_minute=30)
     for _ in range(30):
         limits.count_request(caller)
@@ -209,3 +211,52 @@ def test_limits_of_a_key_reach_its_client_as_rate_limit_errors(
             assert post(address, one, headers=bearer(narrow)).status_code == 200
         never = post(address, {"prompt": LYING, "n": 3}, headers=bearer(narrow))
         assert (never.status_code, never.json()["error"]["param"]) == (400, "n")
+
+
+async def find_version(name: str, version: str) -> AdapterIdentity | None:
+    """The registry has version 2 of `sitting`, whose champion is 1, as well."""
+    return AdapterIdentity("sitting", "2", "0" * 64) if (name, version) == ("sitting", "2") else None
+
+
+def test_versions_that_nobody_approved_need_a_key_of_that_scope(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.json"
+    plain = add(path, "plain", capsys=capsys)
+    reviewer = add(path, "reviewer", "--versions", "any", capsys=capsys)
+    # A file of before there were scopes.
+    written = json.loads(path.read_text())
+    for key in written["keys"]:
+        if key["name"] == "plain":
+            assert key.pop("versions") == "reviewed"
+    path.write_text(json.dumps(written))
+    main(["list", "--file", str(path)])
+    assert "reviewer\t" in (listed := capsys.readouterr().out) and "any version" in listed
+
+    service = replace(world.service, find_version=find_version)
+    with serving(create_app(service, IngressSettings(keys=path))) as address:
+
+        def route(key: str, adapter: str) -> tuple[int, str | None]:
+            answer = post(
+                address, {"prompt": LYING, "adapter": adapter}, path="/v1/route", headers=bearer(key)
+            )
+            return answer.status_code, answer.json().get("error", {}).get("code")
+
+        for reviewed in ("lying", "lying@1", "lying@challenger", "sitting@champion", "base"):
+            assert route(plain, reviewed) == route(reviewer, reviewed) == (200, None)
+        # Whether there is such a version is not for everybody to find out.
+        for version in ("2", "3", "candidate"):
+            assert route(plain, f"sitting@{version}") == (403, "version_not_reviewed")
+        assert route(reviewer, "sitting@2") == (200, None)
+        assert route(reviewer, "sitting@3") == (404, "model_not_found")
+        for stream in (False, True):
+            body = {"prompt": LYING, "adapter": "sitting@2", "stream": stream}
+            assert post(address, body, headers=bearer(plain)).status_code == 403
+
+
+def test_without_keys_the_operator_says_which_versions_may_be_drawn(world: World) -> None:
+    service = replace(world.service, find_version=find_version)
+    body = {"prompt": LYING, "adapter": "sitting@2"}
+    for settings, status in ((IngressSettings(), 403), (IngressSettings(anonymous_versions="any"), 200)):
+        with serving(create_app(service, settings)) as address:
+            assert post(address, body, path="/v1/route").status_code == status

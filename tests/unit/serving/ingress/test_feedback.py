@@ -1,21 +1,26 @@
 """Verdicts: stored with what they are about, by whoever had it drawn, also after a restart."""
 
+import asyncio
 import json
+import sqlite3
 import threading
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from serving.ingress.app import create_app
-from serving.ingress.feedback import MAX_VERDICTS, FeedbackStore
-from serving.ingress.service import DrawnRequest, Verdict
-from serving.ingress.settings import IngressSettings
+from serving.ingress.feedback_store import MAX_VERDICTS, FeedbackStore, GenerationRecord, Verdict
+from serving.ingress.images import generation
+from serving.ingress.observer import IngressObserver
+from serving.settings import IngressSettings
 from tests.support.ingress import LYING, World, post, serving
 from tests.unit.serving.ingress.test_access import add, bearer
 
 
-def drawn(number: int, key: str = "team") -> DrawnRequest:
-    return DrawnRequest(
+def drawn(number: int, key: str = "team") -> GenerationRecord:
+    return GenerationRecord(
         id=f"r{number}",
         key=key,
         created=1.0,
@@ -115,3 +120,63 @@ def test_several_processes_may_share_the_folder(tmp_path: Path) -> None:
     assert len({line["request"]["id"] for line in lines}) == 200
     for store in stores:
         store.close()
+
+
+class Silent:
+    """A feedback store that does not answer."""
+
+    async def remember(self, request: GenerationRecord) -> None:
+        await asyncio.Event().wait()
+
+    async def record(self, verdict: Verdict) -> bool:
+        return False
+
+
+class Losses(IngressObserver):
+    def __init__(self) -> None:
+        self.lost = 0
+
+    def feedback_lost(self) -> None:
+        self.lost += 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_do_not_wait_for_a_store_that_does_not_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stream: bool
+) -> None:
+    monkeypatch.setattr(generation, "_REMEMBER_SECONDS", 0.1)
+    losses = Losses()
+    app = create_app(replace(world.service, feedback=Silent()), IngressSettings(), losses)
+    with serving(app) as address:
+        body = {"prompt": LYING, "num_inference_steps": 1, "stream": stream}
+        answer = post(address, body, timeout=60)
+    assert answer.status_code == 200 and "b64_json" in answer.text
+    assert losses.lost == 1
+    assert "is not remembered: no answer in 0.1 s" in caplog.text
+
+
+def test_the_database_has_a_rollback_journal_also_where_it_had_a_write_ahead_log(tmp_path: Path) -> None:
+    """A write-ahead log needs memory that all writers share: no network file system has it."""
+    FeedbackStore(tmp_path, remembered=100).close()
+    with closing(sqlite3.connect(tmp_path / "requests.sqlite")) as before:
+        assert before.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        before.execute("PRAGMA journal_mode=WAL")  # as earlier releases left it
+        before.execute("INSERT INTO requests (key, id, request) VALUES ('team', 'old', '{}')")
+        before.commit()
+    store = FeedbackStore(tmp_path, remembered=100)
+    assert store.record(Verdict("old", "team", "good"))
+    store.remember(drawn(1))
+    assert not list(tmp_path.glob("*-wal"))
+    store.close()
+
+
+def test_a_verdict_that_cannot_be_written_may_be_given_again(tmp_path: Path) -> None:
+    store = FeedbackStore(tmp_path, remembered=100)
+    store.remember(drawn(1))
+    (tmp_path / "verdicts.jsonl").mkdir()
+    for _ in range(MAX_VERDICTS):
+        with pytest.raises(IsADirectoryError):
+            store.record(Verdict("r1", "team", "bad"))
+    (tmp_path / "verdicts.jsonl").rmdir()
+    assert store.record(Verdict("r1", "team", "bad"))
+    store.close()

@@ -9,9 +9,9 @@ import openai
 import pytest
 from PIL import Image
 
-from serving.ingress.headers import provenance_headers
-from serving.ingress.images import NAMESPACE
-from serving.ingress.schema import Provenance
+from serving.ingress.http.headers import provenance_headers
+from serving.ingress.http.schema import Provenance
+from serving.ingress.images.encoding import NAMESPACE
 from tests.support.ingress import (
     GUARD,
     LYING,

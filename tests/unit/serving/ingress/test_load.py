@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from serving.ingress.app import create_app
-from serving.ingress.settings import IngressSettings
+from serving.settings import IngressSettings
 from tests.support.ingress import LYING, World, idle, openai_client, post, serving, small_world
 from tests.support.paused_engine import paused
 from tests.support.waiting import wait_until

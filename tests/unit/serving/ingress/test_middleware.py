@@ -3,17 +3,19 @@
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from serving.engine.request import Drawn, ImageRequest
-from serving.ingress import drawing
+from serving.engine.request import GeneratedImage, ImageRequest
+from serving.engine.stats import EngineStats
 from serving.ingress.app import create_app
-from serving.ingress.service import Preview, Unobserved
-from serving.ingress.settings import IngressSettings
+from serving.ingress.image_service import PreviewCallback
+from serving.ingress.images import generation
+from serving.ingress.observer import IngressObserver
 from serving.router.decision import Decision
+from serving.settings import IngressSettings
 from tests.support.ingress import GUARD, LYING, World, post, serving
 
 
@@ -46,7 +48,7 @@ def test_every_request_is_one_line_of_json_without_its_prompt(
     assert GUARD not in caplog.text
 
 
-class Tally(Unobserved):
+class Tally(IngressObserver):
     """What an observer was told."""
 
     def __init__(self) -> None:
@@ -61,7 +63,7 @@ class Tally(Unobserved):
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         self.told.append(("answered", method, route, status))
 
-    def drawn(self, decision: Decision, queue_seconds: float, denoise_seconds: float) -> None:
+    def generated(self, decision: Decision, queue_seconds: float, denoise_seconds: float) -> None:
         self.told.append(("drawn", decision.route, denoise_seconds > 0))
 
 
@@ -84,27 +86,26 @@ def test_an_observer_is_told_of_routes_images_rejections_and_answers(world: Worl
 
 
 class Failing:
-    """A service that has a mistake in it."""
+    """Engines that have a mistake in them."""
 
-    def __init__(self, world: World, error: BaseException) -> None:
-        self.base = world.service.base
-        self.route = world.service.route
-        self.remember = world.service.remember
-        self.record_feedback = world.service.record_feedback
-        self.ready = world.service.ready
+    def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    async def adapters(self) -> Sequence[Any]:
+    async def stats(self) -> EngineStats | None:
         raise self._error
 
-    async def draw(self, request: ImageRequest, on_preview: Preview | None = None) -> Drawn:
+    async def generate(
+        self, request: ImageRequest, on_preview: PreviewCallback | None = None
+    ) -> GeneratedImage:
         raise self._error
 
 
 def test_a_failure_that_nobody_foresaw_is_500_and_only_the_log_has_the_rest(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(Failing(world, RuntimeError("secret of the house")), IngressSettings())
+    app = create_app(
+        replace(world.service, engines=Failing(RuntimeError("secret of the house"))), IngressSettings()
+    )
     with serving(app) as address:
         for body in ({"prompt": LYING}, {"prompt": LYING, "n": 3}, {"prompt": LYING, "stream": True}):
             answer = post(address, body)
@@ -117,13 +118,17 @@ def test_a_failure_that_nobody_foresaw_is_500_and_only_the_log_has_the_rest(
 def test_a_service_that_never_answers_is_given_up_after_the_deadline(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(generation, "_GRACE_SECONDS", 0.1)
 
     class Stuck(Failing):
-        async def draw(self, request: ImageRequest, on_preview: Preview | None = None) -> Drawn:
+        async def generate(
+            self, request: ImageRequest, on_preview: PreviewCallback | None = None
+        ) -> GeneratedImage:
             await asyncio.sleep(3600)
             raise AssertionError
 
-    with serving(create_app(Stuck(world, RuntimeError()), IngressSettings())) as address:
+    with serving(
+        create_app(replace(world.service, engines=Stuck(RuntimeError())), IngressSettings())
+    ) as address:
         answer = post(address, {"prompt": LYING, "timeout": 0.1})
     assert (answer.status_code, answer.json()["error"]["code"]) == (408, "deadline_missed")

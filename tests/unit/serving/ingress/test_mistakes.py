@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from serving.ingress.app import create_app
-from serving.ingress.settings import IngressSettings
+from serving.settings import IngressSettings
 from tests.support.ingress import LYING, World, openai_client, post, serving
 
 WRONG_TYPES: dict[str, list[Any]] = {

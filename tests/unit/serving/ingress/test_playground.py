@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from serving.ingress.app import create_app
-from serving.ingress.settings import IngressSettings
+from serving.settings import IngressSettings
 from tests.support.ingress import GUARD, LYING, World, serving
 from tests.unit.serving.ingress.test_access import add
 

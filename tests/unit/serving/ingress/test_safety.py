@@ -5,7 +5,7 @@ import torch
 
 from corrector.evaluation.features import opennsfw
 from serving.ingress.app import create_app
-from serving.ingress.settings import IngressSettings
+from serving.settings import IngressSettings
 from tests.support.ingress import LYING, World, pixels, post, serving
 
 

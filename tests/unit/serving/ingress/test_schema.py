@@ -11,12 +11,12 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CheckFunction, load_all_checks
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
-from serving.engine.request import Drawn, ImageRequest
+from serving.engine.request import GeneratedImage, ImageRequest
+from serving.engine.stats import EngineStats
+from serving.ingress.access.key_file import KeyFile, new_key
 from serving.ingress.app import create_app
-from serving.ingress.keyfile import KeyFile, new_key
-from serving.ingress.routed import RoutedService
-from serving.ingress.service import Preview
-from serving.ingress.settings import IngressSettings
+from serving.ingress.image_service import EngineClient, PreviewCallback
+from serving.settings import IngressSettings
 from tests.support.ingress import World
 
 load_all_checks()
@@ -42,24 +42,26 @@ EXAMINED = [
 
 
 class Brief:
-    """The service, which draws in two steps at most, whatever is asked for."""
+    """Engines that draw in two steps at most, whatever is asked for."""
 
-    def __init__(self, service: RoutedService) -> None:
-        self._service = service
+    def __init__(self, engines: EngineClient) -> None:
+        self._engines = engines
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._service, name)
+    async def stats(self) -> EngineStats | None:
+        return await self._engines.stats()
 
-    async def draw(self, request: ImageRequest, on_preview: Preview | None = None) -> Drawn:
+    async def generate(
+        self, request: ImageRequest, on_preview: PreviewCallback | None = None
+    ) -> GeneratedImage:
         steps = min(request.num_inference_steps, 2)
-        return await self._service.draw(replace(request, num_inference_steps=steps), on_preview)
+        return await self._engines.generate(replace(request, num_inference_steps=steps), on_preview)
 
 
 @pytest.fixture(scope="module")
 def api(world: World, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path: Path = tmp_path_factory.mktemp("keys") / "keys.json"
     KeyFile(keys=(KEY,)).write(path)
-    app = create_app(Brief(world.service), IngressSettings(keys=path))
+    app = create_app(replace(world.service, engines=Brief(world.service.engines)), IngressSettings(keys=path))
     return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 

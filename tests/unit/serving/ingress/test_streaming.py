@@ -107,7 +107,7 @@ def test_a_client_that_stops_listening_to_a_stream_stops_its_drawing(address: st
         with streamed(address, body) as answer:
             assert next(answer.iter_lines()) == "event: image_generation.partial_image"
             assert not idle(world)
-        wait_until(lambda: not world.engine._jobs)
+        wait_until(lambda: not world.engine._requests)
         pause.go_on()
         wait_until(lambda: idle(world))
         assert pause.steps < 8
@@ -122,7 +122,7 @@ def test_a_client_that_vanishes_while_it_waits_frees_the_engine(
         connection = send(address, json.dumps(body).encode())
         wait_until(lambda: world.engine.stats().drawing > 0)
         connection.close()
-        wait_until(lambda: not world.engine._jobs)
+        wait_until(lambda: not world.engine._requests)
         pause.go_on()
         wait_until(lambda: idle(world))
         assert pause.steps < 8

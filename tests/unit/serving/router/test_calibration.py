@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.router.calibration import REFUSED, calibrate, platt, wilson_lower_bound
-from serving.router.logistic import fit_logistic, sigmoid
+from serving.router.calibration import REFUSED, calibrate, fit_logistic, platt, sigmoid, wilson_lower_bound
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 """Embeddings are sentence-transformers' own, one by one or in a batch, from any thread."""
 
-import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,16 +77,3 @@ def test_threads_get_what_one_thread_gets(embedder: Embedder) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda text: shared.embed([text])[0], BATCHES * 2))
     np.testing.assert_allclose(found, np.concatenate([expected] * 2), atol=1e-6)
-
-
-def test_a_model_that_pools_otherwise_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(packaged_model(), folder, ignore=shutil.ignore_patterns("model.safetensors"))
-    pooling = folder / "1_Pooling" / "config.json"
-    changed = json.loads(pooling.read_text()) | {
-        "pooling_mode_mean_tokens": False,
-        "pooling_mode_cls_token": True,
-    }
-    pooling.write_text(json.dumps(changed))
-    with pytest.raises(ValueError, match="pooling_mode_cls_token"):
-        Embedder(folder)

@@ -10,7 +10,7 @@ from corrector.prompts.concepts import read
 from serving.router.comparison import closest
 from serving.router.embedding import Embedder
 from serving.router.head import Head, RegisteredTexts, train_head
-from serving.router.settings import HeadSettings
+from serving.settings import HeadSettings
 
 TEXTS = RegisteredTexts(
     "a person lying on the grass", ("a person lying on the lawn",), ("a person sitting on the grass",)

@@ -11,7 +11,7 @@ import pytest
 from serving.catalogue.snapshot import Snapshot, Traffic
 from serving.router.embedding import Embedder, Embeddings
 from serving.router.router import Router
-from serving.router.settings import HeadSettings, RouterSettings
+from serving.settings import HeadSettings, RouterSettings
 from tests.support.snapshots import Registered, adapter, snapshot
 from tests.support.waiting import wait_until
 

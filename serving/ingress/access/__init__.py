@@ -1,0 +1,1 @@
+"""API keys, limits, and the middleware that applies them and writes the access log."""

@@ -1,0 +1,137 @@
+"""KeyFile: names, SHA-256 digests, limits and scopes of API keys; never a key itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from corrector.errors import UserError
+from serving.settings import Versions
+
+_PREFIX = "pc-"
+_MAX_FILE_BYTES = 16 * 1024**2
+
+KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class ApiKey(BaseModel):
+    """One key. SHA-256 without salt or stretching suffices: a key is 256 random bits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: KeyName = Field(description="Whose it is; in logs, and the unit of fairness and limits.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the key.")
+    created: datetime
+    disabled: bool = Field(default=False, description="Answered with 403.")
+    requests_per_minute: int | None = Field(default=None, ge=1, description="None: no limit.")
+    concurrent_images: int | None = Field(
+        default=None, ge=1, description="Images that wait or are drawn at once; None: no limit."
+    )
+    versions: Versions = Field(
+        default="reviewed",
+        description="Versions of adapters that the key may draw: reviewed (champion and challenger), or any. A file without "
+        "the field means reviewed.",
+    )
+
+
+class KeyFile(BaseModel):
+    """All keys of an endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[ApiKey, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> KeyFile:
+        names = [key.name for key in self.keys]
+        if len(set(names)) < len(names):
+            raise ValueError("two keys have the same name")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> KeyFile:
+        """The keys in a file.
+
+        Raises:
+            UserError: It cannot be read, or is no such file.
+        """
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        if len(content) > _MAX_FILE_BYTES:
+            raise UserError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            mistake = error.errors(include_input=False)[0]
+            place = ".".join(str(part) for part in mistake["loc"])
+            raise UserError(f"{path}: {place + ': ' if place else ''}{mistake['msg']}") from None
+
+    def write(self, path: Path) -> None:
+        """Replace the file atomically; only its owner may read it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(self.model_dump_json(indent=2) + "\n")
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def get(self, name: str) -> ApiKey:
+        """The key of this name.
+
+        Raises:
+            UserError: There is none.
+        """
+        for key in self.keys:
+            if key.name == name:
+                return key
+        raise UserError(f'no key "{name}"; there are: {", ".join(key.name for key in self.keys) or "none"}')
+
+    def replacing(self, name: str, *new: ApiKey) -> KeyFile:
+        """These keys without the one of that name, and with `new` ones."""
+        return KeyFile(keys=(*(key for key in self.keys if key.name != name), *new))
+
+
+def digest(secret: str) -> str:
+    """The stored form of a key."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def new_key(
+    name: str,
+    *,
+    requests_per_minute: int | None = None,
+    concurrent_images: int | None = None,
+    versions: Versions = "reviewed",
+) -> tuple[ApiKey, str]:
+    """A new key, as stored and as given to its owner.
+
+    Raises:
+        UserError: A name or a limit is not possible.
+    """
+    secret = _PREFIX + secrets.token_urlsafe(32)
+    try:
+        key = ApiKey(
+            name=name,
+            sha256=digest(secret),
+            created=datetime.now(UTC).replace(microsecond=0),
+            requests_per_minute=requests_per_minute,
+            concurrent_images=concurrent_images,
+            versions=versions,
+        )
+    except ValidationError as error:
+        mistake = error.errors(include_input=False)[0]
+        raise UserError(f"{mistake['loc'][0]}: {mistake['msg']}") from None
+    return key, secret

@@ -1,0 +1,1 @@
+"""Request bodies, answers, errors, server-sent events and the OpenAPI schema."""

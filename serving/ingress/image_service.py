@@ -1,0 +1,104 @@
+"""ImageService: the router, the engines and the feedback store behind the routes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from serving.adapter_identity import AdapterIdentity
+from serving.catalogue.snapshot import RegistryHealth, Snapshot
+from serving.engine.request import GeneratedImage, ImageRequest
+from serving.engine.stats import EngineStats
+from serving.ingress.base_info import BaseInfo
+from serving.ingress.feedback_store import GenerationRecord, Verdict
+from serving.ingress.http.errors import ApiError
+from serving.router.decision import Decision
+from serving.router.requested import UnknownAdapter, requested
+from serving.router.router import Router
+
+AUTO = "auto"
+
+PreviewCallback = Callable[[int, np.ndarray], None]
+"""Called in the event loop with the number of a preview, from 0, and its pixels `[height, width, 3]` uint8."""
+VersionFinder = Callable[[str, str], Awaitable[AdapterIdentity | None]]
+"""The adapter of a name and a version that no alias of the snapshot points at; None where there is none."""
+
+
+class EngineClient(Protocol):
+    """The engines."""
+
+    async def generate(
+        self, request: ImageRequest, on_preview: PreviewCallback | None = None
+    ) -> GeneratedImage:
+        """One image. Cancelling the task that awaits it stops its drawing.
+
+        Raises:
+            Overloaded, DeadlineMissed, AdapterUnavailable, EngineFailure: As the engine does.
+        """
+
+    async def stats(self) -> EngineStats | None:
+        """Of one engine; None where none answers."""
+
+
+class FeedbackClient(Protocol):
+    """The feedback store."""
+
+    async def remember(self, request: GenerationRecord) -> None:
+        """See `FeedbackStore.remember`."""
+
+    async def record(self, verdict: Verdict) -> bool:
+        """See `FeedbackStore.record`."""
+
+
+@dataclass(frozen=True)
+class ImageService:
+    """The parts of an endpoint; none of them is closed here.
+
+    Attributes:
+        snapshot: The snapshot that `router` was updated with.
+        find_version: None: only versions of the snapshot can be asked for.
+    """
+
+    base: BaseInfo
+    engines: EngineClient
+    router: Router
+    feedback: FeedbackClient
+    snapshot: Callable[[], Snapshot]
+    registry_health: Callable[[], RegistryHealth] = RegistryHealth
+    find_version: VersionFinder | None = None
+    # One thread: heads are one product of matrices, and an embedding holds a lock.
+    _routing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "routing"), init=False)
+
+    async def route(self, prompt: str, adapter: str, user: str, *, unreviewed: bool) -> Decision:
+        """Where a prompt goes.
+
+        Args:
+            adapter: "auto", "base", a name or `NAME@VERSION`.
+            unreviewed: Whether versions may be asked for that the snapshot does not have.
+
+        Raises:
+            UnknownAdapter: It is none of these.
+            ApiError: 403: the version is not in the snapshot, and `unreviewed` is False.
+        """
+        if adapter == AUTO:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._routing, lambda: self.router.route(prompt, user=user))
+        snapshot = self.snapshot()
+        try:
+            return requested(snapshot, adapter, user)
+        except UnknownAdapter:
+            name, _, version = adapter.partition("@")
+            if self.find_version is None or not name or not version:
+                raise
+        if not unreviewed:
+            raise ApiError(
+                403,
+                "adapter: this API key may draw reviewed versions only, which are champion and challenger; "
+                "another needs a key that was added with --versions any",
+                code="version_not_reviewed",
+                param="adapter",
+            )
+        return requested(snapshot, adapter, user, await self.find_version(name, version))

@@ -1,0 +1,1 @@
+"""From an images request to encoded images: parameters, generation, safety filter, file formats, events."""

@@ -1,0 +1,1 @@
+"""The Ray Serve application: its deployments, their handles as clients, and metrics."""

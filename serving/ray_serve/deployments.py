@@ -1,0 +1,241 @@
+"""The classes that run in Ray Serve's replicas. Each imports what it needs when it starts: only an engine loads diffusers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from ray.serve.handle import DeploymentHandle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from fastapi import FastAPI
+
+    from corrector.base import BaseSpec
+    from serving.adapter_identity import AdapterIdentity
+    from serving.catalogue.registry_client import RegistryClient
+    from serving.catalogue.snapshot import RegistryHealth, Snapshot
+    from serving.engine.request import GeneratedImage, ImageRequest
+    from serving.engine.stats import EngineStats
+    from serving.ingress.feedback_store import GenerationRecord, Verdict
+    from serving.settings import ServingSettings
+
+_GAUGE_SECONDS = 2.0
+_HEADS_PATIENCE_SECONDS = 120.0
+"""Longest time for which a new ingress waits for the router's heads before it routes without the missing ones."""
+
+
+class CatalogueReplica:
+    """The only poller of the registry; all other replicas poll this one."""
+
+    def __init__(self, spec: BaseSpec, settings: ServingSettings) -> None:
+        from serving.catalogue.adapter_check import adapter_check
+        from serving.catalogue.catalogue import Catalogue
+        from serving.catalogue.version_lookup import VersionLookup
+        from serving.engine.adapter_cache import AdapterDiskCache
+        from serving.ray_serve.metrics import CatalogueMetrics
+
+        _log_to_stderr()
+        registry, engine = _registry(settings), settings.engine
+        assert engine.cache is not None
+        disk = AdapterDiskCache(engine.cache, registry, budget=engine.disk_cache_bytes)
+        self._catalogue = Catalogue(
+            registry,
+            base_revision=spec.revision,
+            check=adapter_check(spec, engine.rank, disk),
+            settings=settings.catalogue,
+            saved_at=engine.cache / f"snapshot-{spec.revision[:16]}.json",
+        )
+        self._lookup = VersionLookup(self._catalogue.find, settings.catalogue)
+        self._metrics = CatalogueMetrics()
+        # Snapshot numbers begin again in every replica.
+        self._started = secrets.token_hex(8)
+        self._catalogue.refresh()
+        self._catalogue.start()
+
+    async def poll(self, known: str) -> tuple[str, Snapshot | None, RegistryHealth]:
+        """The edition of the snapshot, the snapshot itself (None where its edition is `known`), and the registry's health."""
+        snapshot, health = self._catalogue.snapshot, self._catalogue.health
+        edition = f"{self._started}-{snapshot.number}"
+        self._metrics.update(health, len(snapshot.adapters))
+        return edition, (None if edition == known else snapshot), health
+
+    async def find(self, name: str, version: str) -> AdapterIdentity | None:
+        """See `VersionLookup.find`."""
+        return await self._lookup.find(name, version)
+
+    def __del__(self) -> None:
+        self._lookup.close()
+        self._catalogue.close()
+
+
+class EngineReplica:
+    """One engine, on one device."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, spec: BaseSpec, settings: ServingSettings, catalogue: DeploymentHandle[Any]
+    ) -> None:
+        from serving.engine.engine import Engine
+        from serving.ray_serve.clients import CatalogueClient
+        from serving.ray_serve.metrics import EngineMetrics
+
+        _log_to_stderr()
+        self._metrics = EngineMetrics()
+        self._engine = await asyncio.to_thread(
+            Engine, spec, _registry(settings), settings.engine, observer=self._metrics
+        )
+        self._catalogue = CatalogueClient(catalogue, self._preload)
+        await self._catalogue.start(patience=0.1)
+        self._gauges = asyncio.create_task(self._update_gauges())
+
+    async def generate(self, request: ImageRequest) -> GeneratedImage:
+        """See `Engine.submit`. Cancelling the call stops the drawing at the next step."""
+        return await asyncio.wrap_future(self._engine.submit(request))
+
+    async def generate_stream(
+        self, request: ImageRequest
+    ) -> AsyncIterator[tuple[int, np.ndarray] | GeneratedImage]:
+        """Previews, each with its number, and then the image."""
+        loop = asyncio.get_running_loop()
+        shown: asyncio.Queue[tuple[int, np.ndarray] | None] = asyncio.Queue()
+
+        def show(number: int, pixels: np.ndarray) -> None:
+            loop.call_soon_threadsafe(shown.put_nowait, (number, pixels))
+
+        image = asyncio.wrap_future(self._engine.submit(request, show))
+        image.add_done_callback(lambda _: shown.put_nowait(None))
+        try:
+            while (preview := await shown.get()) is not None:
+                yield preview
+            yield await image
+        finally:
+            image.cancel()
+
+    async def stats(self) -> EngineStats:
+        """See `Engine.stats`."""
+        return self._engine.stats()
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve, which replaces the replica where this raises.
+
+        Raises:
+            RuntimeError: The engine has stopped.
+        """
+        if not self._engine.healthy:
+            raise RuntimeError("the engine has stopped")
+
+    async def _preload(self, snapshot: Snapshot) -> None:
+        """The newest adapters first."""
+        adapters = sorted(
+            snapshot.adapters.values(), key=lambda adapter: adapter.champion.created, reverse=True
+        )
+        self._engine.preload(
+            version.identity
+            for adapter in adapters
+            if adapter.traffic.mode == "live"
+            for version in (adapter.champion, adapter.challenger)
+            if version is not None
+        )
+
+    async def _update_gauges(self) -> None:
+        while True:
+            self._metrics.update(self._engine.stats())
+            await asyncio.sleep(_GAUGE_SECONDS)
+
+    def __del__(self) -> None:
+        self._engine.close()
+
+
+class FeedbackReplica:
+    """The only writer of the feedback folder: a verdict finds its request whichever ingress answered it."""
+
+    def __init__(self, folder: Path, remembered: int) -> None:
+        from serving.ingress.feedback_store import FeedbackStore
+
+        _log_to_stderr()
+        self._store = FeedbackStore(folder, remembered=remembered)
+
+    async def remember(self, request: GenerationRecord) -> None:
+        """See `FeedbackStore`."""
+        await asyncio.to_thread(self._store.remember, request)
+
+    async def record(self, verdict: Verdict) -> bool:
+        """See `FeedbackStore`."""
+        return await asyncio.to_thread(self._store.record, verdict)
+
+
+class IngressReplica:
+    """HTTP, and the router."""
+
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self,
+        spec: BaseSpec,
+        settings: ServingSettings,
+        engine: DeploymentHandle[Any],
+        catalogue: DeploymentHandle[Any],
+        feedback: DeploymentHandle[Any],
+    ) -> None:
+        from serving.catalogue.snapshot import Snapshot
+        from serving.edge import check_environment
+        from serving.ingress.base_info import BaseInfo
+        from serving.ingress.image_service import ImageService
+        from serving.ray_serve.clients import CatalogueClient, RayEngineClient, RayFeedbackClient
+        from serving.router.embedding import Embedder
+        from serving.router.router import Router
+        from serving.router.updater import RouterUpdater
+
+        _log_to_stderr()
+        check_environment()
+        self._settings = settings
+        router = await asyncio.to_thread(lambda: Router(Snapshot(), Embedder(), settings.router))
+        self._updater = RouterUpdater(router)
+        client = CatalogueClient(catalogue, self._updater.update)
+        await client.start(patience=_HEADS_PATIENCE_SECONDS)
+        self._service = ImageService(
+            BaseInfo.of(spec, max_steps=settings.engine.max_steps),
+            RayEngineClient(engine),
+            router,
+            RayFeedbackClient(feedback),
+            snapshot=lambda: client.snapshot,
+            registry_health=lambda: client.health,
+            find_version=client.find_version,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Ray Serve after the constructor."""
+        from serving.edge import RefuseRayHeaders
+        from serving.ingress.app import create_app
+        from serving.ray_serve.metrics import IngressMetrics
+
+        app = create_app(self._service, self._settings.ingress, IngressMetrics())
+        app.add_middleware(RefuseRayHeaders)
+        return app
+
+
+def _registry(settings: ServingSettings) -> RegistryClient:
+    from serving.catalogue.registry_client import RegistryClient
+
+    assert settings.registry_root is not None
+    return RegistryClient(settings.tracking_uri, settings.registry_root)
+
+
+def _log_to_stderr() -> None:
+    """Log to standard error, which Ray collects; the access log as the JSON lines that it is."""
+    root = logging.getLogger("serving")
+    if root.handlers:
+        return
+    root.setLevel(logging.INFO)
+    for logger, line in (
+        (root, "%(levelname)s %(name)s: %(message)s"),
+        (logging.getLogger("serving.access"), "%(message)s"),
+    ):
+        handler: Any = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter(line))
+        logger.addHandler(handler)
+        logger.propagate = False
