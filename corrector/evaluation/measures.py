@@ -10,6 +10,7 @@ from corrector.evaluation import diversity, sanity, similarity
 from corrector.evaluation.comparison_images import ComparisonImages
 from corrector.evaluation.distances import compare_frechet, kernel_distance, relative_mmd
 from corrector.evaluation.false_routes import PAIRED_SHARES, HardNegativeImages, paired_drop
+from corrector.evaluation.figures import Interval
 from corrector.evaluation.guards import GuardImages, Recognised, recognised
 from corrector.evaluation.images import resized
 from corrector.evaluation.scorecard import (
@@ -19,7 +20,6 @@ from corrector.evaluation.scorecard import (
     Fault,
     GuardScore,
     HardNegativeScore,
-    Interval,
     NearestScore,
     SanityScore,
     SimilarityScore,
@@ -204,7 +204,7 @@ def _kept_figures(
         changes = [found[index].change for found in judged.values()]
         measured = [change for change in changes if change is not None]
         change = sum(measured) / len(measured) if measured else None
-        ssim = _paired_ssim(before[index], after[index])
+        ssim = similarity.paired_ssim(for_similarity(before[index]), for_similarity(after[index]))
         moved = "" if change is None else f"; moved by {change:.2f} of what another seed moves"
         yield {
             "prompt": group.prompt,
@@ -217,11 +217,6 @@ def _kept_figures(
             "ssim": ssim,
             "note": f"recognised {own:.0%} before, {other:.0%} after{moved}; SSIM {ssim:.2f}",
         }
-
-
-def _paired_ssim(before: Tensor, after: Tensor) -> float:
-    pairs = zip(for_similarity(before).split(1), for_similarity(after).split(1), strict=True)
-    return sum(float(similarity.ssim_matrix(one, other)) for one, other in pairs) / len(before)
 
 
 def _interval(value: float, bounds: tuple[float, float]) -> Interval:

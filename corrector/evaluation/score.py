@@ -12,7 +12,6 @@ from corrector.evaluation.features import FeatureExtractor, default_extractors, 
 from corrector.evaluation.gate import judge
 from corrector.evaluation.guards import GuardImages
 from corrector.evaluation.images import as_stored, same_size
-from corrector.evaluation.plugins import not_run_beside
 from corrector.evaluation.scorecard import (
     DistanceScore,
     Measurements,
@@ -23,6 +22,14 @@ from corrector.evaluation.scorecard import (
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 _NOT_FINITE = "some images hold values that are not finite"
+_NOT_BUNDLED = {
+    "fid_inception": "no package carries torchmetrics' Inception weights, and no such extractor was given",
+    "fid_clip": "no folder with CLIP's weights was given",
+    "fid_dinov2": "no folder with DINOv2's weights was given",
+    "PickScore": "its weights are in no package",
+    "HPSv3": "its weights are in no package",
+    "VQAScore": "its weights are in no package",
+}
 
 
 def score(
@@ -83,7 +90,7 @@ def score(
             left_out = NotRun(name="all metrics", reason=_NOT_FINITE)
             measured = Measurements.model_validate({**common, "not_run": [left_out]})
         else:
-            not_run = list(not_run_beside(chosen))
+            not_run = list(_not_run_beside(chosen))
             if reason := _no_false_route(negatives, settings):
                 not_run.append(NotRun(name="false routes", reason=reason))
                 negatives = ()
@@ -141,6 +148,12 @@ def _measured(
             "not_run": not_run,
         }
     )
+
+
+def _not_run_beside(extractors: Sequence[FeatureExtractor]) -> tuple[NotRun, ...]:
+    """The usual metrics that these extractors do not measure, each with its reason."""
+    run = {f"fid_{extractor.name}" for extractor in extractors}
+    return tuple(NotRun(name=name, reason=reason) for name, reason in _NOT_BUNDLED.items() if name not in run)
 
 
 def _no_false_route(negatives: Sequence[HardNegativeImages], settings: EvaluationSettings) -> str | None:

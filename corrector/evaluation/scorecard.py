@@ -305,8 +305,9 @@ class Measurements(FrozenModel):
 
     def figures(self) -> list[Figure]:
         """Every figure that was measured, in the order in which reports show them."""
-        parts = (*self.distances, *self.diversity, *self.nearest_training, *self.similarity)
-        found = [figure for part in parts for figure in part.figures()]
+        found = [figure for distance in self.distances for figure in distance.figures()]
+        for part in (*self.diversity, *self.nearest_training, *self.similarity):
+            found += part.figures()
         worst = max(self.guards, key=lambda guard: guard.drop, default=None)
         found += [
             guard.figure({"guard_drop_worst": guard.drop} if guard is worst else {}) for guard in self.guards

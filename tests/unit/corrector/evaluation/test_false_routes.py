@@ -5,7 +5,6 @@ from functools import cache
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from corrector.base.embedded.world import Scene
@@ -117,16 +116,17 @@ def test_it_gates_nothing_and_changes_no_other_figure() -> None:
         assert getattr(harmed, field) == getattr(without, field), field
 
 
-def test_the_table_shows_it_with_its_interval_and_each_hard_negative() -> None:
-    card = scored(1)
-    console = Console(width=300, force_terminal=False)
-    with console.capture() as captured:
-        console.print(card.table())
-    lines = [line for line in captured.get().splitlines() if "false route" in line]
+def test_the_figures_hold_it_with_its_interval_and_each_hard_negative() -> None:
+    figures = [figure for figure in scored(1).figures() if figure.name.startswith("false route")]
 
-    assert len(lines) == 3
-    assert str(measured(card).drop) in lines[0] and "gates nothing" in lines[0]
-    assert "a dog lying on the grass" in lines[2] and "recognised 100% before, 75% after" in lines[2]
+    assert [figure.name.partition(": ")[2] for figure in figures] == [
+        "",
+        "a person standing on the grass",
+        "a dog lying on the grass",
+    ]
+    assert figures[0].change == -measured(scored(1)).drop
+    assert figures[2].arms_text == "100% → 75%"
+    assert not any(figure.gates for figure in figures)
 
 
 def test_what_was_not_drawn_or_is_not_finite_is_not_measured_and_says_why() -> None:
