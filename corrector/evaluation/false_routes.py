@@ -14,10 +14,11 @@ from statistics import NormalDist
 
 from torch import Tensor
 
+from corrector.evaluation.figures import Interval
 from corrector.evaluation.guards import GuardImages
 from corrector.prompts.variations import Difference
 
-PAIRED_SHARES = "Newcombe's for paired shares, over seed pairs"
+_METHOD = "Newcombe's for paired shares, over seed pairs"
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class HardNegativeImages(GuardImages):
     difference: Difference
 
 
-def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Bounds of the mean of `before` less that of `after`, `[n]` shares in 0..1 that are pairs.
+def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> Interval:
+    """The mean of `before` less that of `after` with its interval; both are `[n]` shares in 0..1, row by row pairs.
 
     Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on paired data,
     Statistics in Medicine 17, method 10: the Wilson intervals of both shares, joined by their correlation. A bootstrap would
@@ -50,7 +51,8 @@ def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> tuple[flo
         return max(mine * mine - 2 * correlation * mine * yours + yours * yours, 0.0) ** 0.5
 
     below, above = joined(one - low, other_high - other), joined(other - other_low, high - one)
-    return one - other - below, one - other + above
+    value = one - other
+    return Interval(low=value - below, value=value, high=value + above, level=level, method=_METHOD)
 
 
 def _wilson(share: float, n: int, level: float) -> tuple[float, float]:

@@ -72,16 +72,6 @@ class Figure:
     logged: Mapping[str, float] | None = None
 
     @property
-    def base_value(self) -> float | None:
-        """The base's value without its interval."""
-        return self.base.value if isinstance(self.base, Interval) else self.base
-
-    @property
-    def corrected_value(self) -> float | None:
-        """The corrected images' value without its interval."""
-        return self.corrected.value if isinstance(self.corrected, Interval) else self.corrected
-
-    @property
     def base_text(self) -> str:
         """The base's value."""
         return self._text(self.base)
@@ -103,9 +93,9 @@ class Figure:
             return f"p = {number(self.p, 2)}"
         if self.change is not None:
             return _interval_text(self.change, self._signed, self._change_unit)
-        if self.base_value is None or self.corrected_value is None:
+        if self.base is None or self.corrected is None:
             return ""
-        return self._signed(self.corrected_value - self.base_value) + self._change_unit
+        return self._signed(plain(self.corrected) - plain(self.base)) + self._change_unit
 
     @property
     def n_text(self) -> str:
@@ -126,8 +116,8 @@ class Figure:
             return self.logged
         key = self.key or re.sub(r"\W+", "_", self.name.lower())
         found = {
-            f"{key}_{arm}": value
-            for arm, value in (("base", self.base_value), ("corrected", self.corrected_value))
+            f"{key}_{arm}": plain(value)
+            for arm, value in (("base", self.base), ("corrected", self.corrected))
             if value is not None
         }
         return found | interval_metrics(f"{key}_difference", self.change) if self.change else found
@@ -152,6 +142,11 @@ class Figure:
     @property
     def _change_unit(self) -> str:
         return {"share": " points", "dB": " dB"}.get(self.unit, "")
+
+
+def plain(value: float | Interval) -> float:
+    """A value without its interval."""
+    return value.value if isinstance(value, Interval) else value
 
 
 def interval_metrics(name: str, interval: Interval) -> dict[str, float]:

@@ -22,7 +22,7 @@ def ssim_matrix(first: Tensor, second: Tensor) -> Tensor:
     """SSIM `[N, M]` of the grey versions of `first` `[N, 3, H, W]` and `second` `[M, 3, H, W]`, both in 0..1.
 
     The structural similarity of Wang et al. 2004 with its 11 x 11 Gaussian window of sigma 1.5, reflected at the edges.
-    torchmetrics computes the same to 2e-7, but blurs five times a pair: 53 s for the pairs of one prompt at 256 pixels
+    torchmetrics computes the same to 1e-5, but blurs five times a pair: 53 s for the pairs of one prompt at 256 pixels
     a side, against 13 s here (`python -m tests.benchmarks.metrics`), where an image's own moments are computed once.
     """
     x, y = _padded(grey(first)), _padded(grey(second))
@@ -69,6 +69,11 @@ def over_all_pairs(scores: Tensor) -> float:
 def over_best_exemplar(scores: Tensor) -> float:
     """The mean over images of each one's highest of `scores` `[N, M]`: the pairing "best exemplar"."""
     return float(scores.amax(1).mean())
+
+
+def dissimilarity(images: Tensor) -> float:
+    """1 less the mean SSIM of two different images of `[N, 3, H, W]`."""
+    return 1 - inside_set(ssim_matrix(images, images))
 
 
 def inside_set(scores: Tensor) -> float:

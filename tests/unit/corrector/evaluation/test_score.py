@@ -77,7 +77,12 @@ def test_a_correction_that_works_passes(card: Scorecard) -> None:
     assert card.sanity.faults == ()
     assert {missing.name for missing in card.not_run} >= {"fid_inception", "PickScore"}
     names = [figure.name for figure in card.figures()]
-    assert {"fid_opennsfw", "SSIM, training, best exemplar", f"guard: {GUARDS[0].pose}", "unsafe images"} <= set(names)
+    assert {
+        "fid_opennsfw",
+        "SSIM, training, best exemplar",
+        f"guard: {GUARDS[0].pose}",
+        "unsafe images",
+    } <= set(names)
 
 
 def test_a_scorecard_survives_json_and_can_be_judged_again(card: Scorecard) -> None:
