@@ -10,7 +10,7 @@ from torch import Tensor
 from corrector.evaluation import diversity, sanity, similarity
 from corrector.evaluation.comparison_images import ComparisonImages
 from corrector.evaluation.distances import compare_frechet, kernel_distance, relative_mmd
-from corrector.evaluation.false_routes import HardNegativeImages, paired_drop
+from corrector.evaluation.false_routes import paired_drop
 from corrector.evaluation.guards import GuardImages, Recognised, recognised
 from corrector.evaluation.images import resized
 from corrector.evaluation.scorecard import (
@@ -132,37 +132,35 @@ def nearest_score(name: str, features: ComparisonImages, thresholds: GateThresho
 
 
 def guard_scores(
-    guards: Sequence[GuardImages],
-    features: dict[str, ComparisonImages],
-    images: ComparisonImages,
-    thresholds: GateThresholds,
+    features: dict[str, ComparisonImages], images: ComparisonImages, thresholds: GateThresholds
 ) -> list[GuardScore]:
     """The damage to each guard prompt."""
     judged = {
-        name: recognised(each.guards_base, each.guards_corrected, (each.base, each.corrected))
+        name: recognised(
+            [guard.base for guard in each.guards],
+            [guard.corrected for guard in each.guards],
+            (each.base, each.corrected),
+        )
         for name, each in features.items()
     }
     return [
         GuardScore(**values, passed=values["drop"] <= thresholds.max_guard_prompt_drop + 1e-9)
-        for values in _recognition(guards, judged, images.guards_base, images.guards_corrected)
+        for values in _recognition(images.guards, judged)
     ]
 
 
-def false_route_score(
-    negatives: Sequence[HardNegativeImages], features: dict[str, ComparisonImages], images: ComparisonImages
-) -> FalseRouteScore:
-    """The harm to hard negatives, each judged by itself and all together."""
+def false_route_score(features: dict[str, ComparisonImages], images: ComparisonImages) -> FalseRouteScore:
+    """The harm to hard negatives, each judged by itself, and all together."""
     judged = {
         name: [
-            recognised([before], [after], (each.base, each.corrected))[0]
-            for before, after in zip(each.negatives_base, each.negatives_corrected, strict=True)
+            recognised([negative.base], [negative.corrected], (each.base, each.corrected))[0]
+            for negative in each.negatives
         ]
         for name, each in features.items()
     }
-    values = _recognition(negatives, judged, images.negatives_base, images.negatives_corrected)
     scores = tuple(
-        HardNegativeScore(**each, difference=negative.difference)
-        for negative, each in zip(negatives, values, strict=True)
+        HardNegativeScore(**values, difference=negative.difference)
+        for negative, values in zip(images.negatives, _recognition(images.negatives, judged), strict=True)
     )
     before, after = (
         torch.stack([torch.cat([getattr(each, arm) for each in found]) for found in judged.values()]).mean(0)
@@ -179,12 +177,9 @@ def false_route_score(
 
 
 def _recognition(
-    groups: Sequence[GuardImages],
-    judged: dict[str, list[Recognised]],
-    before: Sequence[Tensor],
-    after: Sequence[Tensor],
+    groups: Sequence[GuardImages], judged: dict[str, list[Recognised]]
 ) -> Iterator[dict[str, Any]]:
-    """The fields that guard prompts and hard negatives share, from each extractor's judgement and the images."""
+    """The fields that guard prompts and hard negatives share, from the images and each extractor's judgement."""
     for index, group in enumerate(groups):
         found = {name: each[index] for name, each in judged.items()}
         rates = {
@@ -192,7 +187,7 @@ def _recognition(
         }
         own, other = (fmean(arm) for arm in zip(*rates.values(), strict=True))
         change = _mean([each.change for each in found.values()])
-        ssim = similarity.paired_ssim(for_similarity(before[index]), for_similarity(after[index]))
+        ssim = similarity.paired_ssim(for_similarity(group.base), for_similarity(group.corrected))
         moved = "" if change is None else f"; moved by {change:.2f} of what another seed moves"
         yield {
             "prompt": group.prompt,

@@ -83,19 +83,16 @@ def score(
             found: dict[str, object] = {"not_run": [NotRun(name="all metrics", reason=_NOT_FINITE)]}
         else:
             no_false_route = _no_false_route(negatives, settings)
-            negatives = () if no_false_route else negatives
             images = ComparisonImages(
                 base=base,
                 corrected=corrected,
                 training=same_size(training, base),
                 held_out=same_size(held_out, base),
                 decoded=tuple(same_size(exemplars, base) for exemplars in decoded_exemplars or ()),
-                guards_base=tuple(guard.base for guard in guards),
-                guards_corrected=tuple(guard.corrected for guard in guards),
-                negatives_base=tuple(negative.base for negative in negatives),
-                negatives_corrected=tuple(negative.corrected for negative in negatives),
+                guards=tuple(guards),
+                negatives=() if no_false_route else tuple(negatives),
             ).mapped(lambda tensor: as_stored(tensor.cpu()))
-            found = _measured(images, guards, negatives, settings, thresholds, chosen)
+            found = _measured(images, settings, thresholds, chosen)
             found["not_run"] = [
                 *_not_run_beside(chosen),
                 *([NotRun(name="false routes", reason=no_false_route)] if no_false_route else ()),
@@ -107,8 +104,6 @@ def score(
 
 def _measured(
     images: ComparisonImages,
-    guards: Sequence[GuardImages],
-    negatives: Sequence[HardNegativeImages],
     settings: EvaluationSettings,
     thresholds: GateThresholds,
     extractors: Sequence[FeatureExtractor],
@@ -123,8 +118,8 @@ def _measured(
         "similarity": measures.similarity_scores(pixels),
         "diversity": measures.diversity_scores(features, pixels),
         "nearest_training": [measures.nearest_score(name, each, thresholds) for name, each in near],
-        "guards": measures.guard_scores(guards, features, images, thresholds),
-        "false_route": measures.false_route_score(negatives, features, images) if negatives else None,
+        "guards": measures.guard_scores(features, images, thresholds),
+        "false_route": measures.false_route_score(features, images) if images.negatives else None,
         "safety": safety,
     }
 
@@ -138,7 +133,7 @@ def _without_evidence(images: ComparisonImages) -> list[NotRun]:
         )
     if len(images.training) < 2:
         found.append(NotRun(name="copies", reason=f"{len(images.training)} training exemplars; 2 are needed"))
-    if not images.guards_base:
+    if not images.guards:
         found.append(NotRun(name="guard prompts", reason="the batch file names none for this prompt"))
     return found
 

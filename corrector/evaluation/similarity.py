@@ -47,7 +47,9 @@ def paired_ssim(first: Tensor, second: Tensor) -> float:
     """Mean over rows of the SSIM of the grey versions of `first` and `second`, both `[N, 3, H, W]` in 0..1."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    return float(structural_similarity_index_measure(grey(first), grey(second), data_range=1.0))
+    mean = structural_similarity_index_measure(grey(first), grey(second), data_range=1.0)
+    assert isinstance(mean, Tensor)
+    return float(mean)
 
 
 def psnr_matrix(first: Tensor, second: Tensor) -> Tensor:
