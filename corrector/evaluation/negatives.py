@@ -1,4 +1,4 @@
-"""The hard negatives that are sampled: prompts that a router may confuse with the corrected one but that mean something else."""
+"""The hard negatives that are sampled: prompts that a router may confuse with the corrected one by mistake."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The rungs of a search: at which optimiser steps a trial is scored, from how many images and sampling steps.
 
-There are three disjoint sets of seeds: for the trials of a prompt, for the confirmation of the best trials, and the batch's own
-for the gate.
+There are three disjoint sets of seeds: for the trials of a prompt, for the confirmation of the best trials, and, for the gate,
+the batch's own.
 """
 
 from collections.abc import Sequence

@@ -69,18 +69,9 @@ class SimilarityScore(FrozenModel):
     def figures(self) -> Iterator[Figure]:
         """SSIM and PSNR."""
         where, n, k = f"{self.against}, {self.pairing}", self.n, self.n_reference
-        yield Figure(
-            f"SSIM, {where}", self.ssim_base, self.ssim_corrected, n, k, note=f"grey, {self.side} px"
-        )
-        yield Figure(
-            f"PSNR, {where}",
-            self.psnr_base,
-            self.psnr_corrected,
-            n,
-            k,
-            unit="dB",
-            note=f"RGB, {self.side} px",
-        )
+        ssim, psnr = f"grey, {self.side} px", f"RGB, {self.side} px"
+        yield Figure(f"SSIM, {where}", self.ssim_base, self.ssim_corrected, n, k, note=ssim)
+        yield Figure(f"PSNR, {where}", self.psnr_base, self.psnr_corrected, n, k, unit="dB", note=psnr)
 
 
 class DiversityScore(FrozenModel):
@@ -112,9 +103,9 @@ class DiversityScore(FrozenModel):
 class NearestScore(FrozenModel):
     """Distances of images to training exemplars, beside the distances of exemplars to each other.
 
-    `percentile` percent of exemplars are farther than `bound` from the nearest other training exemplar; `near_*` is the share of
-    images that are nearer than `bound`, `training_*` the share whose nearest exemplar is a training one (`training_expected` if
-    training and held-out exemplars were alike).
+    `percentile` percent of exemplars are farther than `bound` from the nearest other training exemplar; `near_*` is the
+    share of images that are nearer than `bound`, `training_*` the share whose nearest exemplar is a training one
+    (`training_expected` if training and held-out exemplars were alike).
     """
 
     extractor: str
@@ -169,8 +160,8 @@ class GuardScore(FrozenModel):
 class HardNegativeScore(FrozenModel):
     """Harm of the adapter to one hard negative: a prompt near the corrected one that means something else.
 
-    The measures are those of a guard prompt, by `corrector.evaluation.false_routes`. Where `kept_base` is low, the base already
-    draws the prompt like the failing one, so that `drop` says little.
+    The measures are those of a guard prompt, by `corrector.evaluation.false_routes`. Where `kept_base` is low, the base
+    already draws the prompt like the failing one, so that `drop` says little.
     """
 
     prompt: str
