@@ -52,7 +52,6 @@ class Figure:
         gates: Whether a check of the gate depends on it.
         headline: Whether it is among the few by which people choose (overview of the report, lists of versions).
         note: What was measured, and how.
-        key: Start of the names of its MLflow metrics; empty: made of `name`.
         logged: MLflow metrics by name; None: base and corrected, and the change's interval where there is one.
     """
 
@@ -68,7 +67,6 @@ class Figure:
     gates: bool = False
     headline: bool = False
     note: str = ""
-    key: str = ""
     logged: Mapping[str, float] | None = None
 
     @property
@@ -114,7 +112,7 @@ class Figure:
         """What MLflow logs of it, by the metric's name."""
         if self.logged is not None:
             return self.logged
-        key = self.key or re.sub(r"\W+", "_", self.name.lower())
+        key = re.sub(r"\W+", "_", self.name.lower()) if " " in self.name else self.name
         found = {
             f"{key}_{arm}": plain(value)
             for arm, value in (("base", self.base), ("corrected", self.corrected))

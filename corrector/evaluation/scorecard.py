@@ -40,12 +40,11 @@ class DistanceScore(FrozenModel):
         change, n, k = self.fid_difference, self.n, self.n_reference
         yield Figure(
             self.metric, self.fid_base_interval, self.fid_corrected_interval, n, k, change=change, better="lower",
-            gates=True, headline=True, note=f"Fréchet distance; {change.level:.0%} {change.method}", key=self.metric,
+            gates=True, headline=True, note=f"Fréchet distance; {change.level:.0%} {change.method}",
         )  # fmt: skip
-        kid = f"kid_{self.extractor}"
         yield Figure(
-            kid, self.kid_base, self.kid_corrected, n, k, better="lower", note="kernel distance", key=kid
-        )
+            f"kid_{self.extractor}", self.kid_base, self.kid_corrected, n, k, better="lower", note="kernel distance"
+        )  # fmt: skip
         yield Figure(
             f"relative MMD, {self.extractor}", None, None, n, k, p=self.relative_mmd_p, gates=True,
             note=f"test within seed pairs, {self.permutations} permutations",
