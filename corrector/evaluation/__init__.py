@@ -1,6 +1,6 @@
-"""How a correction is judged: base against corrected with equal n and the same seeds, then the gate.
+"""Judges a correction: base against corrected with equal n and the same seeds, then the gate.
 
-`Comparison` says what to sample, `score` makes the `Scorecard` of the images; it knows tensors only.
+`Comparison` says which images to sample; `score` measures them and returns the `Scorecard`. Only tensors come in.
 """
 
 from corrector.evaluation.comparison import Comparison, Row
@@ -8,10 +8,8 @@ from corrector.evaluation.false_routes import HardNegativeImages
 from corrector.evaluation.features import FeatureExtractor, default_extractors
 from corrector.evaluation.gate import judge
 from corrector.evaluation.guards import GuardImages
-from corrector.evaluation.images import load_image
-from corrector.evaluation.plugins import VisionModelFeatures
 from corrector.evaluation.score import score
-from corrector.evaluation.scorecard import Check, GateVerdict, Interval, Measurements, NotRun, Scorecard
+from corrector.evaluation.scorecard import Check, GateVerdict, Measurements, NotRun, Scorecard
 
 __all__ = [
     "Check",
@@ -20,14 +18,11 @@ __all__ = [
     "GateVerdict",
     "GuardImages",
     "HardNegativeImages",
-    "Interval",
     "Measurements",
     "NotRun",
     "Row",
     "Scorecard",
-    "VisionModelFeatures",
     "default_extractors",
     "judge",
-    "load_image",
     "score",
 ]

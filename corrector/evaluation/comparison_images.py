@@ -1,67 +1,80 @@
-"""Everything that one scorecard compares, and its passage through the feature extractors."""
+"""The images that one scorecard compares, and their features."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from corrector.evaluation.false_routes import HardNegativeImages
 from corrector.evaluation.features import FeatureExtractor, opennsfw
+from corrector.evaluation.guards import GuardImages
 from corrector.evaluation.scorecard import SafetyScore
+
+_Neighbour = TypeVar("_Neighbour", bound=GuardImages)
 
 
 @dataclass(frozen=True)
 class ComparisonImages:
-    """Everything that is scored, as stored: images, or their features in one extractor."""
+    """The images of one comparison as they are stored, or their features in one extractor.
+
+    Attributes:
+        base, corrected: Of the failing prompt, row by row the same prompt and seed.
+        training, held_out: Exemplars.
+        decoded: Training and held-out exemplars after the base's VAE, or nothing.
+    """
 
     base: Tensor
     corrected: Tensor
     training: Tensor
     held_out: Tensor
     decoded: tuple[Tensor, ...]
-    """Training and held-out exemplars after the base's VAE, or nothing."""
-    guards_base: tuple[Tensor, ...]
-    guards_corrected: tuple[Tensor, ...]
-    negatives_base: tuple[Tensor, ...] = ()
-    negatives_corrected: tuple[Tensor, ...] = ()
+    guards: tuple[GuardImages, ...]
+    negatives: tuple[HardNegativeImages, ...]
 
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> "ComparisonImages":
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> ComparisonImages:
         """The same structure after `function` on each tensor."""
+
+        def neighbour(images: _Neighbour) -> _Neighbour:
+            return replace(images, base=function(images.base), corrected=function(images.corrected))
+
         return ComparisonImages(
             function(self.base),
             function(self.corrected),
             function(self.training),
             function(self.held_out),
-            tuple(function(exemplars) for exemplars in self.decoded),
-            tuple(function(guard) for guard in self.guards_base),
-            tuple(function(guard) for guard in self.guards_corrected),
-            tuple(function(negative) for negative in self.negatives_base),
-            tuple(function(negative) for negative in self.negatives_corrected),
+            tuple(map(function, self.decoded)),
+            tuple(map(neighbour, self.guards)),
+            tuple(map(neighbour, self.negatives)),
         )
 
 
 def extracted(
-    arms: ComparisonImages, extractors: Sequence[FeatureExtractor], unsafe_score: float
+    images: ComparisonImages, extractors: Sequence[FeatureExtractor], unsafe_score: float
 ) -> tuple[dict[str, ComparisonImages], SafetyScore]:
-    """Every extractor's features of every arm, and the safety score from open_nsfw's only pass."""
+    """The features of all images in each extractor, and the safety score; open_nsfw sees each image once for both."""
     unsafe: dict[int, Tensor] = {}
-    judge_safety = opennsfw()
+    scorer = opennsfw()
 
-    def with_safety(images: Tensor) -> Tensor:
-        found, unsafe[id(images)] = judge_safety.features_and_safety(images)
+    def with_safety(batch: Tensor) -> Tensor:
+        found, unsafe[id(batch)] = scorer.features_and_safety(batch)
         return found
 
-    features = {}
-    for extractor in extractors:
-        features[extractor.name] = arms.mapped(with_safety if extractor is judge_safety else extractor)
+    features = {
+        extractor.name: images.mapped(with_safety if extractor is scorer else extractor)
+        for extractor in extractors
+    }
     if not unsafe:
-        arms.mapped(with_safety)
-    before, after = (
-        torch.cat([unsafe[id(images)] for images in group])
-        for group in ((arms.base, *arms.guards_base), (arms.corrected, *arms.guards_corrected))
+        images.mapped(with_safety)
+    before = torch.cat([unsafe[id(batch)] for batch in (images.base, *(g.base for g in images.guards))])
+    after = torch.cat(
+        [unsafe[id(batch)] for batch in (images.corrected, *(g.corrected for g in images.guards))]
     )
     safety = SafetyScore(
-        scorer=judge_safety.name,
+        scorer=scorer.name,
         threshold=unsafe_score,
         n=len(before),
         unsafe_base=int((before > unsafe_score).sum()),

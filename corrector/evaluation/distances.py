@@ -1,46 +1,36 @@
 """Distances between sets of features: Fréchet, kernel, the relative test and the interval of a difference.
 
-Every function takes features `[n, d]` of any float type and computes in float64. Rows of `base` and
-`corrected` are pairs: the same prompt and seed, without and with the adapter. `n` is in the tens and `d`
-about a thousand, so everything happens in the Gram matrices of the rows and nothing of size d x d is ever
-formed.
+Every function takes features `[n, d]` of any float type and computes in float64. Rows of `base` and `corrected` are pairs:
+the same prompt and seed, without and with the adapter. `n` is in the tens and `d` about a thousand, so the functions work on
+the Gram matrices of the rows and form no matrix of size d x d.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from corrector.evaluation.figures import Interval
 
 _CHUNK = 4_000_000
 """Most float64 entries of one batch of resamples: 32 MB."""
 
 
-@dataclass(frozen=True)
-class FrechetComparison:
-    """Fréchet distances of two paired arms to the same reference, with bootstrap bounds `(low, high)`."""
+class FrechetComparison(NamedTuple):
+    """Fréchet distances of both arms to the same reference, and corrected minus base, with bootstrap intervals."""
 
-    base: float
-    base_bounds: tuple[float, float]
-    corrected: float
-    corrected_bounds: tuple[float, float]
-    difference_bounds: tuple[float, float]
-
-    @property
-    def difference(self) -> float:
-        """Corrected minus base: below zero, the correction came nearer to the reference."""
-        return self.corrected - self.base
+    base: Interval
+    corrected: Interval
+    difference: Interval
 
 
-@dataclass(frozen=True)
-class RelativeMMD:
+class RelativeMMD(NamedTuple):
     """The relative-MMD permutation test.
 
     Attributes:
-        statistic: Squared MMD of base to reference minus that of corrected to reference; positive: corrected
-            is nearer.
-        p: One-sided probability of a statistic at least as large if base and corrected of a pair were
-            exchangeable.
+        statistic: Squared MMD of base to reference minus that of corrected to reference; positive: corrected is nearer.
+        p: One-sided probability of a statistic at least as large if base and corrected of a pair were exchangeable.
     """
 
     statistic: float
@@ -52,8 +42,9 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 
     With A and B the centred features over sqrt(n - 1) and sqrt(m - 1), the trace of the square root of the
     product of the covariances is the sum of the singular values of A B', so that
-    FID = |mean difference|^2 + |A|^2 + |B|^2 - 2 sum(svdvals(A B')): exact, and an [n, m] problem in place of
-    [d, d].
+    FID = |mean difference|^2 + |A|^2 + |B|^2 - 2 sum(svdvals(A B')): exact, and an [n, m] problem in place of [d, d].
+    torchmetrics gives the same to 5e-4, but its eigenvalues of [d, d] take 4 s for the four distances of a prompt, against
+    5 ms here (`python -m tests.benchmarks.metrics`), and a bootstrap needs thousands of distances.
     """
     x, y = _rows(features), _rows(reference)
     a = (x - x.mean(0)) / (len(x) - 1) ** 0.5
@@ -63,7 +54,11 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 
 
 def kernel_distance(features: Tensor, reference: Tensor) -> float:
-    """The unbiased squared MMD with the kernel (x.y / d + 1)^3, known as KID (Binkowski et al. 2018)."""
+    """The unbiased squared MMD with the kernel (x.y / d + 1)^3, known as KID (Binkowski et al. 2018).
+
+    torchmetrics takes equally many rows of both sides, so it draws random subsets of the larger side: its KID of 32 images
+    and 8 exemplars is 0.009 away from the estimate of all rows (`python -m tests.benchmarks.metrics`).
+    """
     x, y = _rows(features), _rows(reference)
     n, m = len(x), len(y)
     own, other = _kernel(x, x), _kernel(y, y)
@@ -128,51 +123,50 @@ def compare_frechet(
     """
     x, y, r = _pairs(base, corrected, reference)
     drawn = _resampled(x, y, r, resamples, seed)
+    before, after = frechet_distance(x, r), frechet_distance(y, r)
     return FrechetComparison(
-        base=frechet_distance(x, r),
-        base_bounds=_bounds(drawn[0], level),
-        corrected=frechet_distance(y, r),
-        corrected_bounds=_bounds(drawn[1], level),
-        difference_bounds=_bounds(drawn[1] - drawn[0], level),
+        _interval(before, drawn[0], level),
+        _interval(after, drawn[1], level),
+        _interval(after - before, drawn[1] - drawn[0], level),
     )
 
 
 def mean_frechet_difference(
     compared: Sequence[tuple[Tensor, Tensor, Tensor]], *, resamples: int, seed: int, level: float = 0.95
-) -> tuple[float, tuple[float, float]]:
+) -> Interval:
     """The mean over several (base, corrected, reference) of their Fréchet differences, and its interval.
 
-    As `compare_frechet`, with pairs drawn for each of `compared` by itself. The interval is over seeds, for
-    just these: it says nothing of others.
+    As `compare_frechet`, with pairs drawn for each of `compared` by itself. The interval is over seeds and for these sets
+    only.
     """
     differences, drawn = [], []
-    for number, arms in enumerate(compared):
-        x, y, r = _pairs(*arms)
+    for number, sets in enumerate(compared):
+        x, y, r = _pairs(*sets)
         differences.append(frechet_distance(y, r) - frechet_distance(x, r))
         before, after = _resampled(x, y, r, resamples, seed + number)
         drawn.append(after - before)
-    return sum(differences) / len(differences), _bounds(torch.stack(drawn).mean(0), level)
+    return _interval(sum(differences) / len(differences), torch.stack(drawn).mean(0), level)
 
 
 def _resampled(x: Tensor, y: Tensor, r: Tensor, resamples: int, seed: int) -> Tensor:
     """Both arms' distances `[2, resamples]` to `r`, the same rows drawn with replacement for both."""
     n = len(x)
-    arms = _FrechetArm(x, r), _FrechetArm(y, r)
+    distances = _ResampledFrechet(x, r), _ResampledFrechet(y, r)
     generator = torch.Generator().manual_seed(seed)
     found = []
     for count in _chunks(resamples, n * max(len(r), n)):
         rows = torch.randint(0, n, (count, n), generator=generator)
-        found.append(torch.stack([arm.distances(rows) for arm in arms]))
+        found.append(torch.stack([each.of(rows) for each in distances]))
     return torch.cat(found, dim=1)
 
 
-def _bounds(values: Tensor, level: float) -> tuple[float, float]:
+def _interval(value: float, resampled: Tensor, level: float) -> Interval:
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = values.quantile(tails).tolist()
-    return low, high
+    low, high = resampled.quantile(tails).tolist()
+    return Interval(low=low, value=value, high=high, level=level)
 
 
-class _FrechetArm:
+class _ResampledFrechet:
     """The Fréchet distance of resampled rows of one arm, from Gram matrices made once."""
 
     def __init__(self, features: Tensor, reference: Tensor) -> None:
@@ -183,7 +177,7 @@ class _FrechetArm:
         self.cross = shifted @ spread.T
         self.reference_trace = spread.square().sum()
 
-    def distances(self, rows: Tensor) -> Tensor:
+    def of(self, rows: Tensor) -> Tensor:
         """`[P]` distances of the resamples that `rows` `[P, n]` name."""
         n = self.n
         weights = torch.zeros(len(rows), n, dtype=torch.float64)

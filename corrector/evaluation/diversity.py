@@ -1,4 +1,4 @@
-"""Whether a correction still draws different pictures, and whether they copy its training exemplars."""
+"""Diversity of the images of one arm, and their nearness to training exemplars."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Nearness:
-    """Distances `[n]` of one arm's images to their nearest training exemplar.
+    """Distances of one arm's images to their nearest training exemplar.
 
     Attributes:
         near: Share of them below the bound.
@@ -32,10 +32,10 @@ class ExemplarSpacing:
 def mean_pairwise_distance(features: Tensor) -> float:
     """Mean Euclidean distance between two different rows of `features` `[n, d]`, without bias in n.
 
-    This one gates, against the smaller of base and exemplars. Against the base alone a right correction fails,
-    for anomalies are diverse: true scenes have 0.55 to 0.71 of broken ones' distance, and 0.79 to 0.82 of
-    their 1 - SSIM. Against its own true scenes, collapse onto two pictures keeps 0.36 to 0.54; onto four, 0.77
-    to 0.88, which shows only together with the check for copies (`tests/benchmarks/protocol.py`).
+    The gate compares it with the smaller of base and exemplars. The base alone would refuse right corrections, because its
+    anomalies are diverse: true scenes have 0.55 to 0.71 of broken ones' distance, and 0.79 to 0.82 of their 1 - SSIM. Collapse
+    onto two pictures keeps 0.36 to 0.54 of the true scenes' distance; onto four, 0.77 to 0.88, which only the check for copies
+    can find (`tests/benchmarks/protocol.py`).
     """
     distances = torch.cdist(features.double(), features.double())
     n = len(features)
@@ -43,7 +43,7 @@ def mean_pairwise_distance(features: Tensor) -> float:
 
 
 def exemplar_spacing(training: Tensor, held_out: Tensor, percentile: float) -> ExemplarSpacing:
-    """How near exemplars come to a training exemplar other than themselves.
+    """Distances of exemplars to the nearest training exemplar other than themselves.
 
     Args:
         training: Features `[m, d]`, m at least 2.
@@ -57,7 +57,7 @@ def exemplar_spacing(training: Tensor, held_out: Tensor, percentile: float) -> E
 
 
 def nearness(features: Tensor, training: Tensor, held_out: Tensor, bound: float) -> Nearness:
-    """How near the images of `features` `[n, d]` come to `training` `[m, d]` and `held_out` `[k, d]`."""
+    """Distances of the images of `features` `[n, d]` to the exemplars `training` `[m, d]` and `held_out` `[k, d]`."""
     to_training = torch.cdist(features.double(), training.double()).amin(1)
     to_held_out = torch.cdist(features.double(), held_out.double())
     nearer = to_training[:, None] < to_held_out

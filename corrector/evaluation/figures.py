@@ -52,7 +52,6 @@ class Figure:
         gates: Whether a check of the gate depends on it.
         headline: Whether it is among the few by which people choose (overview of the report, lists of versions).
         note: What was measured, and how.
-        key: Start of the names of its MLflow metrics; empty: made of `name`.
         logged: MLflow metrics by name; None: base and corrected, and the change's interval where there is one.
     """
 
@@ -68,18 +67,7 @@ class Figure:
     gates: bool = False
     headline: bool = False
     note: str = ""
-    key: str = ""
     logged: Mapping[str, float] | None = None
-
-    @property
-    def base_value(self) -> float | None:
-        """The base's value without its interval."""
-        return self.base.value if isinstance(self.base, Interval) else self.base
-
-    @property
-    def corrected_value(self) -> float | None:
-        """The corrected images' value without its interval."""
-        return self.corrected.value if isinstance(self.corrected, Interval) else self.corrected
 
     @property
     def base_text(self) -> str:
@@ -103,9 +91,9 @@ class Figure:
             return f"p = {number(self.p, 2)}"
         if self.change is not None:
             return _interval_text(self.change, self._signed, self._change_unit)
-        if self.base_value is None or self.corrected_value is None:
+        if self.base is None or self.corrected is None:
             return ""
-        return self._signed(self.corrected_value - self.base_value) + self._change_unit
+        return self._signed(plain(self.corrected) - plain(self.base)) + self._change_unit
 
     @property
     def n_text(self) -> str:
@@ -124,10 +112,10 @@ class Figure:
         """What MLflow logs of it, by the metric's name."""
         if self.logged is not None:
             return self.logged
-        key = self.key or re.sub(r"\W+", "_", self.name.lower())
+        key = re.sub(r"\W+", "_", self.name.lower()) if " " in self.name else self.name
         found = {
-            f"{key}_{arm}": value
-            for arm, value in (("base", self.base_value), ("corrected", self.corrected_value))
+            f"{key}_{arm}": plain(value)
+            for arm, value in (("base", self.base), ("corrected", self.corrected))
             if value is not None
         }
         return found | interval_metrics(f"{key}_difference", self.change) if self.change else found
@@ -152,6 +140,11 @@ class Figure:
     @property
     def _change_unit(self) -> str:
         return {"share": " points", "dB": " dB"}.get(self.unit, "")
+
+
+def plain(value: float | Interval) -> float:
+    """A value without its interval."""
+    return value.value if isinstance(value, Interval) else value
 
 
 def interval_metrics(name: str, interval: Interval) -> dict[str, float]:

@@ -7,15 +7,17 @@ from corrector.prompts import GateThresholds
 
 
 def judge(measured: Measurements, thresholds: GateThresholds) -> GateVerdict:
-    """All conditions of "How a correction is judged"; a condition that could not be measured is not passed.
+    """The verdict on the measurements; a condition that could not be measured is not passed.
 
-    It needs nothing but the measurements, so a stored scorecard can be judged again by other thresholds.
+    A stored scorecard can be judged again by other thresholds.
     """
     checks = (
         _sanity(measured),
         _safety(measured, thresholds),
-        _enough_images(measured, thresholds),
-        _enough_exemplars(measured, thresholds),
+        _enough("enough images", measured.n, thresholds.min_images, "images an arm"),
+        _enough(
+            "enough held-out exemplars", measured.n_held_out, thresholds.min_held_out, "held-out exemplars"
+        ),
         _relative_mmd(measured.distances, thresholds),
         _fid_difference(measured.distances, thresholds),
         _diversity(measured, thresholds),
@@ -30,73 +32,50 @@ def _sanity(measured: Measurements) -> Check:
     bad = [fault for fault in measured.sanity.faults if fault.arm == "corrected"]
     detail = "every corrected image is a picture"
     if bad:
-        first = bad[0]
         others = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
-        detail = f'image {first.index} of "{first.prompt}" {first.fault}{others}'
-    return Check(name="sane images", passed=not bad, value=len(bad), threshold=0, detail=detail)
+        detail = f'image {bad[0].index} of "{bad[0].prompt}" {bad[0].fault}{others}'
+    return _check("sane images", not bad, len(bad), 0, detail)
 
 
 def _safety(measured: Measurements, thresholds: GateThresholds) -> Check:
-    name, safety = "safe images", measured.safety
+    name, most, safety = "safe images", thresholds.max_unsafe_rise, measured.safety
     if safety is None:
-        return _unmeasured(name, thresholds.max_unsafe_rise, "the safety score was not run")
-    before, after, most = safety.unsafe_base, safety.unsafe_corrected, thresholds.max_unsafe_rise
-    rise = (after - before) / safety.n
+        return _unmeasured(name, most, "the safety score was not run")
+    rise = (safety.unsafe_corrected - safety.unsafe_base) / safety.n
     detail = (
-        f"{after} of {safety.n} corrected images score above {safety.threshold:g}, the base's {before}; "
-        f"a rise of at most {most:.0%} wanted"
+        f"{safety.unsafe_corrected} of {safety.n} corrected images score above {safety.threshold:g}, "
+        f"the base's {safety.unsafe_base}; a rise of at most {most:.0%} wanted"
     )
-    return Check(name=name, passed=rise <= most, value=rise, threshold=most, detail=detail)
+    return _check(name, rise <= most, rise, most, detail)
 
 
-def _enough_images(measured: Measurements, thresholds: GateThresholds) -> Check:
-    least = thresholds.min_images
-    detail = f"{measured.n} images an arm, at least {least} wanted"
-    return Check(
-        name="enough images", passed=measured.n >= least, value=measured.n, threshold=least, detail=detail
-    )
-
-
-def _enough_exemplars(measured: Measurements, thresholds: GateThresholds) -> Check:
-    held_out, least = measured.n_held_out, thresholds.min_held_out
-    detail = f"{held_out} held-out exemplars, at least {least} wanted"
-    return Check(
-        name="enough held-out exemplars",
-        passed=held_out >= least,
-        value=held_out,
-        threshold=least,
-        detail=detail,
-    )
+def _enough(name: str, found: int, least: int, what: str) -> Check:
+    return _check(name, found >= least, found, least, f"{found} {what}, at least {least} wanted")
 
 
 def _relative_mmd(distances: Sequence[DistanceScore], thresholds: GateThresholds) -> Check:
-    name, needed = "nearer to the held-out exemplars (relative MMD)", thresholds.min_extractors
-    if not distances:
-        return _unmeasured(name, thresholds.max_p, "no distances were measured")
-    ranked = sorted(distance.relative_mmd_p for distance in distances)
+    name, most = "nearer to the held-out exemplars (relative MMD)", thresholds.max_p
     figures = ", ".join(f"p = {d.relative_mmd_p:.2g} in {d.extractor}" for d in distances)
-    return Check(
-        name=name,
-        passed=len(ranked) >= needed and ranked[needed - 1] < thresholds.max_p,
-        value=ranked[min(needed, len(ranked)) - 1],
-        threshold=thresholds.max_p,
-        detail=f"{figures}; below {thresholds.max_p:g} wanted in {needed} extractors",
-    )
+    return _in_extractors(name, [d.relative_mmd_p for d in distances], most, f"{figures}; below", thresholds)
 
 
 def _fid_difference(distances: Sequence[DistanceScore], thresholds: GateThresholds) -> Check:
-    name, needed, most = "FID falls", thresholds.min_extractors, thresholds.max_fid_difference
-    if not distances:
-        return _unmeasured(name, most, "no distances were measured")
-    ranked = sorted(distance.fid_difference.high for distance in distances)
+    most = thresholds.max_fid_difference
     figures = ", ".join(f"{d.metric} by {d.fid_difference} at n = {d.n}" for d in distances)
-    return Check(
-        name=name,
-        passed=len(ranked) >= needed and ranked[needed - 1] < most,
-        value=ranked[min(needed, len(ranked)) - 1],
-        threshold=most,
-        detail=f"changes {figures}; the upper bound below {most:g} wanted in {needed} extractors",
-    )
+    detail = f"changes {figures}; the upper bound below"
+    return _in_extractors("FID falls", [d.fid_difference.high for d in distances], most, detail, thresholds)
+
+
+def _in_extractors(
+    name: str, values: Sequence[float], most: float, detail: str, thresholds: GateThresholds
+) -> Check:
+    """A condition that has to hold in `min_extractors` of the extractors."""
+    if not values:
+        return _unmeasured(name, most, "no distances were measured")
+    ranked, needed = sorted(values), thresholds.min_extractors
+    passed = len(ranked) >= needed and ranked[needed - 1] < most
+    value = ranked[min(needed, len(ranked)) - 1]
+    return _check(name, passed, value, most, f"{detail} {most:g} wanted in {needed} extractors")
 
 
 def _diversity(measured: Measurements, thresholds: GateThresholds) -> Check:
@@ -109,7 +88,7 @@ def _diversity(measured: Measurements, thresholds: GateThresholds) -> Check:
         f"{lowest.ratio:.2f} of the smaller diversity of base and exemplars ({lowest.measure}; "
         f"{lowest.ratio_to_base:.2f} of the base's), at least {least:g} wanted"
     )
-    return Check(name=name, passed=lowest.ratio >= least, value=lowest.ratio, threshold=least, detail=detail)
+    return _check(name, lowest.ratio >= least, lowest.ratio, least, detail)
 
 
 def _copies(measured: Measurements, thresholds: GateThresholds) -> Check:
@@ -117,19 +96,14 @@ def _copies(measured: Measurements, thresholds: GateThresholds) -> Check:
     if not measured.nearest_training:
         return _unmeasured(name, most, "no distances to training exemplars were measured")
     worst = max(measured.nearest_training, key=lambda score: score.near_corrected)
+    share = worst.near_corrected
     detail = (
-        f"{worst.near_corrected:.0%} of the corrected images lie nearer to a training exemplar than "
+        f"{share:.0%} of the corrected images lie nearer to a training exemplar than "
         f"{worst.percentile:g} % of exemplars do to another ({worst.extractor}); at most {most:.0%} wanted"
     )
     if not worst.through_vae:
         detail += "; the exemplars did not pass the VAE, so a copy may hide behind its texture"
-    return Check(
-        name=name,
-        passed=worst.near_corrected <= most,
-        value=worst.near_corrected,
-        threshold=most,
-        detail=detail,
-    )
+    return _check(name, share <= most, share, most, detail)
 
 
 def _guards(guards: Sequence[GuardScore], thresholds: GateThresholds) -> Check:
@@ -139,10 +113,10 @@ def _guards(guards: Sequence[GuardScore], thresholds: GateThresholds) -> Check:
     images = sum(guard.n for guard in guards)
     drop = sum(guard.drop * guard.n for guard in guards) / images
     detail = (
-        f"{_points(drop)} of {images} guard images over {len(guards)} prompts are no longer recognised as "
+        f"{max(drop, 0):.1%} of {images} guard images over {len(guards)} prompts are no longer recognised as "
         f"their prompt's; at most {most:.1%} wanted"
     )
-    return Check(name=name, passed=drop <= most + 1e-9, value=drop, threshold=most, detail=detail)
+    return _check(name, drop <= most + 1e-9, drop, most, detail)
 
 
 def _worst_guard(guards: Sequence[GuardScore], thresholds: GateThresholds) -> Check:
@@ -151,22 +125,19 @@ def _worst_guard(guards: Sequence[GuardScore], thresholds: GateThresholds) -> Ch
         return _no_guards(name, most, thresholds)
     worst = max(guards, key=lambda guard: guard.drop)
     detail = f'the worst is "{worst.prompt}": {worst.note}; a drop of at most {most:.0%} wanted'
-    passed = all(guard.passed for guard in guards)
-    return Check(name=name, passed=passed, value=worst.drop, threshold=most, detail=detail)
+    return _check(name, all(guard.passed for guard in guards), worst.drop, most, detail)
 
 
 def _no_guards(name: str, threshold: float, thresholds: GateThresholds) -> Check:
     detail = "no guard prompts, so damage to neighbours was not measured"
     if thresholds.require_guards:
-        detail += "; name some, or set require_guards to false"
-    return Check(
-        name=name, passed=not thresholds.require_guards, value=None, threshold=threshold, detail=detail
-    )
+        return _unmeasured(name, threshold, detail + "; name some, or set require_guards to false")
+    return _check(name, True, None, threshold, detail)
 
 
-def _unmeasured(name: str, threshold: float | None, reason: str) -> Check:
-    return Check(name=name, passed=False, value=None, threshold=threshold, detail=reason)
+def _unmeasured(name: str, threshold: float, reason: str) -> Check:
+    return _check(name, False, None, threshold, reason)
 
 
-def _points(drop: float) -> str:
-    return f"{max(drop, 0):.1%}"
+def _check(name: str, passed: bool, value: float | None, threshold: float, detail: str) -> Check:
+    return Check(name=name, passed=passed, value=value, threshold=threshold, detail=detail)

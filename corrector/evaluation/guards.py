@@ -1,17 +1,14 @@
-"""Damage to neighbouring prompts, measured without an oracle.
+"""Damage to neighbouring prompts, measured by a nearest-mean classifier on the base's own images.
 
-There is no classifier of "right" in production, but there are the base's own images. A guard image is *kept*
-if, among the guard prompts, the failing prompt before and the failing prompt after, it lies nearest to the
-mean of its own prompt's base images: a nearest-mean classifier whose classes the base itself drew. The mean
-leaves out the image of the same seed, so that a base image and its corrected twin are judged by the same
-rule, and the base's own rate is no self-recognition.
-The damage is the drop of that rate.
+Nothing says whether a guard image is right, but the base's own images say how its prompt looks. A guard image is recognised if
+the mean of its own prompt's base images is nearer to it than the means of the other guard prompts and of the failing prompt
+before and after. The own mean leaves out the image of the same seed, so that a base image and its corrected twin are judged by
+the same rule. The damage is the drop of the share of recognised images.
 
-On rendered scenes (five guard prompts, eight images each; `tests/benchmarks/protocol.py`) fresh seeds
-of the same scenes drop the rate by 0 in both default extractors, and turning 10, 25 or 100 % of the guard
-images into the corrected prompt drops it by 9, 25 and 100 %. Of guard images that turned into an anomaly it
-finds about half: an anomaly in its own place still looks most like its own prompt. And a prompt that looks
-like another to begin with is not told from it: then the base's own rate is low, and says so.
+On rendered scenes (five guard prompts, eight images each; `tests/benchmarks/protocol.py`) fresh seeds of the same scenes drop
+the share by 0 in both default extractors, and turning 10, 25 or 100 % of the guard images into the corrected prompt drops it
+by 9, 25 and 100 %. It finds about half of the guard images that turned into an anomaly: an anomaly in its own place still
+looks most like its own prompt. A prompt that looks like another from the start has a low share in the base already.
 """
 
 from collections.abc import Sequence
@@ -40,11 +37,11 @@ class GuardImages:
 
 @dataclass(frozen=True)
 class Recognised:
-    """Of one guard prompt: which images are recognised as its own, before and after, and how far they moved.
+    """Which images of one guard prompt are recognised as its own, and how far they moved.
 
     Attributes:
-        base: `[G]`, 1 where a base image is kept.
-        corrected: `[G]`, 1 where a corrected image is kept.
+        base: `[G]`, 1 where a base image is recognised.
+        corrected: `[G]`, 1 where a corrected image is recognised.
         change: Mean feature distance of before to after, over the mean distance of two base images of the
             prompt; None where there is but one.
     """
@@ -57,12 +54,12 @@ class Recognised:
 def recognised(
     base: Sequence[Tensor], corrected: Sequence[Tensor], others: Sequence[Tensor]
 ) -> list[Recognised]:
-    """For each guard prompt, which of its images are still its own.
+    """Which images of each guard prompt are recognised as its own.
 
     Args:
         base: Features `[G, d]` of each guard prompt's base images.
         corrected: Features `[G, d]` of their corrected twins.
-        others: Features `[n, d]` of what a guard image may turn into: the failing prompt before and after.
+        others: Features `[n, d]` of the failing prompt before and after: what a guard image may turn into.
     """
     means = torch.stack([features.double().mean(0) for features in (*base, *others)])
     found = []

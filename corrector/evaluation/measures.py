@@ -1,6 +1,7 @@
 """The parts of a scorecard, each from the features or the pixels that it needs."""
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from corrector.evaluation import diversity, sanity, similarity
 from corrector.evaluation.comparison_images import ComparisonImages
 from corrector.evaluation.distances import compare_frechet, kernel_distance, relative_mmd
-from corrector.evaluation.false_routes import PAIRED_SHARES, HardNegativeImages, paired_drop
+from corrector.evaluation.false_routes import paired_drop
 from corrector.evaluation.guards import GuardImages, Recognised, recognised
 from corrector.evaluation.images import resized
 from corrector.evaluation.scorecard import (
@@ -19,7 +20,6 @@ from corrector.evaluation.scorecard import (
     Fault,
     GuardScore,
     HardNegativeScore,
-    Interval,
     NearestScore,
     SanityScore,
     SimilarityScore,
@@ -30,78 +30,69 @@ SIMILARITY_SIDE = 256
 """Pixels: larger images are compared by SSIM and PSNR at this size; 2,500 pairs take minutes at 1024."""
 
 
-def distances_score(name: str, found: ComparisonImages, settings: EvaluationSettings) -> DistanceScore:
-    fid = compare_frechet(
-        found.base, found.corrected, found.held_out, resamples=settings.bootstrap, seed=settings.seed
-    )
-    relative = relative_mmd(
-        found.base, found.corrected, found.held_out, permutations=settings.permutations, seed=settings.seed
-    )
+def distance_score(name: str, features: ComparisonImages, settings: EvaluationSettings) -> DistanceScore:
+    """Distances of both arms to the held-out exemplars, at least 2 of them."""
+    base, corrected, held_out = features.base, features.corrected, features.held_out
+    fid = compare_frechet(base, corrected, held_out, resamples=settings.bootstrap, seed=settings.seed)
+    test = relative_mmd(base, corrected, held_out, permutations=settings.permutations, seed=settings.seed)
     return DistanceScore(
         extractor=name,
         metric=f"fid_{name}",
-        n=len(found.base),
-        n_reference=len(found.held_out),
-        fid_base=fid.base,
-        fid_corrected=fid.corrected,
-        fid_base_interval=_interval(fid.base, fid.base_bounds),
-        fid_corrected_interval=_interval(fid.corrected, fid.corrected_bounds),
-        fid_difference=_interval(fid.difference, fid.difference_bounds),
-        kid_base=kernel_distance(found.base, found.held_out),
-        kid_corrected=kernel_distance(found.corrected, found.held_out),
-        relative_mmd=relative.statistic,
-        relative_mmd_p=relative.p,
+        n=len(base),
+        n_reference=len(held_out),
+        fid_base=fid.base.value,
+        fid_corrected=fid.corrected.value,
+        fid_base_interval=fid.base,
+        fid_corrected_interval=fid.corrected,
+        fid_difference=fid.difference,
+        kid_base=kernel_distance(base, held_out),
+        kid_corrected=kernel_distance(corrected, held_out),
+        relative_mmd=test.statistic,
+        relative_mmd_p=test.p,
         permutations=settings.permutations,
     )
 
 
 def similarity_scores(pixels: ComparisonImages) -> list[SimilarityScore]:
-    pairings = (
-        ("all pairs", similarity.over_all_pairs),
-        ("best exemplar", similarity.over_best_exemplar),
-    )
+    """SSIM and PSNR to held-out and to training exemplars, in both pairings."""
     found = []
     for against, exemplars in (("held-out", pixels.held_out), ("training", pixels.training)):
         if not len(exemplars):
             continue
-        ssim = [similarity.ssim_matrix(arm, exemplars) for arm in (pixels.base, pixels.corrected)]
-        psnr = [similarity.psnr_matrix(arm, exemplars) for arm in (pixels.base, pixels.corrected)]
-        for pairing, average in pairings:
-            values = {
-                "against": against,
-                "pairing": pairing,
-                "n": len(pixels.base),
-                "n_reference": len(exemplars),
-                "side": max(pixels.base.shape[-2:]),
-                "ssim_base": average(ssim[0]),
-                "ssim_corrected": average(ssim[1]),
-                "psnr_base": average(psnr[0]),
-                "psnr_corrected": average(psnr[1]),
-            }
-            found.append(SimilarityScore.model_validate(values))
+        measured = {
+            f"{name}_{arm}": matrix(images, exemplars)
+            for name, matrix in (("ssim", similarity.ssim_matrix), ("psnr", similarity.psnr_matrix))
+            for arm, images in (("base", pixels.base), ("corrected", pixels.corrected))
+        }
+        common = {"against": against, "n": len(pixels.base), "n_reference": len(exemplars)}
+        common["side"] = max(pixels.base.shape[-2:])
+        for pairing, average in (
+            ("all pairs", similarity.over_all_pairs),
+            ("best exemplar", similarity.over_best_exemplar),
+        ):
+            averages = {name: average(matrix) for name, matrix in measured.items()}
+            found.append(SimilarityScore.model_validate({**common, "pairing": pairing, **averages}))
     return found
 
 
 def diversity_scores(features: dict[str, ComparisonImages], pixels: ComparisonImages) -> list[DiversityScore]:
-    def dissimilarity(images: Tensor) -> float:
-        return 1 - similarity.inside_set(similarity.ssim_matrix(images, images))
-
-    measures: list[tuple[str, bool, ComparisonImages, Callable[[Tensor], float]]] = [
-        (f"mean pairwise distance in {name}", True, found, diversity.mean_pairwise_distance)
-        for name, found in features.items()
+    """Diversity in each extractor's features and by SSIM, where there are at least 2 exemplars to compare with."""
+    measures: list[tuple[str, ComparisonImages, Callable[[Tensor], float]]] = [
+        (f"mean pairwise distance in {name}", each, diversity.mean_pairwise_distance)
+        for name, each in features.items()
     ]
-    measures.append(("1 - SSIM inside the set", False, pixels, dissimilarity))
+    measures.append(("1 - SSIM inside the set", pixels, similarity.dissimilarity))
     scores = []
-    for title, gates, arms, measure in measures:
-        exemplars = torch.cat([arms.training, arms.held_out])
+    for title, images, measure in measures:
+        exemplars = torch.cat([images.training, images.held_out])
         if len(exemplars) < 2:
             continue
-        before, after, among = measure(arms.base), measure(arms.corrected), measure(exemplars)
+        before, after, among = measure(images.base), measure(images.corrected), measure(exemplars)
         scores.append(
             DiversityScore(
                 measure=title,
-                gates=gates,
-                n=len(arms.base),
+                gates=images is not pixels,
+                n=len(images.base),
                 n_exemplars=len(exemplars),
                 base=before,
                 corrected=after,
@@ -113,17 +104,19 @@ def diversity_scores(features: dict[str, ComparisonImages], pixels: ComparisonIm
     return scores
 
 
-def nearest_score(name: str, found: ComparisonImages, thresholds: GateThresholds) -> NearestScore:
-    training, held_out = found.decoded or (found.training, found.held_out)
+def nearest_score(name: str, features: ComparisonImages, thresholds: GateThresholds) -> NearestScore:
+    """How near both arms come to training exemplars, at least 2 of them."""
+    training, held_out = features.decoded or (features.training, features.held_out)
     spacing = diversity.exemplar_spacing(training, held_out, thresholds.nearest_percentile)
     before, after = (
-        diversity.nearness(arm, training, held_out, spacing.bound) for arm in (found.base, found.corrected)
+        diversity.nearness(images, training, held_out, spacing.bound)
+        for images in (features.base, features.corrected)
     )
     exemplars = len(training) + len(held_out)
     return NearestScore(
         extractor=name,
-        through_vae=bool(found.decoded),
-        n=len(found.base),
+        through_vae=bool(features.decoded),
+        n=len(features.base),
         n_exemplars=exemplars,
         percentile=thresholds.nearest_percentile,
         bound=spacing.bound,
@@ -138,73 +131,63 @@ def nearest_score(name: str, found: ComparisonImages, thresholds: GateThresholds
     )
 
 
-def guards_scores(
-    guards: Sequence[GuardImages],
-    features: dict[str, ComparisonImages],
-    arms: ComparisonImages,
-    thresholds: GateThresholds,
+def guard_scores(
+    features: dict[str, ComparisonImages], images: ComparisonImages, thresholds: GateThresholds
 ) -> list[GuardScore]:
+    """The damage to each guard prompt."""
     judged = {
-        name: recognised(found.guards_base, found.guards_corrected, (found.base, found.corrected))
-        for name, found in features.items()
+        name: recognised(
+            [guard.base for guard in each.guards],
+            [guard.corrected for guard in each.guards],
+            (each.base, each.corrected),
+        )
+        for name, each in features.items()
     }
     return [
-        GuardScore(**figures, passed=figures["drop"] <= thresholds.max_guard_prompt_drop + 1e-9)
-        for figures in _kept_figures(guards, judged, arms.guards_base, arms.guards_corrected)
+        GuardScore(**values, passed=values["drop"] <= thresholds.max_guard_prompt_drop + 1e-9)
+        for values in _recognition(images.guards, judged)
     ]
 
 
-def false_route_score(
-    negatives: Sequence[HardNegativeImages], features: dict[str, ComparisonImages], arms: ComparisonImages
-) -> FalseRouteScore:
+def false_route_score(features: dict[str, ComparisonImages], images: ComparisonImages) -> FalseRouteScore:
+    """The harm to hard negatives, each judged by itself, and all together."""
     judged = {
         name: [
-            recognised([before], [after], (found.base, found.corrected))[0]
-            for before, after in zip(found.negatives_base, found.negatives_corrected, strict=True)
+            recognised([negative.base], [negative.corrected], (each.base, each.corrected))[0]
+            for negative in each.negatives
         ]
-        for name, found in features.items()
+        for name, each in features.items()
     }
-    scores = [
-        HardNegativeScore(**figures, difference=negative.difference)
-        for negative, figures in zip(
-            negatives,
-            _kept_figures(negatives, judged, arms.negatives_base, arms.negatives_corrected),
-            strict=True,
-        )
-    ]
+    scores = tuple(
+        HardNegativeScore(**values, difference=negative.difference)
+        for negative, values in zip(images.negatives, _recognition(images.negatives, judged), strict=True)
+    )
     before, after = (
         torch.stack([torch.cat([getattr(each, arm) for each in found]) for found in judged.values()]).mean(0)
         for arm in ("base", "corrected")
     )
-    changes = [score.change for score in scores if score.change is not None]
-    low, high = paired_drop(before, after)
     return FalseRouteScore(
         n=len(before),
         kept_base=float(before.mean()),
         kept_corrected=float(after.mean()),
-        drop=Interval(low=low, value=float((before - after).mean()), high=high, method=PAIRED_SHARES),
-        change=sum(changes) / len(changes) if changes else None,
-        negatives=tuple(scores),
+        drop=paired_drop(before, after),
+        change=_mean([score.change for score in scores]),
+        negatives=scores,
     )
 
 
-def _kept_figures(
-    groups: Sequence[GuardImages],
-    judged: dict[str, list[Recognised]],
-    before: Sequence[Tensor],
-    after: Sequence[Tensor],
+def _recognition(
+    groups: Sequence[GuardImages], judged: dict[str, list[Recognised]]
 ) -> Iterator[dict[str, Any]]:
-    """What guard prompts and hard negatives have in common, from each extractor's judgement and the stored images."""
+    """The fields that guard prompts and hard negatives share, from the images and each extractor's judgement."""
     for index, group in enumerate(groups):
-        by_extractor = {
-            name: (float(found[index].base.mean()), float(found[index].corrected.mean()))
-            for name, found in judged.items()
+        found = {name: each[index] for name, each in judged.items()}
+        rates = {
+            name: (float(each.base.mean()), float(each.corrected.mean())) for name, each in found.items()
         }
-        own, other = (sum(rates) / len(rates) for rates in zip(*by_extractor.values(), strict=True))
-        changes = [found[index].change for found in judged.values()]
-        measured = [change for change in changes if change is not None]
-        change = sum(measured) / len(measured) if measured else None
-        ssim = _paired_ssim(before[index], after[index])
+        own, other = (fmean(arm) for arm in zip(*rates.values(), strict=True))
+        change = _mean([each.change for each in found.values()])
+        ssim = similarity.paired_ssim(for_similarity(group.base), for_similarity(group.corrected))
         moved = "" if change is None else f"; moved by {change:.2f} of what another seed moves"
         yield {
             "prompt": group.prompt,
@@ -212,25 +195,17 @@ def _kept_figures(
             "kept_base": own,
             "kept_corrected": other,
             "drop": own - other,
-            "kept_by_extractor": by_extractor,
+            "kept_by_extractor": rates,
             "change": change,
             "ssim": ssim,
             "note": f"recognised {own:.0%} before, {other:.0%} after{moved}; SSIM {ssim:.2f}",
         }
 
 
-def _paired_ssim(before: Tensor, after: Tensor) -> float:
-    pairs = zip(for_similarity(before).split(1), for_similarity(after).split(1), strict=True)
-    return sum(float(similarity.ssim_matrix(one, other)) for one, other in pairs) / len(before)
-
-
-def _interval(value: float, bounds: tuple[float, float]) -> Interval:
-    return Interval(low=bounds[0], value=value, high=bounds[1])
-
-
 def sanity_score(
     prompt: str, base: Tensor, corrected: Tensor, guards: Sequence[GuardImages], thresholds: GateThresholds
 ) -> SanityScore:
+    """Which images of the prompt and its guard prompts are no pictures."""
     groups = [("base", prompt, base), ("corrected", prompt, corrected)]
     for guard in guards:
         groups += [("base", guard.prompt, guard.base), ("corrected", guard.prompt, guard.corrected)]
@@ -247,4 +222,11 @@ def sanity_score(
 
 
 def for_similarity(images: Tensor) -> Tensor:
+    """Images at the size at which SSIM and PSNR compare them."""
     return resized(images, SIMILARITY_SIDE) if max(images.shape[-2:]) > SIMILARITY_SIDE else images
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that were measured."""
+    measured = [value for value in values if value is not None]
+    return fmean(measured) if measured else None

@@ -1,4 +1,4 @@
-"""Which hard negatives are drawn: prompts that a router may take for the corrected one, and that mean something else."""
+"""The hard negatives that are sampled: prompts that a router may confuse with the corrected one by mistake."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ _CANDIDATES = 90
 def likely_negatives(entry: FailingPrompt, count: int) -> tuple[HardNegative, ...]:
     """Up to `count` hard negatives of the prompt, each kind of difference in turn; the same entry gives the same ones.
 
-    Of every kind those come first that share most words with the prompt, in its order: a text embedding puts them
-    nearest to it, so they are what a router confuses, and no change of style blurs what the adapter does to them.
+    Within a kind, the texts that share most words with the prompt in the same order come first: text embeddings put them
+    nearest to the prompt, so a router confuses them most, and no change of style hides what the adapter does to them.
 
-    Kinds are left out whose picture is undefined, so that nothing could be called harm: a negation (what is to be seen
-    where nobody lies on the grass?), a part left out (the corrected picture is a right answer to it), another relation
-    to a place (under the grass), a place that may hold the prompt's own (in the park), and an exchange of anything but
-    living beings (the grass lying on a person). Another number and one more subject come only when the other kinds are
-    used up: they contain what the base fails at, so that what the adapter changes there may be mended as well as harmed,
-    and small bases draw neither.
+    Kinds without a defined picture are left out, because no image of them could be called harmed: a negation, a part left out
+    (the corrected picture is right for it), another relation to a place (under the grass), a place that may contain the
+    prompt's own (in the park), and an exchange of lifeless things (the grass lying on a person). Another number and one more
+    subject come last: they contain what the base fails at, so the adapter may mend them, and small bases draw neither.
 
-    Guard prompts and paraphrases are left out, in other words too: the scorecard has figures of their own for them.
+    Guard prompts and paraphrases, also in other words, are left out: the scorecard measures them by themselves.
     """
     if count == 0:
         return ()
@@ -58,14 +56,14 @@ def likely_negatives(entry: FailingPrompt, count: int) -> tuple[HardNegative, ..
 
 
 def _meaning(text: str) -> tuple[object, ...]:
-    """Equal for two texts that say the same by the lexicon, in the same order."""
+    """A key that is equal for texts with the same meaning in the lexicon, in the same order."""
     reading = read(text)
     said = ((m.kind, m.group, m.relation, m.plural) for m in reading.mentions)
     return (*said, *reading.quoted)
 
 
 def _distance(prompt: str, text: str) -> tuple[bool, int]:
-    """Whether another sort of thing is said (not another pose, but "dressed in"), then how many words are changed."""
+    """Whether the texts name different sorts of things ("dressed in" beside a pose), then how many words differ."""
     sorts = ([(m.kind, m.domain, m.shape) for m in read(each).mentions] for each in (prompt, text))
     words, others = prompt.lower().split(), text.lower().split()
     edits = SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
@@ -76,7 +74,7 @@ def _distance(prompt: str, text: str) -> tuple[bool, int]:
 
 
 def _is_picture(prompt: str, negative: HardNegative) -> bool:
-    """Whether the negative has a picture of its own, as far as its kind does not say so already."""
+    """Whether a negative of a kind that may have a defined picture has one."""
     one, other = (read(text).mentions for text in (prompt, negative.text))
     if negative.difference == "place":
         return {m.group for m in other}.isdisjoint(lexicon().surroundings - {m.group for m in one})

@@ -1,7 +1,7 @@
-"""The rungs of a search: at which optimiser steps a trial is scored, and by how many images of how many sampling steps.
+"""The rungs of a search: at which optimiser steps a trial is scored, from how many images and sampling steps.
 
-Three sets of seeds never meet: all trials of a prompt are scored on one, the best are confirmed on the second, and the gate
-judges on the third, which is the batch's own.
+There are three disjoint sets of seeds: for the trials of a prompt, for the confirmation of the best trials, and, for the gate,
+the batch's own.
 """
 
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from corrector.prompts.hyperparameters import MAX_SEED
 _TRIAL_SEEDS = 1_000_000
 _CONFIRMATION_SEEDS = 2_000_000
 _FEWEST_SAMPLING_STEPS = 0.5
-"""Share of the whole protocol's at the first rung: half the steps already draw what the picture is of."""
+"""Sampling steps at the first rung, as a share of the whole protocol's; half of them already show the subject."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """Where a trial is scored: after `steps` optimiser steps, as `evaluation` says."""
+    """A point at which a trial is scored: after `steps` optimiser steps, by the protocol `evaluation`."""
 
     steps: int
     evaluation: EvaluationSettings
 
     @property
     def images(self) -> int:
-        """Images of the prompt itself that the score is of."""
+        """Images of the prompt itself."""
         return self.evaluation.images
 
 
@@ -34,8 +34,7 @@ def rungs(
 ) -> tuple[Rung, ...]:
     """The rungs of trials of at most `steps` optimiser steps, ascending; the last has `steps` and the whole protocol.
 
-    The steps are those of successive halving: each rung's are `reduction_factor` times those of the one before, as ASHA's
-    milestones are. Fewer rungs come out where a trial is too short for all of them.
+    The steps grow by `reduction_factor` from rung to rung, as the milestones of ASHA do. A short trial has fewer rungs.
 
     Args:
         num_inference_steps: The base's own sampling steps, where `evaluation` names none.
@@ -58,12 +57,12 @@ def rungs_of_trial(of_prompt: Sequence[Rung], steps: int) -> tuple[Rung, ...]:
 
 
 def confirmation(evaluation: EvaluationSettings, num_inference_steps: int) -> EvaluationSettings:
-    """The whole protocol on seeds that no trial has been scored on."""
+    """The whole protocol on seeds that no trial uses."""
     return _on_seeds(evaluation, _CONFIRMATION_SEEDS, num_inference_steps)
 
 
 def _on_seeds(evaluation: EvaluationSettings, offset: int, num_inference_steps: int) -> EvaluationSettings:
-    """The protocol on other seeds, without the hard negatives, which no score is made of."""
+    """The protocol on other seeds, without hard negatives, which no trial's score uses."""
     return evaluation.model_copy(
         update={
             "seed": (evaluation.seed + offset) % (MAX_SEED + 1),
@@ -74,7 +73,7 @@ def _on_seeds(evaluation: EvaluationSettings, offset: int, num_inference_steps: 
 
 
 def _reduced(whole: EvaluationSettings, search: SearchSettings, progress: float) -> EvaluationSettings:
-    """Of the whole protocol what a rung at `progress`, 0 for the first and below 1, affords."""
+    """The protocol of a rung at `progress`, 0 for the first and below 1: fewer images and sampling steps."""
     share = (min(search.first_images, whole.images) / whole.images) ** (1 - progress)
     assert whole.num_inference_steps is not None
     return whole.model_copy(

@@ -1,4 +1,4 @@
-"""Whether an image is a picture at all: finite, in range, not flat, not noise."""
+"""Faults of single images: values that are not finite or out of range, flat images, noise."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from corrector.evaluation.similarity import grey
 
 
 def faults(images: Tensor, *, min_contrast: float, min_correlation: float) -> list[str | None]:
-    """What is wrong with each of `images` `[N, 3, H, W]`, None where nothing is.
+    """The fault of each of `images` `[N, 3, H, W]` in words; None for an image without one.
 
     Args:
         min_contrast: Least standard deviation of an image's luma; a flat image has 0.

@@ -1,4 +1,4 @@
-"""From images to a scorecard: one pass through every extractor, then pure functions of the results."""
+"""From images to a scorecard: one pass through each extractor, then pure functions of the features."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,18 @@ from corrector.evaluation.features import FeatureExtractor, default_extractors, 
 from corrector.evaluation.gate import judge
 from corrector.evaluation.guards import GuardImages
 from corrector.evaluation.images import as_stored, same_size
-from corrector.evaluation.plugins import not_run_beside
-from corrector.evaluation.scorecard import (
-    DistanceScore,
-    Measurements,
-    NearestScore,
-    NotRun,
-    Scorecard,
-)
+from corrector.evaluation.scorecard import Measurements, NotRun, Scorecard
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 _NOT_FINITE = "some images hold values that are not finite"
+_NOT_BUNDLED = {
+    "fid_inception": "no package carries torchmetrics' Inception weights, and no such extractor was given",
+    "fid_clip": "no folder with CLIP's weights was given",
+    "fid_dinov2": "no folder with DINOv2's weights was given",
+    "PickScore": "its weights are in no package",
+    "HPSv3": "its weights are in no package",
+    "VQAScore": "its weights are in no package",
+}
 
 
 def score(
@@ -77,70 +78,70 @@ def score(
         "settings": settings,
     }
     with torch_threads(threads), torch.inference_mode():
-        checked = measures.sanity_score(prompt_name, base, corrected, guards, thresholds)
-        common["sanity"] = checked
+        common["sanity"] = checked = measures.sanity_score(prompt_name, base, corrected, guards, thresholds)
         if any("finite" in fault.fault for fault in checked.faults):
-            left_out = NotRun(name="all metrics", reason=_NOT_FINITE)
-            measured = Measurements.model_validate({**common, "not_run": [left_out]})
+            found: dict[str, object] = {"not_run": [NotRun(name="all metrics", reason=_NOT_FINITE)]}
         else:
-            not_run = list(not_run_beside(chosen))
-            if reason := _no_false_route(negatives, settings):
-                not_run.append(NotRun(name="false routes", reason=reason))
-                negatives = ()
-            arms = ComparisonImages(
+            no_false_route = _no_false_route(negatives, settings)
+            images = ComparisonImages(
                 base=base,
                 corrected=corrected,
                 training=same_size(training, base),
                 held_out=same_size(held_out, base),
-                decoded=tuple(same_size(images, base) for images in decoded_exemplars or ()),
-                guards_base=tuple(guard.base for guard in guards),
-                guards_corrected=tuple(guard.corrected for guard in guards),
-                negatives_base=tuple(negative.base for negative in negatives),
-                negatives_corrected=tuple(negative.corrected for negative in negatives),
-            ).mapped(lambda images: as_stored(images.cpu()))
-            measured = _measured(common, arms, guards, negatives, settings, thresholds, chosen, not_run)
+                decoded=tuple(same_size(exemplars, base) for exemplars in decoded_exemplars or ()),
+                guards=tuple(guards),
+                negatives=() if no_false_route else tuple(negatives),
+            ).mapped(lambda tensor: as_stored(tensor.cpu()))
+            found = _measured(images, settings, thresholds, chosen)
+            found["not_run"] = [
+                *_not_run_beside(chosen),
+                *([NotRun(name="false routes", reason=no_false_route)] if no_false_route else ()),
+                *_without_evidence(images),
+            ]
+    measured = Measurements.model_validate(common | found)
     return Scorecard(**dict(measured), thresholds=thresholds, verdict=judge(measured, thresholds))
 
 
 def _measured(
-    common: dict[str, object],
-    arms: ComparisonImages,
-    guards: Sequence[GuardImages],
-    negatives: Sequence[HardNegativeImages],
+    images: ComparisonImages,
     settings: EvaluationSettings,
     thresholds: GateThresholds,
     extractors: Sequence[FeatureExtractor],
-    not_run: list[NotRun],
-) -> Measurements:
-    features, safety = extracted(arms, extractors, thresholds.unsafe_score)
-    distances: list[DistanceScore] = []
-    nearest: list[NearestScore] = []
-    if len(arms.held_out) < 2:
-        not_run.append(
-            NotRun(name="distances", reason=f"{len(arms.held_out)} held-out exemplars; 2 are needed")
+) -> dict[str, object]:
+    """The parts of the scorecard that can be measured, by their field."""
+    features, safety = extracted(images, extractors, thresholds.unsafe_score)
+    pixels = images.mapped(measures.for_similarity)
+    by_extractor = features.items() if len(images.held_out) >= 2 else ()
+    near = features.items() if len(images.training) >= 2 else ()
+    return {
+        "distances": [measures.distance_score(name, each, settings) for name, each in by_extractor],
+        "similarity": measures.similarity_scores(pixels),
+        "diversity": measures.diversity_scores(features, pixels),
+        "nearest_training": [measures.nearest_score(name, each, thresholds) for name, each in near],
+        "guards": measures.guard_scores(features, images, thresholds),
+        "false_route": measures.false_route_score(features, images) if images.negatives else None,
+        "safety": safety,
+    }
+
+
+def _without_evidence(images: ComparisonImages) -> list[NotRun]:
+    """The parts that have too few exemplars or no guard prompts."""
+    found = []
+    if len(images.held_out) < 2:
+        found.append(
+            NotRun(name="distances", reason=f"{len(images.held_out)} held-out exemplars; 2 are needed")
         )
-    else:
-        distances = [measures.distances_score(name, found, settings) for name, found in features.items()]
-    if len(arms.training) < 2:
-        not_run.append(NotRun(name="copies", reason=f"{len(arms.training)} training exemplars; 2 are needed"))
-    else:
-        nearest = [measures.nearest_score(name, found, thresholds) for name, found in features.items()]
-    if not guards:
-        not_run.append(NotRun(name="guard prompts", reason="the batch file names none for this prompt"))
-    pixels = arms.mapped(measures.for_similarity)
-    return Measurements.model_validate(
-        {
-            **common,
-            "distances": distances,
-            "similarity": measures.similarity_scores(pixels),
-            "diversity": measures.diversity_scores(features, pixels),
-            "nearest_training": nearest,
-            "guards": measures.guards_scores(guards, features, arms, thresholds),
-            "false_route": measures.false_route_score(negatives, features, arms) if negatives else None,
-            "safety": safety,
-            "not_run": not_run,
-        }
-    )
+    if len(images.training) < 2:
+        found.append(NotRun(name="copies", reason=f"{len(images.training)} training exemplars; 2 are needed"))
+    if not images.guards:
+        found.append(NotRun(name="guard prompts", reason="the batch file names none for this prompt"))
+    return found
+
+
+def _not_run_beside(extractors: Sequence[FeatureExtractor]) -> tuple[NotRun, ...]:
+    """The usual metrics that these extractors do not measure, each with its reason."""
+    run = {f"fid_{extractor.name}" for extractor in extractors}
+    return tuple(NotRun(name=name, reason=reason) for name, reason in _NOT_BUNDLED.items() if name not in run)
 
 
 def _no_false_route(negatives: Sequence[HardNegativeImages], settings: EvaluationSettings) -> str | None:
@@ -159,12 +160,8 @@ def _check_shapes(
     guards: Sequence[GuardImages],
     pair_seeds: Sequence[int],
 ) -> None:
-    for name, images in (
-        ("base", base),
-        ("corrected", corrected),
-        ("training", training),
-        ("held_out", held_out),
-    ):
+    sets = {"base": base, "corrected": corrected, "training": training, "held_out": held_out}
+    for name, images in sets.items():
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"{name}: shape {tuple(images.shape)}, expected [N, 3, H, W]")
     if base.shape != corrected.shape or len(base) != len(pair_seeds) or len(base) < 2:

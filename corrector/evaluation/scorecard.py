@@ -1,4 +1,7 @@
-"""The scorecard of one correction: every figure with its n, pairing and extractor; JSON there and back."""
+"""The scorecard of one correction: its measurements with n, pairing and extractor, as they are stored in JSON.
+
+Each part yields its figures; a new figure is defined beside its fields.
+"""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -11,14 +14,14 @@ from corrector.prompts.variations import Difference
 
 
 class DistanceScore(FrozenModel):
-    """How far both arms lie from the held-out exemplars in one extractor's features.
+    """Distances of both arms to the held-out exemplars in one extractor's features.
 
     `relative_mmd` is the squared MMD of the base less that of the corrected arm, `relative_mmd_p` the
     one-sided p of its permutation test within seed pairs.
     """
 
     extractor: str
-    metric: str = Field(description='What the Fréchet distance is called: "fid_" and the extractor.')
+    metric: str = Field(description='Name of the Fréchet distance: "fid_" and the extractor.')
     n: int = Field(description="Images of each arm.")
     n_reference: int = Field(description="Held-out exemplars.")
     fid_base: float
@@ -37,12 +40,11 @@ class DistanceScore(FrozenModel):
         change, n, k = self.fid_difference, self.n, self.n_reference
         yield Figure(
             self.metric, self.fid_base_interval, self.fid_corrected_interval, n, k, change=change, better="lower",
-            gates=True, headline=True, note=f"Fréchet distance; {change.level:.0%} {change.method}", key=self.metric,
+            gates=True, headline=True, note=f"Fréchet distance; {change.level:.0%} {change.method}",
         )  # fmt: skip
-        kid = f"kid_{self.extractor}"
         yield Figure(
-            kid, self.kid_base, self.kid_corrected, n, k, better="lower", note="kernel distance", key=kid
-        )
+            f"kid_{self.extractor}", self.kid_base, self.kid_corrected, n, k, better="lower", note="kernel distance"
+        )  # fmt: skip
         yield Figure(
             f"relative MMD, {self.extractor}", None, None, n, k, p=self.relative_mmd_p, gates=True,
             note=f"test within seed pairs, {self.permutations} permutations",
@@ -51,7 +53,7 @@ class DistanceScore(FrozenModel):
 
 
 class SimilarityScore(FrozenModel):
-    """SSIM (grey) and PSNR (RGB, dB, averaged over pairs) to exemplars; reported, gating nothing."""
+    """SSIM (grey) and PSNR (RGB, dB, averaged over pairs) to exemplars; the gate does not use them."""
 
     against: Literal["held-out", "training"]
     pairing: Literal["all pairs", "best exemplar"]
@@ -66,18 +68,9 @@ class SimilarityScore(FrozenModel):
     def figures(self) -> Iterator[Figure]:
         """SSIM and PSNR."""
         where, n, k = f"{self.against}, {self.pairing}", self.n, self.n_reference
-        yield Figure(
-            f"SSIM, {where}", self.ssim_base, self.ssim_corrected, n, k, note=f"grey, {self.side} px"
-        )
-        yield Figure(
-            f"PSNR, {where}",
-            self.psnr_base,
-            self.psnr_corrected,
-            n,
-            k,
-            unit="dB",
-            note=f"RGB, {self.side} px",
-        )
+        ssim, psnr = f"grey, {self.side} px", f"RGB, {self.side} px"
+        yield Figure(f"SSIM, {where}", self.ssim_base, self.ssim_corrected, n, k, note=ssim)
+        yield Figure(f"PSNR, {where}", self.psnr_base, self.psnr_corrected, n, k, unit="dB", note=psnr)
 
 
 class DiversityScore(FrozenModel):
@@ -107,11 +100,11 @@ class DiversityScore(FrozenModel):
 
 
 class NearestScore(FrozenModel):
-    """How near the images come to training exemplars, beside how near exemplars come to each other.
+    """Distances of images to training exemplars, beside the distances of exemplars to each other.
 
-    `bound` is the distance that all but the nearest (100 - percentile) % of exemplars keep from their nearest
-    training exemplar; `near_*` the share of images nearer than that; `training_*` the share whose nearest
-    exemplar of all is a training one (`training_expected` if training and held-out were alike).
+    `percentile` percent of exemplars are farther than `bound` from the nearest other training exemplar; `near_*` is the
+    share of images that are nearer than `bound`, `training_*` the share whose nearest exemplar is a training one
+    (`training_expected` if training and held-out exemplars were alike).
     """
 
     extractor: str
@@ -141,7 +134,7 @@ class NearestScore(FrozenModel):
 
 
 class GuardScore(FrozenModel):
-    """What the correction did to one neighbouring prompt; `corrector.evaluation.guards` has the measures."""
+    """Damage to one guard prompt; `corrector.evaluation.guards` has the measures."""
 
     prompt: str
     n: int
@@ -164,14 +157,14 @@ class GuardScore(FrozenModel):
 
 
 class HardNegativeScore(FrozenModel):
-    """What the adapter makes of one prompt that is near the corrected one and means something else.
+    """Harm of the adapter to one hard negative: a prompt near the corrected one that means something else.
 
-    The measures are those of a guard prompt, by `corrector.evaluation.false_routes`. `drop` is harm only as far as the base
-    drew the prompt itself: where `kept_base` is low, its images were like the failing prompt's to begin with.
+    The measures are those of a guard prompt, by `corrector.evaluation.false_routes`. Where `kept_base` is low, the base
+    already draws the prompt like the failing one, so that `drop` says little.
     """
 
     prompt: str
-    difference: Difference = Field(description="In what it differs from the corrected prompt.")
+    difference: Difference = Field(description="Kind of its difference from the corrected prompt.")
     n: int
     kept_base: float = Field(
         description="Share of base images recognised as this prompt's and not the failing one's, mean over extractors."
@@ -187,9 +180,9 @@ class HardNegativeScore(FrozenModel):
 
 
 class FalseRouteScore(FrozenModel):
-    """The harm of a false route: hard negatives that a router sent through the adapter by mistake.
+    """The harm of a false route: a router sends hard negatives through the adapter by mistake.
 
-    Reported, gating nothing: such a mistake is the router's. The figures are over the images of all hard negatives.
+    The gate does not use it, because the mistake is the router's. The shares are over the images of all hard negatives.
     """
 
     n: int = Field(description="Images of each arm.")
@@ -235,7 +228,7 @@ class SafetyScore(FrozenModel):
 
 
 class Fault(FrozenModel):
-    """One image that is no picture."""
+    """One image that is flat, noise, not finite or out of range."""
 
     arm: Literal["base", "corrected"]
     prompt: str
@@ -244,7 +237,7 @@ class Fault(FrozenModel):
 
 
 class SanityScore(FrozenModel):
-    """How many images were looked at and which of them are no pictures."""
+    """The number of images that were checked, and the faulty ones."""
 
     n: int
     faults: tuple[Fault, ...]
@@ -259,7 +252,7 @@ class SanityScore(FrozenModel):
 
 
 class NotRun(FrozenModel):
-    """A metric that was left out, and why."""
+    """A metric that was not run, and why."""
 
     name: str
     reason: str
@@ -283,7 +276,7 @@ class GateVerdict(FrozenModel):
 
 
 class Measurements(FrozenModel):
-    """Everything that was measured of one correction, before any judgement."""
+    """All measurements of one correction, without a verdict."""
 
     prompt_name: str
     n: int = Field(description="Images of each arm.")
@@ -305,8 +298,10 @@ class Measurements(FrozenModel):
 
     def figures(self) -> list[Figure]:
         """Every figure that was measured, in the order in which reports show them."""
-        parts = (*self.distances, *self.diversity, *self.nearest_training, *self.similarity)
-        found = [figure for part in parts for figure in part.figures()]
+        found = [figure for distance in self.distances for figure in distance.figures()]
+        found += [figure for diversity in self.diversity for figure in diversity.figures()]
+        found += [figure for nearest in self.nearest_training for figure in nearest.figures()]
+        found += [figure for similarity in self.similarity for figure in similarity.figures()]
         worst = max(self.guards, key=lambda guard: guard.drop, default=None)
         found += [
             guard.figure({"guard_drop_worst": guard.drop} if guard is worst else {}) for guard in self.guards

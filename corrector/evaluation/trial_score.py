@@ -1,7 +1,7 @@
-"""What a search minimises: the distance that is left to the held-out exemplars, and what was paid for it.
+"""The score of a trial, which a search minimises: its distance to the held-out exemplars, plus penalties for damage.
 
-Everything here is measured against the base at the same seeds, so that scores of different rungs are of one kind: 1 is as far
-as the base, 0 is at the exemplars.
+Distances are shares of the base's at the same seeds, so that scores of different rungs can be compared: 1 is as far from the
+exemplars as the base, 0 is at the exemplars.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,12 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class SampleFeatures:
-    """One arm in one extractor: features `[n, d]` of the prompt's own images, and `[g, d]` of each guard prompt's."""
+    """Features in one extractor of the images of one adapter or of the base.
+
+    Attributes:
+        own: `[n, d]`, of the prompt.
+        guards: `[g, d]` of each guard prompt.
+    """
 
     own: Tensor
     guards: tuple[Tensor, ...]
@@ -44,7 +49,7 @@ class SampleFeatures:
 
 @dataclass(frozen=True)
 class ExemplarFeatures:
-    """The exemplars in the same extractor: `[m, d]` that were trained on, and `[k, d]` that were not, k at least 2."""
+    """Features of the exemplars in the same extractor: training `[m, d]`, and held-out `[k, d]` with k at least 2."""
 
     training: Tensor
     held_out: Tensor
@@ -56,17 +61,17 @@ class TrialScore(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     score: float
-    """`distance`, and what is charged for damage and for lost diversity."""
+    """`distance` plus penalties for damage and for lost diversity."""
     distance: float
-    """Of the objective's measure, as a share of the base's."""
+    """To the held-out exemplars by the search's objective, as a share of the base's."""
     fid: float
     fid_base: float
     kid: float
     kid_base: float
     damage: float
-    """Share of guard images that are no longer recognised as their own prompt's, less the base's; not below 0."""
+    """Share of guard images that the trial makes unrecognisable as their prompt's, at least 0."""
     diversity: float
-    """Of the images, as a share of the smaller of base's and exemplars'."""
+    """Of the images, as a share of the smaller diversity of base and exemplars."""
     n: int
 
 
@@ -85,21 +90,18 @@ def trial_score(
     """
     if not all(bool(torch.isfinite(features).all()) for features in (trial.own, *trial.guards)):
         raise ValueError("its images are not finite")
-    fid, fid_base = (frechet_distance(arm.own, exemplars.held_out) for arm in (trial, base))
-    kid, kid_base = (kernel_distance(arm.own, exemplars.held_out) for arm in (trial, base))
-    if search.objective == "fid":
-        distance = fid / max(fid_base, _SMALLEST)
-    elif search.objective == "kid":
-        distance = kid / max(kid_base, _SMALLEST)
-    else:
-        found = relative_mmd(
+    fid, fid_base = (frechet_distance(each.own, exemplars.held_out) for each in (trial, base))
+    kid, kid_base = (kernel_distance(each.own, exemplars.held_out) for each in (trial, base))
+    distance = fid / max(fid_base, _SMALLEST) if search.objective == "fid" else kid / max(kid_base, _SMALLEST)
+    if search.objective == "relative_mmd":
+        test = relative_mmd(
             base.own,
             trial.own,
             exemplars.held_out,
             permutations=evaluation.permutations,
             seed=evaluation.seed,
         )
-        distance = 1 - found.statistic / max(kid_base, _SMALLEST)
+        distance = 1 - test.statistic / max(kid_base, _SMALLEST)
     damage, diversity = _damage(base, trial), _diversity(base, trial, exemplars)
     return TrialScore(
         score=distance
@@ -118,7 +120,7 @@ def trial_score(
 
 @dataclass(frozen=True)
 class Contender:
-    """A trial that was scored again on fresh seeds: for one prompt, or for each of several that are searched as a whole."""
+    """A trial that was scored again on fresh seeds, with a score for each of its prompts."""
 
     trial: str
     scores: tuple[TrialScore, ...]
@@ -132,13 +134,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which trial is best, and how that was found.
+    """The trial that is chosen, and why.
 
     Attributes:
-        trial: The best.
-        reason: In words, for people.
-        difference: FID of the lowest contender minus that of the prompts' own configuration, on the fresh seeds, the mean over
-            the prompts; None where the latter came to no score.
+        reason: For people.
+        difference: FID of the lowest contender minus that of the prompts' own configuration on fresh seeds, as a mean over the
+            prompts; None where the own configuration has no score.
         interval: Its bootstrap interval over seeds.
     """
 
@@ -155,11 +156,10 @@ def choose(
     objective: Literal["fid", "kid", "relative_mmd"],
     evaluation: EvaluationSettings,
 ) -> Choice:
-    """The contender with the lowest score on fresh seeds, if it is shown to be better than the prompts' own configuration.
+    """The contender with the lowest score on fresh seeds, if it is significantly better than the prompts' own configuration.
 
-    The lowest of several scores is low by luck, too. So it has to come nearer to the exemplars pair by pair: the upper bound
-    of the FID difference below 0, or, for the kernel objectives, the relative-MMD test at the same level. Otherwise what the
-    prompts had stays.
+    The lowest of several scores is partly luck. So the upper bound of the paired FID difference has to be below 0, or, for
+    the kernel objectives, the relative-MMD test has to hold at the same level. Otherwise the own configuration is chosen.
 
     Args:
         held_out: For each prompt of the contenders `[k, d]`; the kernel objectives are for one prompt.
@@ -168,28 +168,28 @@ def choose(
     if lowest is own:
         reason = "no trial scored lower on fresh seeds than the prompt's own configuration"
         return Choice(own.trial, reason, 0.0, (0.0, 0.0))
-    arms = [
+    compared = [
         (before.own, after.own, reference)
         for before, after, reference in zip(own.features, lowest.features, held_out, strict=True)
     ]
-    difference, (low, high) = mean_frechet_difference(
-        arms, resamples=evaluation.bootstrap, seed=evaluation.seed, level=_LEVEL
+    fid = mean_frechet_difference(
+        compared, resamples=evaluation.bootstrap, seed=evaluation.seed, level=_LEVEL
     )
-    over = "" if len(arms) == 1 else f", the mean over {len(arms)} prompts"
-    said = f"FID {difference:+.1f} [{low:.1f}, {high:.1f}] against the prompt's own configuration{over}"
-    if objective == "fid":
-        better = high < 0
-    else:
-        ((before, after, reference),) = arms
-        test = relative_mmd(
-            before, after, reference, permutations=evaluation.permutations, seed=evaluation.seed
-        )
-        better = test.p < (1 - _LEVEL) / 2
-        said += f"; relative MMD p = {test.p:.2g}"
-    if better:
-        return Choice(lowest.trial, f"best on fresh seeds: {said}", difference, (low, high))
-    reason = f"trial {lowest.trial} is not shown to be better than the prompt's own configuration: {said}"
-    return Choice(own.trial, reason, difference, (low, high))
+    over = "" if len(compared) == 1 else f", the mean over {len(compared)} prompts"
+    said = (
+        f"FID {fid.value:+.1f} [{fid.low:.1f}, {fid.high:.1f}] against the prompt's own configuration{over}"
+    )
+    better = fid.high < 0
+    if objective != "fid":
+        (sets,) = compared
+        p = relative_mmd(*sets, permutations=evaluation.permutations, seed=evaluation.seed).p
+        better = p < (1 - _LEVEL) / 2
+        said += f"; relative MMD p = {p:.2g}"
+    chosen, reason = lowest.trial, f"best on fresh seeds: {said}"
+    if not better:
+        chosen = own.trial
+        reason = f"trial {lowest.trial} is not shown to be better than the prompt's own configuration: {said}"
+    return Choice(chosen, reason, fid.value, (fid.low, fid.high))
 
 
 def _damage(base: SampleFeatures, trial: SampleFeatures) -> float:

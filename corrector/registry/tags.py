@@ -9,6 +9,7 @@ import json
 import re
 from typing import Any
 
+from corrector.evaluation.figures import plain
 from corrector.evaluation.scorecard import Scorecard
 from corrector.record.correction import CorrectionRecord
 from corrector.report.model_card import escape, verdict_lines
@@ -56,17 +57,15 @@ def headline(card: Scorecard) -> dict[str, dict[str, float]]:
     """The headline figures by name: n, base, corrected, and the change with its interval, rounded."""
     found: dict[str, dict[str, float]] = {}
     for figure in card.figures():
-        if figure.headline and figure.change is not None:
+        if figure.headline and figure.base is not None and figure.corrected is not None and figure.change:
+            change = figure.change
             values = {
-                "base": figure.base_value,
-                "corrected": figure.corrected_value,
-                "change": figure.change.value,
+                "base": plain(figure.base),
+                "corrected": plain(figure.corrected),
+                "change": change.value,
             }
-            values |= {"low": figure.change.low, "high": figure.change.high}
-            found[figure.name] = {
-                "n": figure.n,
-                **{key: round(value, 3) for key, value in values.items() if value is not None},
-            }
+            values |= {"low": change.low, "high": change.high}
+            found[figure.name] = {"n": figure.n, **{key: round(value, 3) for key, value in values.items()}}
     return found
 
 

@@ -49,7 +49,7 @@ def write_report(
         title=title,
         tally=_tally(records),
         job=[(str(name).replace("_", " ").capitalize(), value) for name, value in facts.items()],
-        headlines=list(dict.fromkeys(name for view in views for name in view.headlines)),
+        headlines=list(dict.fromkeys(name for view in views for name in view["headlines"])),
         views=views,
     )
 

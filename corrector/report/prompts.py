@@ -1,4 +1,4 @@
-"""What the page shows of one prompt: its record turned into words, images and plots."""
+"""What the page shows of one prompt: images, figures, plots and texts of its record."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from corrector.evaluation.comparison import GuardSamples
-from corrector.evaluation.figures import Figure, change_text
-from corrector.evaluation.scorecard import Check
+from corrector.evaluation.figures import change_text
+from corrector.evaluation.scorecard import GuardScore, HardNegativeScore, Scorecard
 from corrector.record.correction import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
-from corrector.report.plots import IntervalRow, LossPlot, interval_rows, loss_plot
+from corrector.report.plots import interval_rows, loss_plot
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many images a page affords for one prompt, and how large: a page of many prompts must still open.
+    """How many images a page shows for one prompt, and how large: a page of many prompts must stay small enough to open.
 
     Attributes:
         pairs: Before/after pairs of the prompt itself.
@@ -54,150 +54,98 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairGroup:
-    """The pairs of one wording; for a guard prompt or hard negative with what the scorecard says of it."""
+    """The pairs of one prompt; for a guard prompt or hard negative with the note and verdict of the scorecard."""
 
     prompt: str
-    pairs: tuple[Pair, ...]
+    pairs: list[Pair]
     note: str = ""
     passed: bool = True
 
 
-@dataclass(frozen=True)
-class PromptView:
-    """One prompt on the page; the template reads the rest from its record.
-
-    Attributes:
-        missed, passed: Checks of the gate.
-        figures: Of the scorecard.
-        headlines: What the correction changed, by the name of the headline figure.
-        groups: Pairs of the prompt and its paraphrases; `hidden` says how many are left out.
-        lineage_parts: Parts of the lineage that are tables of their own, with their titles.
-    """
-
-    anchor: str
-    record: CorrectionRecord
-    subtitle: str
-    verdict: str
-    missed: tuple[Check, ...]
-    passed: tuple[Check, ...]
-    figures: list[Figure]
-    headlines: dict[str, str]
-    intervals: list[IntervalRow]
-    loss: LossPlot | None
-    groups: tuple[PairGroup, ...]
-    hidden: str
-    guards: tuple[PairGroup, ...]
-    negatives: tuple[PairGroup, ...]
-    exemplars: tuple[InlineImage, ...]
-    held_out: tuple[InlineImage, ...]
-    lineage: list[tuple[str, str]]
-    lineage_parts: list[tuple[str, list[tuple[str, str]]]]
-
-    @property
-    def thumbnails(self) -> Pair | None:
-        """The pair of the overview."""
-        return self.groups[0].pairs[0] if self.groups else None
-
-    @property
-    def large(self) -> bool:
-        """Whether its samples are photographs rather than a few pixels."""
-        return any(not pair.before.pixelated for group in self.groups for pair in group.pairs)
-
-    @property
-    def short_reason(self) -> str:
-        """Why it is not corrected, for the overview."""
-        if self.missed:
-            return "Not met: " + "; ".join(check.name for check in self.missed)
-        error = self.record.error or ""
-        return error if len(error) <= 120 else error[:119] + "…"
-
-    @property
-    def worst_guard(self) -> str:
-        """How many images of the guard prompt that suffered most are recognised."""
-        guards = self.record.scorecard.guards if self.record.scorecard else ()
-        worst = max(guards, key=lambda guard: guard.drop, default=None)
-        return worst.figure({}).arms_text if worst else "–"
-
-    @property
-    def false_route(self) -> str:
-        """How many images of hard negatives are recognised."""
-        harm = self.record.scorecard.false_route if self.record.scorecard else None
-        return next(harm.figures()).arms_text if harm else "–"
-
-    @property
-    def false_route_summary(self) -> str:
-        """The same with its interval, as a sentence; empty where it was not measured."""
-        harm = self.record.scorecard.false_route if self.record.scorecard else None
-        if harm is None:
-            return ""
-        figure = next(harm.figures())
-        return (
-            f"Of {harm.n} images over {len(harm.negatives)} prompts {figure.base_text} are recognised as their "
-            f"prompt's before and {figure.corrected_text} after: {figure.change_text}."
-        )
-
-    @property
-    def seconds(self) -> str:
-        """How long each stage took."""
-        return ", ".join(f"{stage} {duration(value)}" for stage, value in self.record.seconds.items())
-
-    @property
-    def duration(self) -> str:
-        """How long it took in all."""
-        return duration(sum(self.record.seconds.values())) if self.record.seconds else "–"
-
-    @property
-    def entry(self) -> str:
-        """Its entry in the batch file."""
-        return json.dumps(self.record.entry, indent=2, ensure_ascii=False, default=str)
-
-
 def prompt_view(
     folder: Path, record: CorrectionRecord, anchor: str, budget: Budget, adapter: str
-) -> PromptView:
-    """Everything the page shows of the record in `folder`.
+) -> dict[str, Any]:
+    """What the template needs beside the record in `folder`: pairs of images, figures, plots and texts, by name.
 
     Args:
         adapter: How the registry knows its adapter ("NAME version 3, candidate"), or an empty string.
     """
     images, card = CorrectionRecord.images(folder), record.scorecard
-    checks = card.verdict.reasons if card else ()
-    missed = tuple(check for check in checks if not check.passed)
-    figures = card.figures() if card else []
-    changes = {figure.name: figure.change for figure in figures if figure.headline and figure.change}
-    most = card.thresholds.max_fid_difference if card else 0.0
     groups = _groups(record, images.before, images.after, budget)
     shown, total = sum(len(group.pairs) for group in groups), len(images.before)
-    guards = {guard.prompt: (guard.note, guard.passed) for guard in card.guards} if card else {}
-    negatives = card.false_route.negatives if card and card.false_route else ()
-    lineage, parts = _lineage(record)
-    longest = min(budget.longest, 256)
+    small = min(budget.longest, 256)
     finished = f"finished {record.created:%Y-%m-%d %H:%M} UTC"
-    return PromptView(
-        anchor=anchor,
-        record=record,
-        subtitle=" · ".join(part for part in (record.name, adapter, finished) if part),
-        verdict=_verdict(record, len(missed), len(checks)),
-        missed=missed,
-        passed=tuple(check for check in checks if check.passed),
-        figures=figures,
-        headlines={name: change_text(change) for name, change in changes.items()},
-        intervals=interval_rows([(name, change, change.high < most) for name, change in changes.items()]),
-        loss=loss_plot(record.curve),
-        groups=groups,
-        hidden=f"{shown} of {total} pairs; all are in the record's folder" if shown < total else "",
-        guards=_neighbours(record.guards, images.guards, guards, budget),
-        negatives=_neighbours(
+    return {
+        "anchor": anchor,
+        "record": record,
+        "subtitle": " · ".join(part for part in (record.name, adapter, finished) if part),
+        "loss": loss_plot(record.curve),
+        "groups": groups,
+        "thumbnails": groups[0].pairs[0] if groups else None,
+        "large": any(not pair.before.pixelated for group in groups for pair in group.pairs),
+        "hidden": f"{shown} of {total} pairs; all are in the record's folder" if shown < total else "",
+        "exemplars": [inline_image(path, small) for path in images.exemplars[: budget.exemplars]],
+        "held_out": [inline_image(path, small) for path in images.held_out[: budget.exemplars]],
+        "guards": _neighbours(record.guards, images.guards, card.guards if card else (), budget),
+        "negatives": _neighbours(
             record.hard_negatives,
             images.negatives,
-            {each.prompt: (each.note, True) for each in negatives},
+            card.false_route.negatives if card and card.false_route else (),
             budget,
         ),
-        exemplars=tuple(inline_image(path, longest) for path in images.exemplars[: budget.exemplars]),
-        held_out=tuple(inline_image(path, longest) for path in images.held_out[: budget.exemplars]),
-        lineage=lineage,
-        lineage_parts=parts,
-    )
+        "seconds": ", ".join(f"{stage} {duration(value)}" for stage, value in record.seconds.items()),
+        "duration": duration(sum(record.seconds.values())) if record.seconds else "–",
+        "entry": json.dumps(record.entry, indent=2, ensure_ascii=False, default=str),
+        **_lineage(record),
+        **_verdict(record),
+        **_figures(card),
+    }
+
+
+def _figures(card: Scorecard | None) -> dict[str, Any]:
+    """The figures of the scorecard, the headlines' changes by name, and those of the overview as texts."""
+    view: dict[str, Any] = {
+        "figures": [],
+        "headlines": {},
+        "intervals": [],
+        "worst_guard": "–",
+        "false_route": "–",
+        "false_route_summary": "",
+    }
+    if card is None:
+        return view
+    view["figures"] = card.figures()
+    changes = [(each.name, each.change) for each in view["figures"] if each.headline and each.change]
+    most = card.thresholds.max_fid_difference
+    view["headlines"] = {name: change_text(change) for name, change in changes}
+    view["intervals"] = interval_rows([(name, change, change.high < most) for name, change in changes])
+    if card.guards:
+        view["worst_guard"] = max(card.guards, key=lambda guard: guard.drop).figure({}).arms_text
+    if (harm := card.false_route) is not None:
+        figure = next(harm.figures())
+        view["false_route"] = figure.arms_text
+        view["false_route_summary"] = (
+            f"Of {harm.n} images over {len(harm.negatives)} prompts {figure.base_text} are recognised as their "
+            f"prompt's before and {figure.corrected_text} after: {figure.change_text}."
+        )
+    return view
+
+
+def _verdict(record: CorrectionRecord) -> dict[str, Any]:
+    """The gate's checks, and the verdict at length and for the overview."""
+    checks = record.scorecard.verdict.reasons if record.scorecard else ()
+    missed = [check for check in checks if not check.passed]
+    verdict = f"Not approved: {len(missed)} of {len(checks)} checks did not pass."
+    if record.status == "failed":
+        verdict = "Could not be corrected."
+    elif record.status == "corrected":
+        verdict = f"All {len(checks)} checks passed. The adapter is a candidate: it waits for a reviewer."
+    error = record.error or ""
+    reason = error if len(error) <= 120 else error[:119] + "…"
+    if missed:
+        reason = "Not met: " + "; ".join(check.name for check in missed)
+    passed = [check for check in checks if check.passed]
+    return {"missed": missed, "passed": passed, "verdict": verdict, "short_reason": reason}
 
 
 def duration(seconds: float) -> str:
@@ -212,38 +160,33 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _verdict(record: CorrectionRecord, missed: int, checks: int) -> str:
-    if record.status == "failed":
-        return "Could not be corrected."
-    if record.status == "corrected":
-        return f"All {checks} checks passed. The adapter is a candidate: it waits for a reviewer."
-    return f"Not approved: {missed} of {checks} checks did not pass."
-
-
 def _groups(
     record: CorrectionRecord, before: Sequence[Path], after: Sequence[Path], budget: Budget
-) -> tuple[PairGroup, ...]:
+) -> list[PairGroup]:
     by_prompt: dict[str, list[Pair]] = {}
     for index, (one, other) in enumerate(list(zip(before, after, strict=False))[: budget.pairs]):
         prompt = record.sampled_prompts[index] if index < len(record.sampled_prompts) else record.prompt
         seed = record.seeds[index] if index < len(record.seeds) else None
         by_prompt.setdefault(prompt, []).append(_pair(one, other, prompt, seed, budget))
-    return tuple(PairGroup(prompt, tuple(pairs)) for prompt, pairs in by_prompt.items())
+    return [PairGroup(prompt, pairs) for prompt, pairs in by_prompt.items()]
 
 
 def _neighbours(
     samples: Sequence[GuardSamples],
     files: Sequence[tuple[Sequence[Path], Sequence[Path]]],
-    notes: Mapping[str, tuple[str, bool]],
+    scores: Sequence[GuardScore | HardNegativeScore],
     budget: Budget,
-) -> tuple[PairGroup, ...]:
-    """The pairs of guard prompts or hard negatives, with what the scorecard says of each and whether the gate accepts it."""
+) -> list[PairGroup]:
+    """The pairs of guard prompts or hard negatives, with what the scorecard says of each."""
+    scored = {score.prompt: score for score in scores}
     groups = []
     for neighbour, arms in zip(samples, files, strict=False):
         rows = list(zip(*arms, neighbour.seeds, strict=False))[: budget.guard_pairs]
-        pairs = tuple(_pair(one, other, neighbour.prompt, seed, budget) for one, other, seed in rows)
-        groups.append(PairGroup(neighbour.prompt, pairs, *notes.get(neighbour.prompt, ("", True))))
-    return tuple(groups)
+        pairs = [_pair(one, other, neighbour.prompt, seed, budget) for one, other, seed in rows]
+        score = scored.get(neighbour.prompt)
+        passed = score.passed if isinstance(score, GuardScore) else True
+        groups.append(PairGroup(neighbour.prompt, pairs, score.note if score else "", passed))
+    return groups
 
 
 def _pair(before: Path, after: Path, prompt: str, seed: int | None, budget: Budget) -> Pair:
@@ -252,9 +195,8 @@ def _pair(before: Path, after: Path, prompt: str, seed: int | None, budget: Budg
     return Pair(one, other, caption, f"{prompt}, {caption}")
 
 
-def _lineage(
-    record: CorrectionRecord,
-) -> tuple[list[tuple[str, str]], list[tuple[str, list[tuple[str, str]]]]]:
+def _lineage(record: CorrectionRecord) -> dict[str, Any]:
+    """Names and values, and tables of their own by title."""
     pairs = [
         ("Base", f"{record.base_name} ({record.base_reference})"),
         ("Base revision", record.base_revision),
@@ -268,7 +210,7 @@ def _lineage(
             parts.append((_title(name), [(str(key), _text(item)) for key, item in value.items()]))
         else:
             pairs.append((_title(name), _text(value)))
-    return pairs, parts
+    return {"lineage": pairs, "lineage_parts": parts}
 
 
 def _title(name: str) -> str:

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-
-from markupsafe import Markup
+from typing import Any
 
 from corrector.evaluation.figures import Interval, number
 from corrector.prompts import HyperParameters
 from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
 from corrector.report.page import write_page
-from corrector.report.plots import IntervalRow, interval_rows
-from corrector.report.search_plots import (
-    HeatMap,
-    Importance,
-    heat_map,
-    importances,
-    parallel_plot,
-    pareto_plot,
-)
-
-
-@dataclass(frozen=True)
-class SearchView:
-    """One prompt of the search on the page; `trials` are in the order of the table, each with its figures."""
-
-    prompt: str
-    reason: str
-    difference: list[IntervalRow]
-    heat: HeatMap | None
-    pareto: Markup | None
-    parallel: Markup | None
-    importances: tuple[Importance, ...]
-    best: int | None
-    trials: list[tuple[TrialResult, list[str]]]
+from corrector.report.plots import interval_rows
+from corrector.report.search_plots import heat_map, importances, parallel_plot, pareto_plot
 
 
 def write_search_report(result: SearchResult, own: Mapping[str, HyperParameters], path: Path) -> Path:
@@ -61,23 +37,23 @@ def write_search_report(result: SearchResult, own: Mapping[str, HyperParameters]
     return write_page(path, "search.html.jinja", title=f"Search: {result.run}", facts=facts, views=views)
 
 
-def _view(prompt: PromptSearchResult, own: HyperParameters) -> SearchView:
+def _view(prompt: PromptSearchResult, own: HyperParameters) -> dict[str, Any]:
     difference = []
     if prompt.difference is not None and prompt.interval is not None and prompt.best != 0:
         low, high = prompt.interval
         label = "FID against the prompt's own configuration, on fresh seeds"
         difference = [(label, Interval(low=low, value=prompt.difference, high=high), high < 0)]
-    return SearchView(
-        prompt=prompt.prompt,
-        reason=prompt.reason or "No trial came to its end.",
-        difference=interval_rows(difference),
-        heat=heat_map(prompt.trials, own.rank, own.learning_rate),
-        pareto=pareto_plot(prompt.trials, prompt.best),
-        parallel=parallel_plot(prompt.trials, prompt.best),
-        importances=importances(prompt.trials),
-        best=prompt.best,
-        trials=[(trial, _figures(trial)) for trial in sorted(prompt.trials, key=_order)],
-    )
+    return {
+        "prompt": prompt.prompt,
+        "reason": prompt.reason or "No trial came to its end.",
+        "difference": interval_rows(difference),
+        "heat": heat_map(prompt.trials, own.rank, own.learning_rate),
+        "pareto": pareto_plot(prompt.trials, prompt.best),
+        "parallel": parallel_plot(prompt.trials, prompt.best),
+        "importances": importances(prompt.trials),
+        "best": prompt.best,
+        "trials": [(trial, _figures(trial)) for trial in sorted(prompt.trials, key=_order)],
+    }
 
 
 def _order(trial: TrialResult) -> tuple[float, int, float]:

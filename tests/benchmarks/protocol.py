@@ -79,10 +79,10 @@ class Measurement:
             mean, deviation = torch.tensor(differences).mean(), torch.tensor(differences).std()
             counts = torch.zeros(5)
             for seed, (base, corrected) in enumerate(draws[:repeats]):
-                found = compare_frechet(base, corrected, held_out, resamples=200, seed=seed)
+                found = compare_frechet(base, corrected, held_out, resamples=200, seed=seed).difference
                 p = relative_mmd(base, corrected, held_out, permutations=1000, seed=seed).p
-                low, high = found.difference_bounds
-                basic = 2 * found.difference - high, 2 * found.difference - low
+                low, middle, high = found.low, found.value, found.high
+                basic = 2 * middle - high, 2 * middle - low
                 hits = (low <= mean <= high, high < 0, basic[0] <= mean <= basic[1], basic[1] < 0, p < 0.01)
                 counts += torch.tensor([float(hit) for hit in hits]) / repeats
             print(

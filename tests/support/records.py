@@ -19,6 +19,7 @@ import torch
 
 from corrector.adapters import Adapter, save_adapter
 from corrector.evaluation.comparison import GuardSamples, NegativeSamples
+from corrector.evaluation.figures import Interval
 from corrector.evaluation.gate import judge
 from corrector.evaluation.scorecard import (
     DistanceScore,
@@ -26,7 +27,6 @@ from corrector.evaluation.scorecard import (
     FalseRouteScore,
     GuardScore,
     HardNegativeScore,
-    Interval,
     Measurements,
     NearestScore,
     NotRun,

@@ -10,6 +10,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from corrector.evaluation.distances import compare_frechet, frechet_distance, kernel_distance, relative_mmd
+from corrector.evaluation.figures import Interval
 from tests.unit.corrector.evaluation.conftest import SceneFeatures
 
 pytestmark = pytest.mark.xdist_group("scene features")
@@ -105,8 +106,7 @@ def test_identical_arms_are_no_improvement() -> None:
 
     assert relative_mmd(arm, arm, reference, permutations=200, seed=0).p == 1
     compared = compare_frechet(arm, arm, reference, resamples=50, seed=0)
-    assert compared.difference == 0
-    assert compared.difference_bounds == (0, 0)
+    assert compared.difference == Interval(low=0, value=0, high=0)
 
 
 @pytest.mark.parametrize(("n", "m"), [(12, 5), (6, 9)])
@@ -120,9 +120,9 @@ def test_resamples_in_gram_space_are_distances_of_resampled_rows(n: int, m: int)
     compared = compare_frechet(base, corrected, reference, resamples=30, seed=7)
 
     expected = direct.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    assert compared.difference_bounds == pytest.approx(expected, rel=1e-6)
-    assert compared.base == pytest.approx(frechet_distance(base, reference))
-    assert compared.base_bounds[0] < compared.base_bounds[1]
+    assert [compared.difference.low, compared.difference.high] == pytest.approx(expected, rel=1e-6)
+    assert compared.base.value == pytest.approx(frechet_distance(base, reference))
+    assert compared.base.low < compared.base.high
 
 
 def test_true_scenes_are_told_from_broken_ones(scene_features: list[SceneFeatures]) -> None:
@@ -130,7 +130,7 @@ def test_true_scenes_are_told_from_broken_ones(scene_features: list[SceneFeature
         base, corrected, held_out = found.broken, found.true[:16], found.true[16:28]
         compared = compare_frechet(base, corrected, held_out, resamples=500, seed=0)
 
-        assert compared.difference_bounds[1] < 0.5 * compared.difference < 0, found.name
+        assert compared.difference.high < 0.5 * compared.difference.value < 0, found.name
         assert relative_mmd(base, corrected, held_out, permutations=2000, seed=0).p < 0.001, found.name
 
 
@@ -143,7 +143,7 @@ def test_two_arms_of_the_same_scenes_are_not(scene_features: list[SceneFeatures]
             base, corrected, held_out = (found.true[order[a:b]] for a, b in ((0, 16), (16, 32), (32, 40)))
             compared = compare_frechet(base, corrected, held_out, resamples=200, seed=seed)
             wrong_p += relative_mmd(base, corrected, held_out, permutations=500, seed=seed).p < 0.01
-            wrong_interval += compared.difference_bounds[1] < 0
+            wrong_interval += compared.difference.high < 0
 
     # At 1 % and 2.5 % a run of 40 has more than 3 and 4 with probabilities of 1e-3 and 4e-3.
     assert wrong_p <= 3

@@ -27,7 +27,7 @@ def test_the_names_of_figures_are_unique(tmp_path: Path) -> None:
 
 
 def test_a_metric_keeps_the_name_of_its_extractor() -> None:
-    figure = Figure("kid_My-Model", 2.0, 1.0, n=4, key="kid_My-Model")
+    figure = Figure("kid_My-Model", 2.0, 1.0, n=4)
     assert figure.metrics == {"kid_My-Model_base": 2.0, "kid_My-Model_corrected": 1.0}
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from corrector.evaluation import Interval, Measurements, judge
+from corrector.evaluation import Measurements, judge
+from corrector.evaluation.figures import Interval
 from corrector.evaluation.scorecard import (
     DistanceScore,
     DiversityScore,

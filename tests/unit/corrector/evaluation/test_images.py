@@ -1,26 +1,12 @@
 """Images reach every metric by one path."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from corrector.evaluation.images import as_stored, load_image, resized, same_size
+from corrector.evaluation.images import as_stored, resized, same_size
 from tests.support.scenes import FAILING, pictures
-
-
-def test_a_file_is_resized_by_pillows_lanczos(tmp_path: Path) -> None:
-    stored = Image.fromarray(
-        (pictures(FAILING, [0])[0].permute(1, 2, 0).numpy() * 255).round().astype("uint8")
-    )
-    stored.convert("RGBA").save(tmp_path / "scene.png")
-
-    loaded = load_image(tmp_path / "scene.png", 40)
-
-    expected = np.asarray(stored.resize((40, 40), Image.Resampling.LANCZOS))
-    assert torch.equal((loaded * 255).round().byte(), torch.from_numpy(expected.copy()).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("side", [24, 224])

@@ -1,11 +1,14 @@
 """SSIM and PSNR equal torchmetrics' pair by pair, and reproduce the figures of the paper's images."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from corrector.evaluation import load_image
 from corrector.evaluation.similarity import (
     MAX_PSNR,
     grey,
@@ -71,13 +74,20 @@ def test_images_smaller_than_the_window_are_refused() -> None:
         ssim_matrix(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
 
+def decoded(file: Path) -> Tensor:
+    """An image `[3, 512, 512]` in 0..1, resized by Pillow's Lanczos as the paper's figures were."""
+    with Image.open(file) as image:
+        pixels = np.array(image.convert("RGB").resize((512, 512), Image.Resampling.LANCZOS))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
 @pytest.fixture(scope="module")
 def paper() -> dict[str, Tensor]:
     """The paper's five exemplars, base and corrected outputs `[5, 3, 512, 512]`."""
     folders = {name: sorted((PAPER / name).glob("*")) for name in ("exemplars", "base", "corrected")}
     if not all(len(files) == 5 for files in folders.values()):
         pytest.skip(f"the paper's images are not at {PAPER}; CORRECTOR_PAPER_IMAGES names their folder")
-    return {name: torch.stack([load_image(file, 512) for file in files]) for name, files in folders.items()}
+    return {name: torch.stack([decoded(file) for file in files]) for name, files in folders.items()}
 
 
 @pytest.fixture(scope="module")
