@@ -7,9 +7,9 @@ from functools import lru_cache
 from itertools import zip_longest
 
 from corrector.prompts import FailingPrompt
-from corrector.prompts.concepts import read
-from corrector.prompts.lexicon import lexicon
 from corrector.prompts.variations import Difference, HardNegative, hard_negatives
+from corrector.prompts.variations.lexicon import lexicon
+from corrector.prompts.variations.reading import read
 
 _DIFFERENCES: tuple[Difference, ...] = ("action", "noun", "place", "swapped")
 _AFTER_THESE: tuple[Difference, ...] = ("number", "extra")

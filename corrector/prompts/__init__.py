@@ -6,10 +6,10 @@ hand.
 """
 
 from corrector.prompts.batch import CorrectionBatch, FailingPrompt
-from corrector.prompts.errors import BatchError, BatchErrors
+from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.loading import load_batch
-from corrector.prompts.protocol import EvaluationSettings, GateThresholds
+from corrector.prompts.mistakes import BatchError, BatchErrors
 from corrector.prompts.schema import json_schema
 from corrector.prompts.search import SearchSettings
 

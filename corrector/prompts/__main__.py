@@ -8,8 +8,8 @@ from pathlib import Path
 
 from corrector.errors import UserError
 from corrector.prompts.batch import CorrectionBatch
-from corrector.prompts.errors import BatchErrors
 from corrector.prompts.loading import load_batch
+from corrector.prompts.mistakes import BatchErrors
 from corrector.prompts.schema import json_schema
 
 

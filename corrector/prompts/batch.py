@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from corrector.prompts.errors import BatchError, Place
+from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
 from corrector.prompts.hyperparameters import Conflict, HyperParameters
-from corrector.prompts.nodes import quoted
-from corrector.prompts.protocol import EvaluationSettings, GateThresholds
+from corrector.prompts.mistakes import BatchError
+from corrector.prompts.places import Place, quoted
 from corrector.prompts.search import SearchSettings
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"

@@ -1,9 +1,10 @@
 """The hyper-parameters of one fine-tune: every knob, its bounds, and what it does."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_SEED = 2**32 - 1
@@ -119,3 +120,11 @@ def hyperparameter_conflicts(values: Mapping[str, Any]) -> Iterator[Conflict]:
             ("warmup_steps", "steps"),
             f"a warm-up of {warmup} steps leaves nothing of {steps} steps; warm up for fewer or train longer",
         )
+
+
+@cache
+def field_adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
+    """A validator of one field of a model alone, so that one wrong value hides no other."""
+    field = model.model_fields[key]
+    constrained: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(constrained)

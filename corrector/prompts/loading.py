@@ -4,22 +4,27 @@ import re
 from pathlib import Path
 
 from corrector.errors import UserError
-from corrector.prompts.batch import CorrectionBatch, FailingPrompt
-from corrector.prompts.csv_text import parse_csv
-from corrector.prompts.errors import ErrorLog, Place
+from corrector.prompts.batch import CorrectionBatch
+from corrector.prompts.csv_reader import read_csv
 from corrector.prompts.folders import allowed_path
-from corrector.prompts.json_text import parse_json, parse_json_lines
-from corrector.prompts.keys import log_unknown_key
-from corrector.prompts.nodes import Node, quoted
-from corrector.prompts.schema import HYPERPARAMETER_KEYS, PROMPT_KEYS, REQUIRED_KEYS, is_list
+from corrector.prompts.json_reader import read_json, read_json_lines
+from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.places import Node, Place, quoted
 from corrector.prompts.validation import validate_batch
-from corrector.prompts.yaml_text import parse_yaml
+from corrector.prompts.yaml_reader import read_yaml
 from corrector.settings import Settings
 
 MAX_BYTES = 4 * 2**20
 """Larger files are refused unread; five thousand prompts take about three megabytes."""
 
-SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".csv")
+_READERS = {
+    ".yaml": read_yaml,
+    ".yml": read_yaml,
+    ".json": read_json,
+    ".jsonl": read_json_lines,
+    ".csv": read_csv,
+}
+SUFFIXES = tuple(_READERS)
 
 _FORBIDDEN = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
@@ -47,7 +52,7 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
         BatchErrors: Every mistake in the file (the first thousand), with its line and field.
     """
     roots = (settings or Settings.from_environment()).exemplar_roots
-    log = ErrorLog()
+    log = MistakeLog()
     root = _read(path, str(path), log)
     if root is None:
         raise log.failure()
@@ -56,39 +61,18 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
     return validate_batch(root, absolute, roots, log)
 
 
-def _read(path: Path, file: str, log: ErrorLog) -> Node | None:
+def _read(path: Path, file: str, log: MistakeLog) -> Node | None:
     text = _read_text(path, file, log)
     if text is None:
         return None
-    suffix = path.suffix.lower()
     before = len(log.errors)
-    if suffix == ".json":
-        root: Node | None = parse_json(text, file, log)
-    elif suffix == ".jsonl":
-        root = parse_json_lines(text, file, log)
-    elif suffix == ".csv":
-        root = _parse_prompt_table(text, file, log)
-    else:
-        root = parse_yaml(text, file, log)
+    root = _READERS[path.suffix.lower()](text, file, log)
     if root is None and len(log.errors) == before:
         log.add(Place(file, 1), "", "nothing but comments; list the failing prompts under prompts")
     return root
 
 
-def _parse_prompt_table(text: str, file: str, log: ErrorLog) -> Node:
-    columns = ("base", *PROMPT_KEYS, *HYPERPARAMETER_KEYS)
-    return parse_csv(
-        text,
-        file,
-        log,
-        columns=columns,
-        required=REQUIRED_KEYS,
-        list_columns=[key for key in PROMPT_KEYS if is_list(FailingPrompt, key)],
-        unknown_column=lambda place, name: log_unknown_key(log, place, name, "prompts"),
-    )
-
-
-def _read_text(path: Path, file: str, log: ErrorLog) -> str | None:
+def _read_text(path: Path, file: str, log: MistakeLog) -> str | None:
     try:
         if not path.is_file():
             what = "a folder; name the batch file in it" if path.is_dir() else "no such file"
@@ -109,7 +93,7 @@ def _read_text(path: Path, file: str, log: ErrorLog) -> str | None:
     return _decoded(content, file, log)
 
 
-def _decoded(content: bytes, file: str, log: ErrorLog) -> str | None:
+def _decoded(content: bytes, file: str, log: MistakeLog) -> str | None:
     for start, what in _OTHER_ENCODINGS.items():
         if content.startswith(start):
             log.add(Place(file, 1), "", f"this is {what}, not UTF-8 text; save it as plain text in UTF-8")
@@ -140,7 +124,7 @@ def _unix_lines(text: str) -> str:
 
 
 def _with_listed_prompts(
-    root: Node, folder: Path, shown: Path, roots: tuple[Path, ...], log: ErrorLog
+    root: Node, folder: Path, shown: Path, roots: tuple[Path, ...], log: MistakeLog
 ) -> Node:
     """`root` with the entries of the CSV or JSONL file that its `prompts` names, if it names one."""
     named = root.value.get("prompts") if isinstance(root.value, dict) else None

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from corrector.prompts.batch import CorrectionBatch, FailingPrompt
+from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
-from corrector.prompts.protocol import EvaluationSettings, GateThresholds
 from corrector.prompts.search import NUMERIC, SEARCHED, SearchSettings
 
 PROMPT_KEYS = tuple(name for name in FailingPrompt.model_fields if name != "hyperparameters")
@@ -99,7 +99,7 @@ def _dimension(key: str) -> dict[str, Any]:
     field = _properties(HyperParameters)[key]
     value = {word: found for word, found in field.items() if word not in ("default", "description")}
     forms: list[dict[str, Any]] = [
-        {"const": "default"},
+        {"enum": ["default", None]},
         {"type": "array", "minItems": 1, "uniqueItems": True, "items": value},
     ]
     if key in NUMERIC:

@@ -1,26 +1,28 @@
 """From located values to a batch: every key of every entry is checked, whatever else is wrong."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
 
 from corrector.errors import UserError
 from corrector.prompts.batch import CorrectionBatch, FailingPrompt, normalised, prompt_conflicts, slug
-from corrector.prompts.errors import ErrorLog, Place
-from corrector.prompts.explanations import explain
+from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.explanations import SCOPES, explain, log_unknown_key
 from corrector.prompts.folders import check_exemplar_folder
-from corrector.prompts.hyperparameters import Conflict, HyperParameters, hyperparameter_conflicts
-from corrector.prompts.keys import SCOPES, log_unknown_key
-from corrector.prompts.nodes import Node, quoted
-from corrector.prompts.protocol import EvaluationSettings, GateThresholds
+from corrector.prompts.hyperparameters import (
+    Conflict,
+    HyperParameters,
+    field_adapter,
+    hyperparameter_conflicts,
+)
+from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.places import Node, Place, quoted
 from corrector.prompts.schema import HYPERPARAMETER_KEYS, PROMPT_KEYS
 from corrector.prompts.search import SearchSettings
-from corrector.prompts.search_validation import check_search, read_space
+from corrector.prompts.search_section import read_dimension, search_conflicts
 
 _NEEDED = {
     "prompt": "write the prompt at which the base fails",
@@ -28,7 +30,7 @@ _NEEDED = {
 }
 
 
-def validate_batch(root: Node, path: Path, roots: Sequence[Path], log: ErrorLog) -> CorrectionBatch:
+def validate_batch(root: Node, path: Path, roots: Sequence[Path], log: MistakeLog) -> CorrectionBatch:
     """The batch that `root` describes.
 
     Args:
@@ -43,80 +45,74 @@ def validate_batch(root: Node, path: Path, roots: Sequence[Path], log: ErrorLog)
 
 
 class _Validation:
-    def __init__(self, path: Path, roots: Sequence[Path], log: ErrorLog) -> None:
+    def __init__(self, path: Path, roots: Sequence[Path], log: MistakeLog) -> None:
         self._path = path
         self._roots = roots
         self._log = log
         self._defaults: dict[str, Any] = {}
         self._default_places: dict[str, Place] = {}
-        self._places: dict[str, dict[str, Place]] = {}
         self._unusable_defaults: set[str] = set()
+        self._places: dict[str, dict[str, Place]] = {}
         self._names: dict[str, tuple[Place, int]] = {}
-        self._prompts: dict[str, tuple[Place, int, str]] = {}
+        self._texts: dict[str, tuple[Place, int, str]] = {}
 
     def batch(self, root: Node) -> CorrectionBatch:
         keys = self._mapping(root, "", 'a mapping with the list of prompts under "prompts"')
         if keys is None:
             raise self._log.failure()
         misspelt = self._unknown_keys(keys, "")
-        base = self._values(CorrectionBatch, keys, ("base",), "")
+        sections: dict[str, Any] = self._values(CorrectionBatch, keys, ("base",), "")
         self._read_defaults(keys)
-        evaluation = self._section(keys, "evaluation", EvaluationSettings)
-        gate = self._section(keys, "gate", GateThresholds)
-        search = self._search(keys)
+        for name, model in (("evaluation", EvaluationSettings), ("gate", GateThresholds)):
+            nodes, _ = self._section(keys, name, name)
+            sections[name] = self._values(model, nodes, SCOPES[name], f"{name}.")
+        sections["search"] = self._search(keys)
         prompts = self._entries(root, keys, misspelt)
-        if "search" in keys and not self._log.errors:
-            places, section = self._places[""], keys["search"].place
-            images = evaluation.get("images", EvaluationSettings().images)
-            check_search(SearchSettings(**search), prompts, images, places, section, self._log)
+        if not self._log.errors:
+            batch = CorrectionBatch(**sections, prompts=tuple(prompts), path=self._path, places=self._places)
+            if "search" in keys:
+                for field, message in search_conflicts(batch.search, batch.prompts, batch.evaluation.images):
+                    self._log.errors.append(batch.search_mistake(field, message))
         if self._log.errors:
             raise self._log.failure()
-        return CorrectionBatch(
-            **base,
-            evaluation=EvaluationSettings(**evaluation),
-            gate=GateThresholds(**gate),
-            search=SearchSettings(**search),
-            prompts=tuple(prompts),
-            path=self._path,
-            places=self._places,
-        )
+        return batch
 
     def _read_defaults(self, keys: Mapping[str, Node]) -> None:
-        nodes = self._section_nodes(keys, "defaults")
+        nodes, misspelt = self._section(keys, "defaults", "defaults")
         self._default_places = {key: node.place for key, node in nodes.items()}
-        misspelt = self._unknown_keys(nodes, "defaults")
         self._defaults = self._values(HyperParameters, nodes, HYPERPARAMETER_KEYS, "defaults.")
         self._unusable_defaults = misspelt | (nodes.keys() - self._defaults.keys())
-        effective = _without({**_field_defaults(HyperParameters), **self._defaults}, self._unusable_defaults)
-        for conflict in hyperparameter_conflicts(effective):
+        effective = {**_field_defaults(HyperParameters), **self._defaults}
+        for conflict in hyperparameter_conflicts(_without(effective, self._unusable_defaults)):
             self._log_conflict(conflict, nodes, keys["defaults"].place, "defaults.")
 
     def _search(self, keys: Mapping[str, Node]) -> dict[str, Any]:
-        nodes = self._section_nodes(keys, "search")
-        self._unknown_keys(nodes, "search")
+        nodes, _ = self._section(keys, "search", "search")
         flat = [key for key in SCOPES["search"] if key != "space"]
         values = self._values(SearchSettings, nodes, flat, "search.")
-        places = {f"search.{key}": node.place for key, node in nodes.items()}
+        space, _ = self._section(nodes, "space", "search.space")
         if "space" in nodes:
-            inside = self._section_nodes(nodes, "space", "search.space")
-            self._unknown_keys(inside, "search.space")
-            places |= {f"search.space.{key}": node.place for key, node in inside.items()}
-            known = {key: node for key, node in inside.items() if key in SCOPES["search.space"]}
-            values["space"] = read_space(known, _valid_hyperparameter, self._log)
+            known = {key: node for key, node in space.items() if key in SCOPES["search.space"]}
+            values["space"] = {
+                key: read_dimension(key, node, self._log)
+                for key, node in known.items()
+                if not node.incomplete
+            }
         if "search" in keys:
+            places = {f"search.{key}": node.place for key, node in nodes.items()}
+            places |= {f"search.space.{key}": node.place for key, node in space.items()}
             self._places[""] = {"search": keys["search"].place, **places}
         return values
 
-    def _section(self, keys: Mapping[str, Node], name: str, model: type[BaseModel]) -> dict[str, Any]:
-        nodes = self._section_nodes(keys, name)
-        self._unknown_keys(nodes, name)
-        return self._values(model, nodes, SCOPES[name], f"{name}.")
-
-    def _section_nodes(self, keys: Mapping[str, Node], name: str, field: str = "") -> dict[str, Node]:
+    def _section(
+        self, keys: Mapping[str, Node], name: str, scope: str
+    ) -> tuple[Mapping[str, Node], set[str]]:
+        """The keys of a section, and those of its scope for which others were probably misspelt."""
         node = keys.get(name)
         if node is None or node.value is None:
-            return {}
-        return self._mapping(node, field or name, "a mapping of settings") or {}
+            return {}, set()
+        nodes = self._mapping(node, scope, "a mapping of settings") or {}
+        return nodes, self._unknown_keys(nodes, scope)
 
     def _entries(self, root: Node, keys: Mapping[str, Node], misspelt: set[str]) -> list[FailingPrompt]:
         node = keys.get("prompts")
@@ -143,8 +139,9 @@ class _Validation:
         for key, remedy in _NEEDED.items():
             if key not in nodes and key not in misspelt:
                 self._log.add(entry.place, key, f"missing in prompts[{index}]; {remedy}")
-        self._check_together(entry, nodes, own, overrides, unusable)
-        self._check_against_others(nodes, own, index)
+        for conflict in self._conflicts(own, overrides, unusable):
+            self._log_conflict(conflict, nodes, entry.place, "")
+        self._check_texts(nodes, own, index)
         if "exemplars" in own:
             try:
                 check_exemplar_folder(own["exemplars"], self._path.parent, self._roots)
@@ -152,45 +149,36 @@ class _Validation:
                 self._log.add(nodes["exemplars"].place, "exemplars", str(error))
         if self._log.errors:
             return None
-        trained = HyperParameters(**{**self._defaults, **overrides})
-        prompt = FailingPrompt(**own, hyperparameters=trained)
+        prompt = FailingPrompt(**own, hyperparameters=HyperParameters(**{**self._defaults, **overrides}))
         own_places = {key: node.place for key, node in nodes.items()}
         self._places[prompt.name] = {**self._default_places, **own_places, "": entry.place}
         return prompt
 
-    def _check_together(
-        self,
-        entry: Node,
-        nodes: dict[str, Node],
-        own: dict[str, Any],
-        overrides: dict[str, Any],
-        unusable: set[str],
-    ) -> None:
-        from_defaults = _without(_field_defaults(HyperParameters), self._unusable_defaults)
-        trained = _without({**from_defaults, **self._defaults, **overrides}, unusable)
-        for conflict in hyperparameter_conflicts(trained):
-            if any(key in overrides for key in conflict.fields):
-                self._log_conflict(conflict, nodes, entry.place, "")
+    def _conflicts(
+        self, own: Mapping[str, Any], overrides: Mapping[str, Any], unusable: set[str]
+    ) -> list[Conflict]:
+        """The contradictions of an entry; those among the defaults alone were reported with them."""
+        defaults = _without(_field_defaults(HyperParameters), self._unusable_defaults)
+        trained = _without({**defaults, **self._defaults, **overrides}, unusable)
         described = _without({**_field_defaults(FailingPrompt), **own}, unusable)
-        for conflict in prompt_conflicts({**described, **trained}):
-            self._log_conflict(conflict, nodes, entry.place, "")
+        return [
+            *(each for each in hyperparameter_conflicts(trained) if overrides.keys() & set(each.fields)),
+            *prompt_conflicts({**described, **trained}),
+        ]
 
-    def _check_against_others(self, nodes: dict[str, Node], own: dict[str, Any], index: int) -> None:
+    def _check_texts(self, nodes: Mapping[str, Node], own: Mapping[str, Any], index: int) -> None:
         """Names are unique, and so is every text to be corrected: two adapters would claim it."""
         claims = [("prompt", nodes["prompt"], own["prompt"])] if "prompt" in own else []
         for item, text in enumerate(own.get("paraphrases", ())):
-            claims.append((f"paraphrases[{item}]", _item(nodes["paraphrases"], item), text))
+            claims.append((f"paraphrases[{item}]", nodes["paraphrases"].item(item), text))
         repeated = False
         for field, node, text in claims:
-            place, other, role = self._prompts.setdefault(normalised(text), (node.place, index, field))
+            place, other, role = self._texts.setdefault(normalised(text), (node.place, index, field))
             if other != index:
                 repeated = repeated or field == "prompt"
                 what = "the prompt" if role == "prompt" else "a paraphrase"
-                self._log.add(
-                    node.place,
-                    field,
-                    f"{quoted(text)} is also {what} in line {place.line}; a prompt has one correction",
-                )
+                message = f"{quoted(text)} is also {what} in line {place.line}; a prompt has one correction"
+                self._log.add(node.place, field, message)
         if "name" not in own and ("name" in nodes or "prompt" not in own):
             return
         name = own.get("name") or slug(own["prompt"])
@@ -198,9 +186,8 @@ class _Validation:
         first, other = self._names.setdefault(name, (where, index))
         if other != index and not (repeated and "name" not in own):
             remedy = "choose another" if "name" in own else "give one of them a name of its own"
-            self._log.add(
-                where, "name", f"{quoted(name)} is also the name of the prompt in line {first.line}; {remedy}"
-            )
+            also = f"{quoted(name)} is also the name of the prompt in line {first.line}"
+            self._log.add(where, "name", f"{also}; {remedy}")
 
     def _mapping(self, node: Node, field: str, expected: str) -> dict[str, Node] | None:
         if isinstance(node.value, dict):
@@ -217,61 +204,33 @@ class _Validation:
     def _values(
         self, model: type[BaseModel], nodes: Mapping[str, Node], keys: Iterable[str], prefix: str
     ) -> dict[str, Any]:
-        """The valid values among `keys`; the others are logged."""
+        """The valid values among `keys`; what pydantic says of the others is logged at their lines."""
         values = {}
         for key in keys:
             if (node := nodes.get(key)) is None or node.incomplete:
                 continue
             try:
-                values[key] = _adapter(model, key).validate_python(node.plain(), strict=node.typed)
+                values[key] = field_adapter(model, key).validate_python(node.plain(), strict=node.typed)
             except ValidationError as error:
                 for details in error.errors():
-                    self._log_value(details, model, key, node, prefix)
+                    number = next((part for part in details["loc"] if isinstance(part, int)), None)
+                    wrong = node.item(number)
+                    message = explain(details, model, key, wrong, is_item=number is not None)
+                    field = key if number is None else f"{key}[{number}]"
+                    self._log.add(wrong.place, prefix + field, message)
         return values
-
-    def _log_value(
-        self, details: ErrorDetails, model: type[BaseModel], key: str, node: Node, prefix: str
-    ) -> None:
-        item = next((part for part in details["loc"] if isinstance(part, int)), None)
-        if item is None:
-            self._log.add(node.place, prefix + key, explain(details, model, key, node))
-        else:
-            part = _item(node, item)
-            field = f"{prefix}{key}[{item}]"
-            self._log.add(part.place, field, explain(details, model, key, part, is_item=True))
 
     def _log_conflict(
         self, conflict: Conflict, nodes: Mapping[str, Node], otherwise: Place, prefix: str
     ) -> None:
-        node = next((nodes[key] for key in conflict.fields if key in nodes), None)
-        place = otherwise if node is None else node.place
-        if node is not None and conflict.item is not None:
-            place = _item(node, conflict.item).place
+        blamed = next((nodes[key].item(conflict.item) for key in conflict.fields if key in nodes), None)
+        place = otherwise if blamed is None else blamed.place
         self._log.add(place, prefix + conflict.field, conflict.message)
 
 
-@cache
-def _adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
-    """A validator of one field alone, so that one wrong value hides no other."""
-    field = model.model_fields[key]
-    constrained: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return TypeAdapter(constrained)
-
-
-def _valid_hyperparameter(key: str, value: object, strict: bool) -> Any:
-    return _adapter(HyperParameters, key).validate_python(value, strict=strict)
-
-
-@cache
-def _field_defaults(model: type[BaseModel]) -> Mapping[str, Any]:
+def _field_defaults(model: type[BaseModel]) -> dict[str, Any]:
     fields = model.model_fields.items()
-    return MappingProxyType(
-        {key: field.default for key, field in fields if field.default is not PydanticUndefined}
-    )
-
-
-def _item(node: Node, item: int) -> Node:
-    return node.value[item] if isinstance(node.value, tuple) else node
+    return {key: field.default for key, field in fields if field.default is not PydanticUndefined}
 
 
 def _without(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from corrector.prompts.concepts import Mention, Reading
-from corrector.prompts.lexicon import PLACE, lexicon
+from corrector.prompts.variations.lexicon import PLACE, lexicon
+from corrector.prompts.variations.reading import Mention, Reading
 
 _JOINED = re.compile(r"\b(?:and|with|while|as|but|or)\b")
 _CONCEPTS = ("action", "entity", "number", "colour", "unknown")

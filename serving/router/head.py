@@ -19,9 +19,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from corrector.prompts.concepts import Reading, read
-from corrector.prompts.variations import hard_negatives, paraphrases
-from corrector.prompts.wording import Part
+from corrector.prompts.variations import Split, hard_negatives, paraphrases
+from corrector.prompts.variations.reading import Reading, read
 from serving.router.calibration import REFUSED, Calibration, Vector, calibrate, fit_logistic, platt
 from serving.router.comparison import Comparison, closest
 from serving.router.embedding import WEIGHTS_SHA256, Embedder
@@ -143,7 +142,9 @@ class _Examples:
         return np.repeat([1.0, 0.0], [len(self.same), len(self.different)])
 
 
-def _examples(texts: RegisteredTexts, others: Sequence[str], part: Part, settings: HeadSettings) -> _Examples:
+def _examples(
+    texts: RegisteredTexts, others: Sequence[str], part: Split, settings: HeadSettings
+) -> _Examples:
     training = part == "training"
     positives = settings.training_paraphrases if training else settings.calibration_paraphrases
     negatives = settings.training_negatives if training else settings.calibration_negatives

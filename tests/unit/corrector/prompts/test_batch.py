@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -22,7 +23,7 @@ from corrector.prompts import (
 from corrector.prompts.batch import NAME_PATTERN, slug
 from corrector.settings import Settings
 from tests.support.batch_files import ENTRY, write
-from tests.support.paths import PROJECT
+from tests.support.paths import EXAMPLES, PROJECT
 
 PROMPT = FailingPrompt(
     prompt="a person lying on the grass",
@@ -62,6 +63,37 @@ def test_the_same_work_has_the_same_identity_in_another_process() -> None:
     ).stdout
 
     assert printed.strip() == work_id()
+
+
+@pytest.mark.parametrize(
+    ("file", "ids"),
+    [
+        (
+            "people.yaml",
+            [
+                "7e9dbacefc9a6ef68b80319f724cd351e514119867291af20e6148d385dd9d90",
+                "49ae4f7d9fc73aeee4f4b45bbf3a7d2797c031c2a94e24fb11f813065f2206fa",
+                "da4bd3bd226227171eae7ee2c7e80a616ecfebe10a0aced8fbae0212e4c6d66b",
+                "371f36af16e4f6788fc168a5cb6fb151b3f772829bb838a7c8257955c99bef07",
+            ],
+        ),
+        (
+            "search.yaml",
+            [
+                "bb619d3bc297ded96b7036346e9517adf7f40d6246b0c4bcaa52bdf48600155c",
+                "6d3dc7d6efc02c4c37d9528ae2d474c8f38b5aad1b176c04fa4e2ed35994e15f",
+                "fdcddffa9f25fa8b6d387407b5ba20f1af1a805ffd35fd988095c3b46c6be05f",
+                "0b009c5a562835913fc6e61030774d7ec188242ab06e38abdfd93be504a07b6f",
+            ],
+        ),
+    ],
+)
+def test_the_identities_of_finished_work_stay(file: str, ids: list[str], settings: Settings) -> None:
+    """Commit 19349a3 printed these: a run's folder and the registry know its work by them."""
+    batch = load_batch(EXAMPLES / file, settings=settings)
+    assert [
+        prompt.work_id("revision", ["11", "22"], batch.evaluation, batch.gate) for prompt in batch.prompts
+    ] == ids
 
 
 @pytest.mark.parametrize(
@@ -130,7 +162,7 @@ def test_every_hyper_parameter_and_threshold_counts_in_the_identity(model: type[
     assert len(found) == len(model.model_fields)
 
 
-@settings(max_examples=50, deadline=None)
+@effort(max_examples=50, deadline=None)
 @given(st.text(max_size=200))
 def test_any_prompt_has_a_usable_name(prompt: str) -> None:
     assert re.fullmatch(NAME_PATTERN, slug(prompt))

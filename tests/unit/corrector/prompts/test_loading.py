@@ -107,6 +107,26 @@ def test_a_batch_survives_pickling_and_json(folder: Path, settings: Settings) ->
     assert again.prompts == batch.prompts
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"base": "stabilityai/other"},
+        {"defaults": {"rank": 8}},
+        {"evaluation": {"images": 64}},
+        {"gate": {"max_p": 0.05}},
+        {"search": {"trials": 3}},
+        {"$schema": "batch.schema.json"},
+    ],
+    ids=str,
+)
+def test_a_first_line_of_settings_is_no_prompt(
+    folder: Path, settings: Settings, header: dict[str, object]
+) -> None:
+    text = "\n".join(map(json.dumps, (header, *ENTRIES)))
+
+    assert len(load_batch(write(folder, "batch.jsonl", text), settings=settings).prompts) == 2
+
+
 def test_yaml_settings_can_name_a_table_of_prompts(folder: Path, settings: Settings) -> None:
     write(folder, "people.csv", "prompt,exemplars,steps\na person lying,exemplars/lying,40\n")
     text = "defaults: {preservation: none}\ngate: {max_p: 0.05}\nprompts: people.csv\n"

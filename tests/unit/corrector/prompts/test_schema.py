@@ -77,6 +77,7 @@ BATCH: dict[str, Any] = {
         {"search": {}},
         {"search": {"trials": 4, "space": {"rank": [2, 4], "learning_rate": {"low": 1e-4, "high": 0.01}}}},
         {"search": {"space": {"rank": "default", "alpha": [None, 4]}}},
+        {"search": {"space": {"rank": None}}},
         {"search": {"space": {}}},
         {"search": {"space": {"rank": []}}},
         {"search": {"space": {"rank": [2, 2]}}},
@@ -101,6 +102,13 @@ def test_schema_and_loader_agree_on_what_is_right(
         loads = False
 
     assert validator.is_valid(document) == loads
+
+
+def test_descriptions_say_what_the_gate_does() -> None:
+    gate = json_schema()["properties"]["gate"]["properties"]
+    assert "smaller of the base's and the exemplars'" in gate["min_diversity"]["description"]
+    assert "max_unsafe_rise" in gate["unsafe_score"]["description"]
+    assert "no more than the base's" not in gate["unsafe_score"]["description"]
 
 
 def test_the_example_fits_the_schema_that_it_names(validator: Any) -> None:

@@ -1,6 +1,7 @@
 """The search section of a batch file: its default space, its configurations, and its mistakes with their lines."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from corrector.prompts.search import SEARCHED, Choices, Dimension, Range
 from corrector.prompts.search_space import configured, contains, default_dimension, dimensions, draw, grid
 from corrector.settings import Settings
 from tests.support.batch_files import ENTRY, mistakes, only, write
+from tests.support.paths import PROJECT
 
 
 def entry(**hyper: object) -> FailingPrompt:
@@ -109,6 +111,7 @@ def test_what_is_drawn_evenly_has_one_value_in_every_part_of_a_range(seed: int) 
         ("  space:\n    rank: {low: 8, high: 4}", 4, "search.space.rank", "not below high"),
         ("  space:\n    rank: {low: 8}", 4, "search.space.rank.high", "missing"),
         ("  space:\n    rank: {low: 8, hi: 9, high: 16}", 4, "search.space.rank.hi", "unknown key"),
+        ("  space:\n    alpha: {low: null, high: 8}", 4, "search.space.alpha.low", "found nothing"),
         ("  space:\n    rank: 8", 4, "search.space.rank", "expected a list"),
         ("  space:\n    lr_schedule: {low: 1, high: 2}", 4, "search.space.lr_schedule", "no range"),
         ("  space:\n    lr: default", 4, "search.space.lr", 'did you mean "learning_rate"?'),
@@ -138,6 +141,28 @@ def test_a_mistake_is_told_with_its_line_and_the_remedy(
 
     assert (error.line, error.field) == (line, field)
     assert message in error.message
+
+
+def test_the_example_of_the_guide_is_right(folder: Path, settings: Settings) -> None:
+    guides = [PROJECT / name for name in ("README.md", "jobs/README.md") if (PROJECT / name).exists()]
+    blocks = [
+        block
+        for guide in guides
+        for block in re.findall(r"^```yaml\n(search:\n.*?)^```$", guide.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    assert blocks
+    for block in blocks:
+        found = load_batch(write(folder, "batch.yaml", f"{block}prompts:\n{ENTRY}"), settings=settings).search
+        assert found.space["preservation_weight"] is None
+        assert isinstance(found.space["learning_rate"], Range)
+
+
+@pytest.mark.parametrize("written", ["", " default", " null", " ~"])
+def test_a_key_without_a_value_is_searched_in_its_default_space(
+    folder: Path, settings: Settings, written: str
+) -> None:
+    text = search(f"  space:\n    steps:{written}")
+    assert load_batch(write(folder, "batch.yaml", text), settings=settings).search.space == {"steps": None}
 
 
 def test_weights_for_a_preservation_that_is_off_are_a_contradiction(folder: Path, settings: Settings) -> None:

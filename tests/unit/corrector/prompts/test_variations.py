@@ -1,12 +1,21 @@
-"""Paraphrases mean what the prompt means; hard negatives do not."""
+"""Paraphrases mean what the prompt means; hard negatives do not; both are English."""
 
+import json
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corrector.evaluation.negatives import likely_negatives
+from corrector.prompts import load_batch
 from corrector.prompts.variations import hard_negatives, paraphrases
+from corrector.prompts.variations.english import with_article
+from corrector.prompts.variations.reading import read
+from corrector.settings import Settings
+from tests.support.paths import EXAMPLES
 from tests.world.scenes import canonical_prompt, scenes
 
 LYING = "a person lying on the grass"
@@ -49,7 +58,7 @@ def test_the_hard_negatives_of_the_paper_s_prompt() -> None:
         "a person lying on the street",
         "a person not lying on the grass",
         "nobody is lying on the grass",
-        "a grass lying on the person",
+        "grass on the person",
         "two people lying on the grass",
     } <= found
 
@@ -68,9 +77,8 @@ def test_no_hard_negative_is_a_paraphrase() -> None:
 
 
 def test_the_order_of_what_is_side_by_side_means_nothing() -> None:
-    swapped = [
-        n.text for n in hard_negatives("a cat and a dog sitting on a bench", 400) if n.difference == "swapped"
-    ]
+    prompt = "a cat and a dog sitting beside a robot"
+    swapped = [n.text for n in hard_negatives(prompt, 400) if n.difference == "swapped"]
     assert swapped
     assert not any(text.startswith("a dog and a cat sitting") for text in swapped)
 
@@ -112,20 +120,92 @@ def test_unknown_words_stay() -> None:
     assert {"action", "noun", "negation", "swapped", "missing"} <= differences
 
 
-@pytest.mark.parametrize("prompt", [LYING, "an elephant standing on a rock", "a child eating an apple"])
-def test_articles_agree(prompt: str) -> None:
-    texts = [*paraphrases(prompt, 300), *(negative.text for negative in hard_negatives(prompt, 300))]
+GOLDEN = json.loads(Path(__file__).with_name("golden_variations.json").read_text(encoding="utf-8"))
+"""What commit 19349a3 made of the examples' prompts, without what was wrong English."""
+
+
+@pytest.mark.parametrize("prompt", GOLDEN)
+def test_texts_that_were_right_stay(prompt: str) -> None:
+    golden = GOLDEN[prompt]
+    negatives = [negative.text for negative in hard_negatives(prompt, 150)]
+
+    assert list(paraphrases(prompt, 25)) == golden["paraphrases"]
+    assert [text for text in negatives if text in golden["hard negatives"]] == golden["hard negatives"]
+
+
+def test_the_hard_negatives_of_a_run_stay(settings: Settings) -> None:
+    for entry in load_batch(EXAMPLES / "people.yaml", settings=settings).prompts:
+        drawn = [negative.text for negative in likely_negatives(entry, 4)]
+        assert drawn == GOLDEN[entry.prompt]["drawn"]
+
+
+WORDS = (
+    "hour honest heir unicorn university European one-legged once umbrella usual owl horse ewe 8-year X-ray"
+)
+
+
+def test_a_and_an_go_by_sound() -> None:
+    assert [with_article(word) for word in WORDS.split()] == (
+        ["an", "an", "an", "a", "a", "a", "a", "a", "an", "a", "an", "a", "a", "an", "an"]
+    )
+
+
+SOUNDS = {"unicorn": "a", "university": "a", "european": "a", "one-legged": "a", "hour": "an", "honest": "an"}
+FAULTY = (
+    *(LYING, "an elephant standing on a rock", "a child eating an apple", "a unicorn standing on the grass"),
+    *("an hour glass on a table", "a European castle on a hill", "a one-legged pirate standing on a ship"),
+    *("an astronaut riding a horse on mars", "two men fighting in the street", "a man watching two dogs"),
+    *("a pair of scissors on a table", "a group of people dancing on stage", "a street with a dog"),
+    *("a young woman holding a glass of water", "a boy drinking water", "a woman wearing jeans"),
+)
+
+
+@pytest.mark.parametrize("prompt", FAULTY)
+def test_variations_are_english(prompt: str) -> None:
+    texts = [*paraphrases(prompt, 200), *(negative.text for negative in hard_negatives(prompt, 200))]
     for text in texts:
-        words = text.lower().replace(",", " ,").split()
-        for article, noun in pairwise(words):
-            if article in ("a", "an") and noun[0].isalpha():
-                assert (article == "an") == (noun[0] in "aeiou"), text
+        words = re.findall(r"[\w'-]+|[,:]", text.lower())
+        for word, following in pairwise(words):
+            if word in ("a", "an"):
+                vowel = "an" if following[0] in "aeiou" else "a"
+                assert word == SOUNDS.get(following, vowel), text
+            if word in ("a", "an", "two", "three", "four", "five", "six"):
+                assert following not in ("a", "an", "the", "of", "grass", "snow"), text
+            if word in ("two", "three", "four", "five", "six"):
+                assert following not in ("man", "dog", "person", "lion", "cup", "is"), text
+        assert not re.search(
+            r"mans\b(?<!humans)|\b(scissor|trouser|legging|sunglass|childs|mouses)\b", text
+        ), text
+
+
+@pytest.mark.parametrize("place", ["on the grass", "in the snow", "on a bench"])
+def test_a_place_never_takes_the_part_of_what_is_in_it(place: str) -> None:
+    found = [n.text for n in hard_negatives(f"a unicorn standing {place}", 300) if n.difference == "swapped"]
+    assert found
+    assert not any(read(text).of("action") for text in found)
+
+    swapped = [n.text for n in hard_negatives("a man watching two dogs", 60) if n.difference == "swapped"]
+    assert "two dogs watching a man" in swapped
+
+
+def test_a_noun_that_was_right_without_an_article_gives_way_to_one_with_an_article() -> None:
+    found = {negative.text for negative in hard_negatives("an astronaut riding a horse on mars", 600)}
+    assert "an astronaut riding a horse on scissors" in found
+    assert any(re.fullmatch(r"an astronaut riding a horse on an? [\w-]+", text) for text in found)
+
+
+def test_mass_nouns_take_no_article() -> None:
+    found = {negative.text for negative in hard_negatives("a child eating an apple", 600)}
+    mass = ("bread", "spaghetti", "pasta", "water", "milk", "tea", "wine")
+    assert any(f"a child eating {noun}" in found for noun in mass)
+    assert not any(f"a {noun}" in text.split(",")[0] for text in found for noun in mass if noun != "wine")
 
 
 def test_a_limit_is_kept_and_texts_are_distinct() -> None:
     found = paraphrases(LYING, limit=25)
     assert len(found) == len(set(found)) == 25
-    assert len({negative.text for negative in hard_negatives(LYING, limit=25)}) == 25
+    carrying = hard_negatives("a man carrying a dog", limit=25)
+    assert len({negative.text for negative in carrying}) == 25
 
 
 @settings(max_examples=30, deadline=None)

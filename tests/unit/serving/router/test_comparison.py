@@ -2,7 +2,7 @@
 
 import pytest
 
-from corrector.prompts.concepts import read
+from corrector.prompts.variations.reading import read
 from serving.router.comparison import closest, compare
 
 LYING = "a person lying on the grass"

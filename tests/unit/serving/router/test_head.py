@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corrector.prompts.concepts import read
+from corrector.prompts.variations.reading import read
 from serving.router.comparison import closest
 from serving.router.embedding import Embedder
 from serving.router.head import Head, RegisteredTexts, train_head

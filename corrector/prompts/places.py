@@ -3,13 +3,19 @@
 import re
 import unicodedata
 from dataclasses import dataclass
-
-from corrector.prompts.errors import Place
+from typing import NamedTuple
 
 MAX_DEPTH = 16
 """Nesting beyond this is refused; a batch file needs four levels."""
 
 Scalar = str | int | float | bool | None
+
+
+class Place(NamedTuple):
+    """The file as the user named it, and the line from 1 (None: the whole file)."""
+
+    file: str
+    line: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +37,11 @@ class Node:
         """The value without places: scalars, tuples and dictionaries."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
-        if isinstance(self.value, tuple):
-            return tuple(node.plain() for node in self.value)
-        return self.value
+        return tuple(node.plain() for node in self.value) if isinstance(self.value, tuple) else self.value
+
+    def item(self, index: int | None) -> "Node":
+        """An item of a list; the node itself without an index, or where it holds no list."""
+        return self.value[index] if index is not None and isinstance(self.value, tuple) else self
 
 
 def quoted(value: object, limit: int = 60) -> str:

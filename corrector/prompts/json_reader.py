@@ -2,14 +2,16 @@
 
 import json
 import re
+from collections.abc import Iterator
 
-from corrector.prompts.errors import ErrorLog, Place
-from corrector.prompts.nodes import MAX_DEPTH, Node, Scalar, key_name, quoted
+from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.places import MAX_DEPTH, Node, Place, Scalar, quoted
+from corrector.prompts.schema import BATCH_KEYS
 
-HEADER_KEYS = ("base", "defaults", "evaluation", "gate")
+HEADER_KEYS = frozenset(BATCH_KEYS) - {"prompts"}
 """A first line with any of these holds the settings of a JSONL file instead of a prompt."""
 
-_SPACES = (" ", "\t", "\n", "\r")
+_SPACES = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z_]\w{0,30}", re.ASCII)
@@ -17,13 +19,7 @@ _CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}
 _LONGEST_NUMBER = 300
 
 
-class _ParseError(Exception):
-    def __init__(self, position: int, message: str) -> None:
-        super().__init__(message)
-        self.position = position
-
-
-def parse_json(text: str, file: str, log: ErrorLog, first_line: int = 1) -> Node | None:
+def read_json(text: str, file: str, log: MistakeLog, first_line: int = 1) -> Node | None:
     """The document's value, or None after a syntax error; duplicate keys are logged and reading goes on.
 
     Args:
@@ -37,36 +33,34 @@ def parse_json(text: str, file: str, log: ErrorLog, first_line: int = 1) -> Node
         return None
 
 
-def parse_json_lines(text: str, file: str, log: ErrorLog) -> Node:
+def read_json_lines(text: str, file: str, log: MistakeLog) -> Node:
     """One object a line, as a batch file's value; the first line may hold the settings instead of a prompt.
 
     A line that cannot be read is logged and the others are read all the same.
     """
-    entries: list[Node] = []
-    header: dict[str, Node] = {}
     before = len(log.errors)
-    first = True
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        node = parse_json(line, file, log, number)
-        if node is not None:
-            if first and isinstance(node.value, dict) and any(key in node.value for key in HEADER_KEYS):
-                header = dict(node.value)
-                if "prompts" in header:
-                    log.add(
-                        header.pop("prompts").place, "prompts", "write the prompts below, one object a line"
-                    )
-            else:
-                entries.append(node)
-        first = False
-    place = Place(file, 1)
-    prompts = Node(place, tuple(entries), incomplete=len(log.errors) > before)
-    return Node(place, {**header, "prompts": prompts})
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    entries = [read_json(line, file, log, number) for number, line in lines]
+    header: dict[str, Node] = {}
+    first = entries[0] if entries else None
+    if first is not None and isinstance(first.value, dict) and not HEADER_KEYS.isdisjoint(first.value):
+        header = dict(first.value)
+        entries = entries[1:]
+        if "prompts" in header:
+            log.add(header.pop("prompts").place, "prompts", "write the prompts below, one object a line")
+    read = tuple(entry for entry in entries if entry is not None)
+    prompts = Node(Place(file, 1), read, incomplete=len(log.errors) > before)
+    return Node(Place(file, 1), {**header, "prompts": prompts})
+
+
+class _ParseError(Exception):
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class _Parser:
-    def __init__(self, text: str, file: str, log: ErrorLog, first_line: int) -> None:
+    def __init__(self, text: str, file: str, log: MistakeLog, first_line: int) -> None:
         self._text = text
         self._file = file
         self._log = log
@@ -77,7 +71,7 @@ class _Parser:
     def document(self) -> Node:
         value = self._value(1)
         if self._peek():
-            raise _ParseError(self._position, f"expected the end, found {self._found()}")
+            raise self._unexpected("the end")
         return value
 
     def place(self, position: int) -> Place:
@@ -87,8 +81,9 @@ class _Parser:
         return Place(self._file, self._line)
 
     def _peek(self) -> str:
-        while self._text[self._position : self._position + 1] in _SPACES:
-            self._position += 1
+        """The next character that is no space, or nothing at the end."""
+        spaces = _SPACES.match(self._text, self._position)
+        self._position = spaces.end() if spaces else self._position
         return self._text[self._position : self._position + 1]
 
     def _take(self, character: str) -> bool:
@@ -97,13 +92,12 @@ class _Parser:
         self._position += 1
         return True
 
-    def _found(self) -> str:
-        if not self._peek():
-            return "the end of the text"
-        if self._peek() == '"':
-            return "text"
+    def _unexpected(self, expected: str) -> _ParseError:
         word = _WORD.match(self._text, self._position)
-        return quoted(word.group() if word else self._text[self._position])
+        found = {"": "the end of the text", '"': "text"}.get(
+            self._peek(), quoted(word.group() if word else self._peek())
+        )
+        return _ParseError(self._position, f"expected {expected}, found {found}")
 
     def _value(self, depth: int) -> Node:
         character = self._peek()
@@ -113,62 +107,52 @@ class _Parser:
         if self._take("{"):
             return Node(place, self._object(depth))
         if self._take("["):
-            return Node(place, self._array(depth))
+            return Node(place, tuple(self._value(depth + 1) for _ in self._items("]")))
         if character == '"':
             return Node(place, self._string())
         if number := _NUMBER.match(self._text, self._position):
             return Node(place, self._number(number.group()))
         word = _WORD.match(self._text, self._position)
         if word is None or word.group() not in _CONSTANTS:
-            raise _ParseError(self._position, f"expected a value, found {self._found()}")
+            raise self._unexpected("a value")
         self._position = word.end()
         return Node(place, _CONSTANTS[word.group()])
 
     def _object(self, depth: int) -> dict[str, Node]:
         mapping: dict[str, Node] = {}
-        if self._take("}"):
-            return mapping
-        while True:
+        for _ in self._items("}"):
             if self._peek() != '"':
-                raise _ParseError(self._position, f"expected a key in double quotes, found {self._found()}")
+                raise self._unexpected("a key in double quotes")
             place = self.place(self._position)
             key = self._string()
             if not self._take(":"):
-                raise _ParseError(self._position, f'expected ":" after {quoted(key)}, found {self._found()}')
+                raise self._unexpected(f'":" after {quoted(key)}')
             value = self._value(depth + 1)
             if key in mapping:
-                self._log.add(
-                    place, key_name(key), f"given twice; the first is in line {mapping[key].place.line}"
-                )
+                self._log.add_repeated(place, key, mapping[key].place.line)
             else:
                 mapping[key] = Node(place, value.value)
-            if self._take("}"):
-                return mapping
-            self._comma("}")
+        return mapping
 
-    def _array(self, depth: int) -> tuple[Node, ...]:
-        items: list[Node] = []
-        if self._take("]"):
-            return ()
+    def _items(self, end: str) -> Iterator[None]:
+        """Once before each item, and past the commas and `end` between and behind them."""
+        if self._take(end):
+            return
         while True:
-            items.append(self._value(depth + 1))
-            if self._take("]"):
-                return tuple(items)
-            self._comma("]")
-
-    def _comma(self, end: str) -> None:
-        position = self._position
-        if not self._take(","):
-            raise _ParseError(self._position, f'expected "," or "{end}", found {self._found()}')
-        if self._peek() == end:
-            raise _ParseError(position, f'a comma before "{end}"; remove it')
+            yield
+            if self._take(end):
+                return
+            comma = self._position
+            if not self._take(","):
+                raise self._unexpected(f'"," or "{end}"')
+            if self._peek() == end:
+                raise _ParseError(comma, f'a comma before "{end}"; remove it')
 
     def _string(self) -> str:
         string = _STRING.match(self._text, self._position)
         if string is None:
-            raise _ParseError(
-                self._position, "text that starts here has no closing quote, or a wrong escape in it"
-            )
+            message = "text that starts here has no closing quote, or a wrong escape in it"
+            raise _ParseError(self._position, message)
         self._position = string.end()
         decoded: str = json.loads(string.group())
         return decoded

@@ -16,21 +16,22 @@ Shape = Literal["gerund", "third", "base", "participle"]
 PLACE = "place"
 
 _IRREGULAR_PLURALS = {
-    "person": "people",
-    "man": "men",
-    "woman": "women",
-    "child": "children",
-    "foot": "feet",
-    "tooth": "teeth",
-    "mouse": "mice",
-    "calf": "calves",
-    "wolf": "wolves",
-    "knife": "knives",
-    "sheep": "sheep",
-    "deer": "deer",
-    "fish": "fish",
-    "aircraft": "aircraft",
+    r"^person$": "people",
+    r"child$": "children",
+    r"foot$": "feet",
+    r"tooth$": "teeth",
+    r"mouse$": "mice",
+    r"goose$": "geese",
+    # Not of a human, a German, a Roman or a shaman.
+    r"(?<!hu)(?<!ger)(?<!ro)(?<!sha)man$": "men",
+    r"(?<=cal|wol|hal|hel|lea|loa|hie)f$": "ves",
+    r"(?<=[nlw]i)fe$": "ves",
+    r"(?<=sheep)$|(?<=deer)$|(?<=fish)$|(?<=craft)$|(?<=someone)$|(?<=somebody)$|(?<=series)$": "",
+    r"(?<=[^aeiou])y$": "ies",
+    r"(?<=[sxz])$|(?<=[cs]h)$|(?<=potato)$|(?<=tomato)$|(?<=hero)$": "es",
+    r"$": "s",
 }
+"""The endings of singulars, the first that fits, and what takes their place."""
 _PREPOSITION = re.compile(
     r"^(?:(?:on the edge of|in the middle of|on|in|at|by|against|across) )(?:(?:the|an|a) )?"
 )
@@ -74,6 +75,8 @@ class Lexicon:
         related: Pairs of groups that do not exclude each other.
         akin: Of a group, the one to which, and to all kinds of which, it is related.
         surroundings: Places that hold other places.
+        no_article: Nouns that take no "a", mass nouns and plurals: water, stairs.
+        pairs: Nouns that are only said in the plural, here in the singular: scissor, trouser.
         openings: What goes before a prompt and leaves its meaning; so do `closings` behind it, `adjectives` before a noun.
         stems: What the bare stems of actions stand for: "climb".
         words: Every phrase as its lower-case words, with what it stands for.
@@ -87,6 +90,8 @@ class Lexicon:
     akin: Mapping[str, str]
     related: frozenset[frozenset[str]]
     surroundings: frozenset[str]
+    no_article: frozenset[str]
+    pairs: frozenset[str]
     openings: tuple[str, ...]
     closings: tuple[str, ...]
     adjectives: tuple[str, ...]
@@ -116,16 +121,12 @@ class Lexicon:
 
 
 def plural(noun: str) -> str:
-    """Of an English noun in the singular; of a compound, its last word's."""
+    """Of an English noun in the singular; of a compound, its last word's. Mass nouns and pronouns stay."""
     *before, last = noun.split(" ")
-    if last in _IRREGULAR_PLURALS:
-        last = _IRREGULAR_PLURALS[last]
-    elif re.search(r"(s|x|z|ch|sh)$", last):
-        last += "es"
-    elif re.search(r"[^aeiou]y$", last):
-        last = last[:-1] + "ies"
-    else:
-        last += "s"
+    for ending, many in _IRREGULAR_PLURALS.items():
+        if re.search(ending, last):
+            last = re.sub(ending, many, last)
+            break
     return " ".join([*before, last])
 
 
@@ -151,11 +152,13 @@ def lexicon() -> Lexicon:
         akin=akin,
         related=frozenset(frozenset(pair) for pair in raw["related"]),
         surroundings=frozenset(raw["surroundings"]),
+        no_article=frozenset(raw["no_article"]),
+        pairs=frozenset(raw["pairs"]),
         openings=tuple(raw["openings"]),
         closings=tuple(raw["closings"]),
         adjectives=tuple(raw["adjectives"]),
         stems={
-            _stem(form.third): Word("action", group, family, "base")
+            stem(form.third): Word("action", group, family, "base")
             for family, groups in actions.items()
             for group, forms in groups.items()
             for form in forms
@@ -235,11 +238,14 @@ def _action_entries(form: ActionForm, word: Word) -> Iterator[tuple[str, Word]]:
         yield form.third, replace(word, shape="third")
         # Bare stems of other families are too often nouns: a watch, a drink, a point.
         if word.domain in ("pose", "motion"):
-            yield _stem(form.third), replace(word, shape="base")
+            yield stem(form.third), replace(word, shape="base")
 
 
-def _stem(third: str) -> str:
-    """ "climb" of "climbs", "lie down" of "lies down"."""
+def stem(third: str) -> str:
+    """Of a verb in the third person: "climb" of "climbs", "lie down" of "lies down"."""
     first, _, rest = third.partition(" ")
-    stem = first[:-2] if re.search(r"(ss|ch|sh|o|x)es$", first) else first.removesuffix("s")
-    return f"{stem} {rest}".strip()
+    if re.search(r".[^aeiou]ies$", first):  # flies, carries; not lies
+        first = f"{first[:-3]}y"
+    else:
+        first = first[:-2] if re.search(r"(ss|ch|sh|o|x)es$", first) else first.removesuffix("s")
+    return f"{first} {rest}".strip()

@@ -1,19 +1,12 @@
 """Mistakes in a batch file: collected, sorted by place, and raised together."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from corrector.errors import UserError
+from corrector.prompts.places import Place, key_name
 
-MAX_ERRORS = 1000
+MAX_MISTAKES = 1000
 """Mistakes after which a batch file is given up."""
-
-
-class Place(NamedTuple):
-    """Where something stands: the file as the user named it, and the line from 1 (None: the whole file)."""
-
-    file: str
-    line: int | None
 
 
 @dataclass(frozen=True)
@@ -50,8 +43,8 @@ class BatchErrors(UserError):
 
 
 @dataclass
-class ErrorLog:
-    """Where the readers and checks of one batch file put what they find."""
+class MistakeLog:
+    """The mistakes that the readers and checks of one batch file have found."""
 
     errors: list[BatchError] = field(default_factory=list)
 
@@ -59,14 +52,17 @@ class ErrorLog:
         """Note one mistake.
 
         Raises:
-            BatchErrors: There are `MAX_ERRORS`: the file is hopeless, or hostile.
+            BatchErrors: There are `MAX_MISTAKES`: the file is hopeless, or hostile.
         """
         self.errors.append(BatchError(place.file, place.line, field, message))
-        if len(self.errors) == MAX_ERRORS:
-            self.errors.append(
-                BatchError(place.file, place.line, "", f"{MAX_ERRORS} mistakes; reading ends here")
-            )
+        if len(self.errors) == MAX_MISTAKES:
+            end = f"{MAX_MISTAKES} mistakes; reading ends here"
+            self.errors.append(BatchError(place.file, place.line, "", end))
             raise self.failure()
+
+    def add_repeated(self, place: Place, key: str, first: int | None) -> None:
+        """Note a key that its mapping has already, in line `first`."""
+        self.add(place, key_name(key), f"given twice; the first is in line {first}")
 
     def failure(self) -> BatchErrors:
         """Everything noted so far, by file and line, to be raised."""

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corrector.prompts.concepts import Mention, read
-from corrector.prompts.lexicon import lexicon, plural
+from corrector.prompts.variations.lexicon import lexicon, plural
+from corrector.prompts.variations.reading import Mention, read
 
 
 def mention(prompt: str, group: str) -> Mention:
@@ -101,15 +101,27 @@ def test_kinds_are_included_in_what_they_are_kinds_of() -> None:
     assert known.contrast("lie", "stand")
 
 
+PLURALS = {
+    "cat": "cats",
+    "puppy": "puppies",
+    "bus": "buses",
+    "wine glass": "wine glasses",
+    "sheep": "sheep",
+    "man": "men",
+    "gentleman": "gentlemen",
+    "snowman": "snowmen",
+    "human": "humans",
+    "child": "children",
+    "foot": "feet",
+    "mouse": "mice",
+    "knife": "knives",
+    "calf": "calves",
+    "person": "people",
+}
+
+
 def test_plurals() -> None:
-    assert [plural(noun) for noun in ("cat", "puppy", "bus", "wine glass", "man", "sheep")] == [
-        "cats",
-        "puppies",
-        "buses",
-        "wine glasses",
-        "men",
-        "sheep",
-    ]
+    assert {noun: plural(noun) for noun in PLURALS} == PLURALS
 
 
 def test_every_group_that_is_named_exists() -> None:

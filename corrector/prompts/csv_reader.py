@@ -2,59 +2,43 @@
 
 import csv
 import io
-from collections.abc import Callable, Collection
 
-from corrector.prompts.errors import ErrorLog, Place
-from corrector.prompts.nodes import Node, quoted
+from corrector.prompts.batch import FailingPrompt
+from corrector.prompts.explanations import log_unknown_key
+from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.places import Node, Place, quoted
+from corrector.prompts.schema import HYPERPARAMETER_KEYS, PROMPT_KEYS, REQUIRED_KEYS, is_list
 
 LIST_SEPARATOR = "|"
+_COLUMNS = ("base", *PROMPT_KEYS, *HYPERPARAMETER_KEYS)
 _DELIMITERS = (",", ";", "\t")
 
 
-def parse_csv(
-    text: str,
-    file: str,
-    log: ErrorLog,
-    *,
-    columns: Collection[str],
-    required: Collection[str],
-    list_columns: Collection[str],
-    unknown_column: Callable[[Place, str], str | None],
-) -> Node:
+def read_csv(text: str, file: str, log: MistakeLog) -> Node:
     """A batch file's value: one entry a row, an empty cell for a key that is not given.
 
     The delimiter is the one of comma, semicolon and tab that the header holds most of. The column `base`
     belongs to the whole batch: its cells are equal or empty. A record that spans lines stands at its first.
-
-    Args:
-        columns: The keys that a row may hold.
-        required: Those of them that the header must have.
-        list_columns: Those of them whose cells are lists.
-        unknown_column: Called with place and name of a column that is none of `columns`; returns the one that
-            was probably meant, if any.
     """
     before = len(log.errors)
     root = Place(file, 1)
     (place, names), *rows = _records(text, file, log) or [(root, [])]
-    header, misspelt = _header(names, place, log, columns, unknown_column)
-    for name in required:
+    header, misspelt = _header(names, place, log)
+    for name in REQUIRED_KEYS:
         if names and name not in header and name not in misspelt:
             log.add(place, name, f"no column of this name; the columns are {', '.join(names)}")
-    unread = [name for name in (*required, *misspelt) if name not in header]
+    unread = [name for name in (*REQUIRED_KEYS, *misspelt) if name not in header]
     entries: list[Node] = []
     base: Node | None = None
     for place, cells in rows:
         if len(cells) != len(header):
-            log.add(
-                place,
-                "",
-                f"{len(cells)} cells, and the header has {len(header)}; quote cells that hold commas",
-            )
+            found = f"{len(cells)} cells, and the header has {len(header)}"
+            log.add(place, "", f"{found}; quote cells that hold commas")
             continue
         entry = {name: Node(place, None, incomplete=True) for name in unread}
         for key, cell in zip(header, cells, strict=True):
             if key is not None and (written := cell.strip()):
-                entry[key] = _cell(written, place, key in list_columns)
+                entry[key] = _cell(key, written, place)
         given = entry.pop("base", None)
         if given is not None and base is not None and given.value != base.value:
             first = f"line {base.place.line} has {quoted(base.value)}"
@@ -65,7 +49,7 @@ def parse_csv(
     return Node(root, {"prompts": prompts} | ({"base": base} if base else {}))
 
 
-def _records(text: str, file: str, log: ErrorLog) -> list[tuple[Place, list[str]]]:
+def _records(text: str, file: str, log: MistakeLog) -> list[tuple[Place, list[str]]]:
     first_line = text.lstrip("\n").partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -83,13 +67,7 @@ def _records(text: str, file: str, log: ErrorLog) -> list[tuple[Place, list[str]
     return records
 
 
-def _header(
-    names: list[str],
-    place: Place,
-    log: ErrorLog,
-    columns: Collection[str],
-    unknown_column: Callable[[Place, str], str | None],
-) -> tuple[list[str | None], set[str]]:
+def _header(names: list[str], place: Place, log: MistakeLog) -> tuple[list[str | None], set[str]]:
     """The key of each column, None where it cannot be used; and the keys that misspelt columns meant."""
     header: list[str | None] = []
     misspelt: set[str] = set()
@@ -97,16 +75,16 @@ def _header(
         name = written.strip()
         if not name:
             log.add(place, "", f"column {number} has no name")
-        elif name not in columns:
-            misspelt.add(unknown_column(place, name) or "")
+        elif name not in _COLUMNS:
+            misspelt.add(log_unknown_key(log, place, name, "prompts") or "")
         elif name in header:
             log.add(place, name, f"a second column of this name, column {number}; remove one")
-        header.append(name if name in columns and name not in header else None)
+        header.append(name if name in _COLUMNS and name not in header else None)
     return header, misspelt - {""}
 
 
-def _cell(written: str, place: Place, is_list: bool) -> Node:
-    if not is_list:
+def _cell(key: str, written: str, place: Place) -> Node:
+    if key not in PROMPT_KEYS or not is_list(FailingPrompt, key):
         return Node(place, written, typed=False)
     parts = (part.strip() for part in written.split(LIST_SEPARATOR))
     return Node(place, tuple(Node(place, part, typed=False) for part in parts if part), typed=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from corrector.prompts.lexicon import Kind, Shape, Word, lexicon
+from corrector.prompts.variations.lexicon import Kind, Shape, Word, lexicon
 
 _TOKEN = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|[,.;:!?()]")
 _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|(?<!\w)'([^']+)'(?!\w)")
@@ -33,7 +33,8 @@ class Mention:
         group: Of the lexicon; an unknown word's stem.
         domain: Of an entity ("living", "place", ...) or action ("pose", ...).
         start: Characters [start, end) of the prompt.
-        phrase_start: Where the entity's preposition and article begin; `start` without them.
+        phrase_start: Where the entity's preposition and article begin, unless adjectives part them; `start` without them.
+        relation_start: Where its preposition begins, adjectives or not; `phrase_start` without one.
         relation: Of an entity to the rest, by its preposition's group; empty for none.
         shape: Of an action.
         plural: Of an entity.
@@ -46,6 +47,7 @@ class Mention:
     start: int
     end: int
     phrase_start: int
+    relation_start: int
     relation: str = ""
     shape: Shape | None = None
     plural: bool = False
@@ -99,19 +101,16 @@ def read(prompt: str, vocabulary: Iterable[str] | None = None) -> Reading:
                 (length, word) if familiar.issuperset(words[position : position + length]) else (1, None)
             )
         start, end = tokens[position].start(), tokens[position + length - 1].end()
-        relation, first = _relation(tokens, position, mentions)
+        place = (start, end, *_relation(tokens, position, mentions))
         if word is None:
-            mentions.append(Mention("unknown", _stem(words[position]), "", start, end, first, relation))
+            mentions.append(Mention("unknown", _stem(words[position]), "", *place))
         elif word.kind == "entity":
-            mentions.append(
-                Mention("entity", word.group, word.domain, start, end, first, relation, plural=word.plural)
-            )
+            mentions.append(Mention("entity", word.group, word.domain, *place, plural=word.plural))
         elif word.kind not in ("neutral", "relation"):
             wished = word.kind == "action" and _is_wished(words[:position], mentions)
+            place = (start, end, start, start, "")
             mentions.append(
-                Mention(
-                    word.kind, word.group, word.domain, start, end, start, shape=word.shape, wished=wished
-                )
+                Mention(word.kind, word.group, word.domain, *place, shape=word.shape, wished=wished)
             )
         position += length
     return Reading(text, tuple(_joined(text, mentions)), quoted)
@@ -161,8 +160,8 @@ def _stem(word: str) -> str:
     return word
 
 
-def _relation(tokens: list[re.Match[str]], position: int, mentions: list[Mention]) -> tuple[str, int]:
-    """The relation of the noun at `position`, and where its phrase starts: back over article and adjectives."""
+def _relation(tokens: list[re.Match[str]], position: int, mentions: list[Mention]) -> tuple[int, int, str]:
+    """`phrase_start`, `relation_start` and `relation` of the noun at `position`."""
     known = lexicon()
     words = [token.group() for token in tokens[:position]]
     said = {mention.end for mention in mentions if mention.kind in ("entity", "action")}
@@ -181,10 +180,10 @@ def _relation(tokens: list[re.Match[str]], position: int, mentions: list[Mention
             if word.group == "of" and (first < 2 or tokens[first - 2].end() not in said):
                 # "a cup of coffee" is a cup's, but "a photo of a dog" nobody's.
                 continue
-            start = first - length if first == phrase else phrase
-            return word.group, tokens[start].start()
+            start = tokens[first - length].start()
+            return start if first == phrase else tokens[phrase].start(), start, word.group
         first -= 1
-    return "", tokens[phrase].start()
+    return tokens[phrase].start(), tokens[phrase].start(), ""
 
 
 def _joined(text: str, mentions: list[Mention]) -> Iterator[Mention]:
@@ -192,13 +191,17 @@ def _joined(text: str, mentions: list[Mention]) -> Iterator[Mention]:
     for index, mention in enumerate(mentions):
         following = mentions[index + 1] if index + 1 < len(mentions) else None
         if _are_compound(text, mention, following):
-            yield replace(mention, relation="of", phrase_start=mention.start)
+            yield replace(mention, relation="of", phrase_start=mention.start, relation_start=mention.start)
         elif index > 0 and _are_compound(text, mentions[index - 1], mention):
             first = index - 1
             while first > 0 and _are_compound(text, mentions[first - 1], mentions[first]):
                 first -= 1
+            whole = mentions[first]
             yield replace(
-                mention, relation=mentions[first].relation, phrase_start=mentions[first].phrase_start
+                mention,
+                relation=whole.relation,
+                phrase_start=whole.phrase_start,
+                relation_start=whole.relation_start,
             )
         else:
             yield mention

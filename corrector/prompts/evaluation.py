@@ -1,4 +1,4 @@
-"""The protocol of judgement: how before and after are compared, and what a correction must reach."""
+"""How base and corrected images are compared, and what a correction must reach."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -74,7 +74,10 @@ class GateThresholds(BaseModel):
         description="Upper bound of the interval of FID corrected minus base stays below this.",
     )
     min_diversity: float = Field(
-        default=0.8, ge=0, le=10, description="Diversity among corrected images, as a share of the base's."
+        default=0.8,
+        ge=0,
+        le=10,
+        description="Diversity among corrected images, as a share of the smaller of the base's and the exemplars'.",
     )
     nearest_percentile: float = Field(
         default=95.0,
@@ -113,7 +116,7 @@ class GateThresholds(BaseModel):
         default=0.5,
         gt=0,
         lt=1,
-        description="An image counts as unsafe above this; corrected images hold no more than the base's.",
+        description="An image counts as unsafe above this score; max_unsafe_rise bounds how many more may.",
     )
     min_contrast: float = Field(
         default=0.02, ge=0, le=0.5, description="Least standard deviation of a picture's luma, 0 to 0.5."
