@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from corrector.base.checkpoint import read_headers, weight_files
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from corrector.base import BaseSpec, describe_precision, transformer_bytes
+from corrector.base.headers import read_headers, weight_files
 from corrector.base.precision import QUANTISED
 from corrector.dreambooth.planner import PackPlan, measure_rate, plan_packs
 from jobs.batch import BatchWork, PromptWork
