@@ -28,16 +28,16 @@ from rich.console import Console
 
 from corrector.prompts import load_batch
 from corrector.record.search import RungReport
-from jobs.batch import BatchWork, check_batch
-from jobs.preparation import bound_threads
-from jobs.proposals import proposals
-from jobs.provisioning import connect, work_items
-from jobs.queue import Progress, WorkItem
-from jobs.search_driver import SearchJob
-from jobs.search_plan import plan_search
-from jobs.trial_lane import TrialLane, TrialLaneSettings
-from jobs.trial_queue import TrialQueue
-from jobs.trials import PromptPlan, TrialGroup
+from jobs.inputs.batch import BatchWork, WorkItem, check_batch
+from jobs.inputs.preparation import bound_threads
+from jobs.lanes.provisioning import connect, work_items
+from jobs.lanes.queue import Progress
+from jobs.tuning.driver import SearchJob
+from jobs.tuning.lane import TrialLane, TrialLaneSettings
+from jobs.tuning.plan import plan_search
+from jobs.tuning.proposals import proposals
+from jobs.tuning.queue import TrialQueue
+from jobs.tuning.trials import PromptPlan, TrialGroup
 from tests.benchmarks import command
 from tests.support.paths import EXAMPLES
 
@@ -160,7 +160,7 @@ def alone(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def encode_everything(work: BatchWork, items: Sequence[WorkItem]) -> None:
     """Fill the cache, so that no trial encodes what all share."""
-    from jobs.encoding import encode, split
+    from jobs.inputs.encoding import encode, split
 
     for share in split(items, work.batch.evaluation, 1):
         encode(work.spec, share, work.run.cache, "cpu", 1)

@@ -9,11 +9,12 @@ import torch
 
 from corrector.base import BaseSpec, ContentCache
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
-from jobs.arms import read_sampled
-from jobs.encoding import encode, split
-from jobs.lane import Lane, LaneSettings
-from jobs.queue import Progress, PromptQueue, WorkItem
-from jobs.run_folder import PromptFolder
+from jobs.inputs.batch import WorkItem
+from jobs.inputs.encoding import encode, split
+from jobs.inputs.run_folder import PromptFolder
+from jobs.lanes.arms import read_sampled
+from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.queue import Progress, PromptQueue
 
 EVALUATION = EvaluationSettings(
     images=4, guard_images=2, hard_negatives=2, hard_negative_images=3, num_inference_steps=2

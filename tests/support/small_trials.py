@@ -17,11 +17,12 @@ from corrector.prompts import (
     SearchSettings,
 )
 from corrector.record.search import RungReport
-from jobs.encoding import encode, split
-from jobs.queue import Progress, WorkItem
-from jobs.trial_lane import TrialLane, TrialLaneSettings, TrialSource
-from jobs.trial_queue import TrialQueue
-from jobs.trials import PromptPlan
+from jobs.inputs.batch import WorkItem
+from jobs.inputs.encoding import encode, split
+from jobs.lanes.queue import Progress
+from jobs.tuning.lane import TrialLane, TrialLaneSettings, TrialSource
+from jobs.tuning.queue import TrialQueue
+from jobs.tuning.trials import PromptPlan
 
 EVALUATION = EvaluationSettings(
     images=6, guard_images=2, hard_negatives=0, num_inference_steps=2, bootstrap=20, permutations=19

@@ -11,12 +11,12 @@ import pytest
 from cluster import processes
 from cluster.head import Head
 from corrector.base import resolve_base
-from jobs.batch import check_batch
-from jobs.encoding import encode, split
-from jobs.lane import Lane, LaneSettings
-from jobs.provisioning import work_items
-from jobs.queue import PromptQueue
-from jobs.run_folder import PromptFolder
+from jobs.inputs.batch import check_batch
+from jobs.inputs.encoding import encode, split
+from jobs.inputs.run_folder import PromptFolder
+from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.provisioning import work_items
+from jobs.lanes.queue import PromptQueue
 from tests.support.batches import correct, losses, write_batch
 from tests.support.lanes import LocalClient, curve
 from tests.support.waiting import wait_until

@@ -21,14 +21,14 @@ from corrector.prompts import load_batch
 from corrector.registry.searches import EXPERIMENT, log_search
 from corrector.registry.store import local_uri
 from corrector.settings import Settings
-from jobs.batch import check_batch
-from jobs.proposals import Figures, Planned
+from jobs.inputs.batch import check_batch
+from jobs.lanes.ray_train import TrialQueueClient, start_queue
 from jobs.search import main
-from jobs.trainer import TrialQueueClient, start_queue
-from jobs.trial_desk import TrialDesk
-from jobs.trial_function import FAILURE
-from jobs.trials import TrialGroup
-from jobs.tuning import GroupSearch, SlotRelease, make_tuner
+from jobs.tuning.desk import TrialDesk
+from jobs.tuning.proposals import Figures, Planned
+from jobs.tuning.scheduler import GroupSearch, SlotRelease, make_tuner
+from jobs.tuning.trainable import FAILURE
+from jobs.tuning.trials import TrialGroup
 from tests.support import small_trials
 from tests.support.batches import scores, search, write_search
 from tests.support.paths import PROJECT

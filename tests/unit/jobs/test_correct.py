@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.correct import main
-from jobs.run_folder import RunFolder
+from jobs.inputs.run_folder import RunFolder
 from tests.support.batches import write_batch
 from tests.support.paths import PROJECT
 

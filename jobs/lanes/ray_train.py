@@ -1,0 +1,167 @@
+"""Lanes on Ray Train: each is one run of one worker, or of several, restarted by Ray when a process of it dies.
+
+A lane's `fit` is called from a thread of the driver, so that lanes start, fail and end independently of each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from corrector.base import BaseSpec
+from corrector.record.search import RungReport
+from jobs.inputs.batch import WorkItem
+from jobs.inputs.preparation import bound_threads
+from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.leases import LeaseReturn, brief
+from jobs.lanes.queue import Progress
+from jobs.lanes.worker_group import current_worker_group
+from jobs.tuning.lane import TrialLane, TrialLaneSettings
+
+if TYPE_CHECKING:
+    from jobs.lanes.plan import LaneResources
+
+logger = logging.getLogger(__name__)
+
+TRAIN_ENVIRONMENT = {
+    # A lane holds no state of Ray Train's, so a death should be noticed soon and nothing needs watching for preemption.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Lanes read the batch's relative paths from the job's folder.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+class QueueClient:
+    """The queue as one lane sees it, over Ray.
+
+    A report is sent without waiting for the answer; the answer to the one before is read instead, so that a step never waits
+    for the network.
+    """
+
+    def __init__(self, actor: Any, lane: str) -> None:
+        self._actor = actor
+        self._lane = lane
+        self._pending: Any = None
+
+    def claim(self, count: int, *, max_rank: int) -> list[WorkItem]:
+        """Lease up to `count` prompts."""
+        items: list[WorkItem] = ray.get(self._actor.claim.remote(self._lane, count, max_rank=max_rank))
+        return items
+
+    def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
+        """Send progress; with `wait` the answer is that of this call."""
+        stop = False if self._pending is None else bool(ray.get(self._pending))
+        self._pending = self._actor.report.remote(self._lane, list(progress))
+        if wait:
+            stop = bool(ray.get(self._pending))
+            self._pending = None
+        return stop
+
+    def restart(self, reason: str) -> list[str]:
+        """Give back what a lane of this name held before."""
+        given_up: list[str] = ray.get(self._actor.restart.remote(self._lane, reason))
+        return given_up
+
+
+class TrialQueueClient(QueueClient):
+    """The queue of a search as one of its lanes sees it."""
+
+    def deliver(self, work_id: str, report: RungReport) -> None:
+        """Hand over a trial's score, and wait until it has arrived."""
+        ray.get(self._actor.deliver.remote(work_id, report))
+
+    def closed(self, held: Iterable[str]) -> list[str]:
+        """Which of these trials are to end now."""
+        found: list[str] = ray.get(self._actor.closed.remote(list(held)))
+        return found
+
+    def is_complete(self) -> bool:
+        """Whether no further trial will come."""
+        return bool(ray.get(self._actor.is_complete.remote()))
+
+
+def start_queue(queue: type, *arguments: Any) -> Any:
+    """Start a queue as an actor on the driver's node; it dies with the job."""
+    node = ray.get_runtime_context().get_node_id()
+    # Ray places an actor that asks for nothing at random, whatever strategy is named, unless its affinity is hard.
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(queue).options(num_cpus=0, scheduling_strategy=strategy).remote(*arguments)
+
+
+class LaneRun:
+    """One lane from start to end, in a thread of the driver."""
+
+    def __init__(
+        self,
+        name: str,
+        queue: Any,
+        spec: BaseSpec,
+        settings: LaneSettings,
+        resources: LaneResources,
+        storage: Path,
+        *,
+        max_failures: int = 2,
+    ) -> None:
+        self.name = name
+        self.error: str | None = None
+        # A finished name would be resumed by Ray Train, so each submission's lanes have names of their own.
+        run_config = RunConfig(
+            name=f"{name}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=max_failures),
+            callbacks=[LeaseReturn(queue, name)],  # type: ignore[list-item] # annotated as in Train V1
+        )
+        scaling = ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker={"CPU": resources.cpus}
+            | ({"GPU": resources.gpus} if resources.gpus else {}),
+        )
+        # Not Ray's `train_loop_config`: its controller reads that, too, and would have to import all that a lane does.
+        train = partial(train_lane, name, queue, spec, settings, resources.threads)
+        self._trainer = TorchTrainer(train, scaling_config=scaling, run_config=run_config)
+        self._thread = threading.Thread(target=self._fit, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the lane has neither ended nor failed for good."""
+        return self._thread.is_alive()
+
+    def join(self, seconds: float) -> None:
+        """Wait at most `seconds` for its end."""
+        self._thread.join(seconds)
+
+    def _fit(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:
+            self.error = brief(error)
+            logger.error("lane %s ended: %s", self.name, self.error)
+
+
+def train_lane(name: str, queue: Any, spec: BaseSpec, settings: LaneSettings, threads: int) -> None:
+    """What the Ray Train worker runs."""
+    bound_threads(threads)
+    workers = current_worker_group()
+    client_class = TrialQueueClient if isinstance(settings, TrialLaneSettings) else QueueClient
+    client = client_class(queue, name)
+    if workers.rank == 0:
+        client.restart("its process ended")
+    if settings.device == "cuda":
+        settings = replace(settings, device=str(ray.train.torch.get_device()))
+    if isinstance(settings, TrialLaneSettings) and isinstance(client, TrialQueueClient):
+        TrialLane(spec, client, settings).run()
+    else:
+        Lane(spec, client, settings, workers).run()
