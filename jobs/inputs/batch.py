@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrector.base import BaseSpec, Precision, resolve_base
+from corrector.base import BaseSpec, ContentCache, Precision, content_key, resolve_base
 from corrector.errors import UserError
+from corrector.evaluation.rungs import Rung
 from corrector.exemplars import ExemplarSet, load_exemplars
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
 from corrector.settings import Settings
@@ -14,54 +16,52 @@ from jobs.inputs.run_folder import PromptFolder, RunFolder
 
 
 @dataclass(frozen=True)
-class WorkItem:
-    """One prompt as a lane receives it.
+class PromptTask:
+    """One prompt on its way through a job: driver, queue, lane and scoring pass this object on.
 
     Attributes:
-        work_id: Content hash; equal work has an equal one.
+        work_id: Content hash of all that determines the result; equal work has an equal one.
         exemplars: The cache key of the decoded exemplars.
         folder: The prompt's own folder in the run, on storage that every node sees.
+        exemplar_digests: SHA-256 of every exemplar file that is used, by file name.
+        rungs: Where a trial of a search is scored while it trains; empty in a correction.
     """
 
     work_id: str
     entry: FailingPrompt
     exemplars: str
-    folder: str
-
-
-@dataclass(frozen=True)
-class PromptWork:
-    """One prompt of the batch; equal `work_id` means equal result."""
-
-    entry: FailingPrompt
-    work_id: str
     folder: PromptFolder
-    exemplars: ExemplarSet
-
-    @property
-    def exemplar_digests(self) -> dict[str, str]:
-        """SHA-256 of every exemplar file that is used, by file name."""
-        return {each.path.name: each.sha256 for each in (*self.exemplars.training, *self.exemplars.held_out)}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was noticed of the exemplars."""
-        return self.exemplars.notes
+    exemplar_digests: Mapping[str, str]
+    rungs: tuple[Rung, ...] = ()
 
 
 @dataclass(frozen=True)
 class BatchWork:
-    """Everything that a submission has to do, before Ray is asked for anything."""
+    """A checked submission, before Ray is asked for anything.
+
+    Attributes:
+        exemplars: The exemplars of every prompt, by the prompt's name.
+    """
 
     batch: CorrectionBatch
     spec: BaseSpec
     run: RunFolder
-    prompts: tuple[PromptWork, ...]
+    tasks: tuple[PromptTask, ...]
+    exemplars: Mapping[str, ExemplarSet]
 
     @property
-    def missing(self) -> tuple[PromptWork, ...]:
+    def missing(self) -> tuple[PromptTask, ...]:
         """The prompts that no earlier submission finished."""
-        return tuple(work for work in self.prompts if not work.folder.is_finished)
+        return tuple(task for task in self.tasks if not task.folder.is_finished)
+
+    def store_exemplars(self, tasks: Sequence[PromptTask]) -> None:
+        """Put the decoded exemplars of `tasks` into the cache, where encoding and lanes read them."""
+        cache = ContentCache(self.run.cache)
+        for task in tasks:
+            if cache.get(task.exemplars) is None:
+                found = self.exemplars[task.entry.name]
+                images = {"training": found.training_images(), "held_out": found.held_out_images()}
+                cache.put(task.exemplars, images)
 
 
 def check_batch(
@@ -85,26 +85,33 @@ def check_batch(
     batch = load_batch(path, settings=settings)
     spec = resolve_base(base or batch.base, precision=precision)
     run_folder = RunFolder(storage, run or path.stem)
-    works: list[PromptWork] = []
+    exemplars: dict[str, ExemplarSet] = {}
     mistakes: list[BatchError] = []
     for entry in batch.prompts:
         hyper = entry.hyperparameters
         try:
-            exemplars = load_exemplars(
+            exemplars[entry.name] = load_exemplars(
                 batch.exemplar_folder(entry), resolution=hyper.resolution or spec.resolution, seed=hyper.seed
             )
         except UserError as error:
             mistakes.append(batch.mistake(entry, "exemplars", str(error).removeprefix("exemplars: ")))
-            continue
-        works.append(_work(batch, entry, spec, exemplars, run_folder))
     if mistakes:
         raise BatchErrors(mistakes)
-    return BatchWork(batch, spec, run_folder, tuple(works))
+    tasks = [_task(batch, entry, spec, exemplars[entry.name], run_folder) for entry in batch.prompts]
+    return BatchWork(batch, spec, run_folder, tuple(tasks), exemplars)
 
 
-def _work(
+def _task(
     batch: CorrectionBatch, entry: FailingPrompt, spec: BaseSpec, exemplars: ExemplarSet, run: RunFolder
-) -> PromptWork:
-    digests = [each.sha256 for each in (*exemplars.training, *exemplars.held_out)]
-    work_id = entry.work_id(spec.identity, digests, batch.evaluation, batch.gate)
-    return PromptWork(entry, work_id, run.prompt(entry.name, work_id), exemplars)
+) -> PromptTask:
+    used = (*exemplars.training, *exemplars.held_out)
+    work_id = entry.work_id(spec.identity, [each.sha256 for each in used], batch.evaluation, batch.gate)
+    size = exemplars.training[0].image.shape
+    shapes = [str((len(each), *size)) for each in (exemplars.training, exemplars.held_out)]
+    return PromptTask(
+        work_id=work_id,
+        entry=entry,
+        exemplars=content_key("exemplars", exemplars.digest, *shapes),
+        folder=run.prompt(entry.name, work_id),
+        exemplar_digests={each.path.name: each.sha256 for each in used},
+    )

@@ -15,7 +15,7 @@ import ray
 
 from corrector.base import BaseSpec, ContentCache, encode_prompts
 from corrector.prompts import EvaluationSettings
-from jobs.inputs.batch import WorkItem
+from jobs.inputs.batch import PromptTask
 from jobs.inputs.preparation import bound_threads, posterior_of, prompts_of
 from jobs.inputs.ray_tasks import get_results
 
@@ -25,10 +25,10 @@ TEXTS_PER_SHARE = 64
 
 @dataclass(frozen=True)
 class Share:
-    """What one task encodes: texts, and the exemplars of `items`."""
+    """What one task encodes: texts, and the exemplars of `tasks`."""
 
     texts: tuple[str, ...]
-    items: tuple[WorkItem, ...]
+    tasks: tuple[PromptTask, ...]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class EncodingDevice:
     threads: int
 
 
-def split(items: Sequence[WorkItem], evaluation: EvaluationSettings, most: int) -> list[Share]:
+def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int) -> list[Share]:
     """The batch's texts, each once, and its exemplars, in at most `most` shares of about equal size."""
-    texts = list(dict.fromkeys(text for item in items for text in prompts_of(item.entry, evaluation)))
-    count = max(1, min(most, len(items), -(-len(texts) // TEXTS_PER_SHARE)))
-    return [Share(tuple(texts[first::count]), tuple(items[first::count])) for first in range(count)]
+    texts = list(dict.fromkeys(text for task in tasks for text in prompts_of(task.entry, evaluation)))
+    count = max(1, min(most, len(tasks), -(-len(texts) // TEXTS_PER_SHARE)))
+    return [Share(tuple(texts[first::count]), tuple(tasks[first::count])) for first in range(count)]
 
 
 def encode(spec: BaseSpec, share: Share, cache_folder: Path, device: str, threads: int) -> None:
@@ -53,15 +53,15 @@ def encode(spec: BaseSpec, share: Share, cache_folder: Path, device: str, thread
     bound_threads(threads)
     cache = ContentCache(cache_folder)
     encode_prompts(spec, share.texts, cache=cache, device=device, dtype=spec.compute_dtype(device))
-    for item in share.items:
-        posterior_of(spec, item, cache, device)
-        if item.entry.hyperparameters.horizontal_flip:
-            posterior_of(spec, item, cache, device, mirrored=True)
+    for task in share.tasks:
+        posterior_of(spec, task, cache, device)
+        if task.entry.hyperparameters.horizontal_flip:
+            posterior_of(spec, task, cache, device, mirrored=True)
 
 
 def encode_batch(
     spec: BaseSpec,
-    items: Sequence[WorkItem],
+    tasks: Sequence[PromptTask],
     evaluation: EvaluationSettings,
     cache_folder: Path,
     device: EncodingDevice,
@@ -71,6 +71,6 @@ def encode_batch(
 
     Raises :class:`UserError` where the base's encoders or VAE cannot be used.
     """
-    task = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
-    shares = split(items, evaluation, most)
-    get_results([task.remote(spec, share, cache_folder, device.kind, device.threads) for share in shares])
+    remote = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
+    shares = split(tasks, evaluation, most)
+    get_results([remote.remote(spec, share, cache_folder, device.kind, device.threads) for share in shares])

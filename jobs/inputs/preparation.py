@@ -22,28 +22,18 @@ from corrector.base import (
 )
 from corrector.errors import UserError
 from corrector.evaluation import evaluation_rows, negative_seeds
-from corrector.exemplars import ExemplarSet
 from corrector.prompts import EvaluationSettings, FailingPrompt
-from jobs.inputs.batch import WorkItem
+from jobs.inputs.batch import PromptTask
 
 NEGATIVE_PROMPT = ""
 
 
-def store_exemplars(exemplars: ExemplarSet, cache: ContentCache) -> str:
-    """Keep decoded exemplars for the workers; returns the key under which `exemplars_of` finds them."""
-    images = {"training": exemplars.training_images(), "held_out": exemplars.held_out_images()}
-    key = content_key("exemplars", exemplars.digest, *(str(tuple(each.shape)) for each in images.values()))
-    if cache.get(key) is None:
-        cache.put(key, images)
-    return key
-
-
-def exemplars_of(item: WorkItem, cache: ContentCache) -> dict[str, torch.Tensor]:
+def exemplars_of(task: PromptTask, cache: ContentCache) -> dict[str, torch.Tensor]:
     """`training` and `held_out` exemplars [N, 3, H, W], values 0 to 1."""
-    images = cache.get(item.exemplars)
+    images = cache.get(task.exemplars)
     if images is None:
         raise UserError(
-            f"{item.entry.name}: its exemplars are no longer in the cache; submit the batch again"
+            f"{task.entry.name}: its exemplars are no longer in the cache; submit the batch again"
         )
     return images
 
@@ -70,13 +60,13 @@ def embeddings_of(
 
 
 def posterior_of(
-    spec: BaseSpec, item: WorkItem, cache: ContentCache, device: str, *, mirrored: bool = False
+    spec: BaseSpec, task: PromptTask, cache: ContentCache, device: str, *, mirrored: bool = False
 ) -> LatentPosterior:
     """The VAE's posterior of the training exemplars, or of their mirror images, on the CPU."""
-    key = content_key("posterior", spec.revision, item.exemplars, mirrored)
+    key = content_key("posterior", spec.revision, task.exemplars, mirrored)
     cached = cache.get(key)
     if cached is None:
-        images = exemplars_of(item, cache)["training"]
+        images = exemplars_of(task, cache)["training"]
         images = images.flip(-1) if mirrored else images
         posterior = encode_images(load_vae(spec, device=device), images.to(device))
         cached = {"mean": posterior.mean.cpu(), "std": posterior.std.cpu()}
@@ -85,6 +75,6 @@ def posterior_of(
 
 
 def bound_threads(threads: int) -> None:
-    """Give torch `threads` threads in this process; two busy processes with many threads each collapse."""
+    """Let torch use `threads` threads in this process."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Where a run keeps its things, and what of them is finished.
+"""The folders of a run: where each file lies, what is finished, and the lock that keeps a second submission out.
 
 STORAGE/
   cache/                 text embeddings and latents by content hash, shared by all runs
@@ -6,6 +6,7 @@ STORAGE/
   RUN/
     result.json          one object per prompt, for scripts
     report.html
+    .lock, owner.json    the lock of the job that works here, and which job that is
     lanes/               what Ray Train writes
     prompts/NAME-WORK/   one prompt: checkpoint/ while it trains, sampled/ when a lane is done with it, record/ when scored
 """
@@ -13,15 +14,24 @@ STORAGE/
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from corrector.errors import UserError
 from corrector.registry.restore import RESTORED_FILE
+
+logger = logging.getLogger(__name__)
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -39,7 +49,7 @@ class PromptFolder:
 
     @property
     def sampled(self) -> Path:
-        """What the lane leaves behind: adapter, loss curve, images of both arms."""
+        """Adapter, loss curve and images, as the lane wrote them; renamed into place whole."""
         return self.path / "sampled"
 
     @property
@@ -48,8 +58,8 @@ class PromptFolder:
         return self.path / "record"
 
     @property
-    def found(self) -> str | None:
-        """The version, NAME/NUMBER, from which the record was taken instead of training; None: it was not."""
+    def restored_from(self) -> str | None:
+        """The registry version, NAME/NUMBER, that the record was downloaded from; None where it was trained in this run."""
         try:
             origin = json.loads((self.record / RESTORED_FILE).read_text())
         except FileNotFoundError:
@@ -63,17 +73,17 @@ class PromptFolder:
 
     @property
     def is_sampled(self) -> bool:
-        """Whether a lane is done with it; folders are renamed into place whole."""
+        """Whether a lane has trained and sampled it."""
         return self.sampled.is_dir()
 
     @property
     def is_recorded(self) -> bool:
-        """Whether its record is whole, be it of a success or of a failure."""
+        """Whether it has a whole record, of a success or of a failure."""
         return (self.record / "record.json").is_file()
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether it is registered."""
         return self.registration.is_file()
 
 
@@ -108,12 +118,12 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """The machine-readable outcome."""
+        """The results for scripts."""
         return self.path / "result.json"
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """The HTML report."""
         return self.path / "report.html"
 
     def prompt(self, name: str, work_id: str) -> PromptFolder:
@@ -130,9 +140,61 @@ class RunFolder:
                 f"{self.path}: cannot write there: {error.strerror}; choose another --storage"
             ) from None
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folders, and keep other submissions out of this run until the block or this process ends.
+
+        The lock is an flock, which the kernel releases with the process, and which NFS and Lustre share between nodes. On
+        storage without file locks nothing is locked, and a warning says so.
+
+        Raises:
+            UserError: Another job holds the lock; the message names it.
+        """
+        self.create()
+        lock, owner = FileLock(self.path / ".lock", timeout=0), self.path / "owner.json"
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.path}: {_described(owner)} works in this run's folder; wait until it ends, stop it, or choose "
+                "another --run-id"
+            ) from None
+        except NotImplementedError:
+            logger.warning(
+                "%s: this storage has no file locks; do not submit this run twice at once", self.path
+            )
+            yield
+            return
+        try:
+            write_json(owner, _this_job())
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def _this_job() -> dict[str, Any]:
+    """What identifies this process to people; `job` is Ray's submission id, where `ray job submit` started it."""
+    config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return {
+        "job": config.get("metadata", {}).get("job_submission_id"),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _described(owner: Path) -> str:
+    """The job that `owner` names, in words."""
+    try:
+        found = json.loads(owner.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return "another job"
+    return f"job {found['job'] or '(local)'} (process {found['process']} on {found['host']}, since {found['since']})"
+
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` whole or not at all: a reader never sees half a file."""
+    """Write `value` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
@@ -143,3 +205,17 @@ def write_json(path: Path, value: Any) -> None:
 def remove_folder(path: Path) -> None:
     """Remove a folder that may be gone already."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Rename the folder `new` to `place` and remove what was at `place`, which stays where `new` is missing."""
+    former = place.with_name(f".{place.name}.{os.getpid()}")
+    if place.exists():
+        place.rename(former)
+    try:
+        new.rename(place)
+    except OSError:
+        if former.exists():
+            former.rename(place)
+        raise
+    remove_folder(former)

@@ -17,7 +17,8 @@ from rich.table import Table
 from corrector.base import BaseSpec, describe_precision, transformer_bytes
 from corrector.base.precision import QUANTISED
 from corrector.dreambooth.planner import PackPlan, measure_rate, plan_packs
-from jobs.inputs.batch import BatchWork, PromptWork
+from corrector.prompts import HyperParameters
+from jobs.inputs.batch import BatchWork
 from jobs.lanes.lane import LaneSettings
 
 MAX_SLOTS = 16
@@ -32,7 +33,7 @@ on a CPU for the node, the object store and the scoring."""
 
 @dataclass(frozen=True)
 class LaneDevice:
-    """One machine's part for lanes.
+    """What a machine has for lanes.
 
     Attributes:
         kind: "cuda" or "cpu".
@@ -53,7 +54,7 @@ class LaneDevice:
 
 @dataclass(frozen=True)
 class LaneLimits:
-    """What the user asks of the lanes; None leaves it to the planner.
+    """Bounds that the user sets; None leaves one to the planner.
 
     Attributes:
         lanes: Most lanes at once.
@@ -109,12 +110,12 @@ def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
 
 def plan_lanes(
     work: BatchWork,
-    prompts: Sequence[PromptWork],
+    fine_tunes: Sequence[HyperParameters],
     cluster: Mapping[str, float],
     device: LaneDevice,
     limits: LaneLimits,
 ) -> LanePlan:
-    """Plan the lanes for `prompts` on a cluster with these resources, made of machines like `device`.
+    """Plan the lanes for `fine_tunes` on a cluster with these resources, made of machines like `device`.
 
     On GPUs a worker is one GPU. On CPUs a machine has as many lanes as its memory and the prompts allow, which share its
     cores: the threads of a lane wait for each other at every operation, lanes do not, and on a machine that others use, too,
@@ -127,7 +128,7 @@ def plan_lanes(
         resources = LaneResources(cpus=1.0, gpus=1.0, threads=1, workers=limits.workers)
     else:
         cpus = min(cluster.get("CPU", 1.0), float(device.cores))
-        shared = _lanes_of_machine(int(cpus), weights, device.memory_bytes, len(prompts), limits)
+        shared = _lanes_of_machine(int(cpus), weights, device.memory_bytes, len(fine_tunes), limits)
         resources = LaneResources(
             cpus=max(1.0, cpus // (shared * limits.workers)),
             gpus=0.0,
@@ -136,7 +137,7 @@ def plan_lanes(
         )
     packs = plan_packs(
         transformer_config(spec),
-        [each.entry.hyperparameters for each in prompts],
+        fine_tunes,
         resolution=spec.resolution,
         vae_scale_factor=spec.vae_scale_factor,
         tokens=_tokens(spec),
@@ -171,8 +172,8 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
     table = Table(header_style="bold", title=f"{work.batch.path.name} on {escape(work.spec.name)}")
     for column in ("prompt", "exemplars", "guards", "rank", "steps", "lr", "priority", "state"):
         table.add_column(column, overflow="fold")
-    for each in work.prompts:
-        hyper, exemplars = each.entry.hyperparameters, each.exemplars
+    for each in work.tasks:
+        hyper, exemplars = each.entry.hyperparameters, work.exemplars[each.entry.name]
         table.add_row(
             escape(each.entry.prompt),
             f"{len(exemplars.training)} + {len(exemplars.held_out)} held out",
@@ -184,7 +185,7 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
             "finished" if each.folder.is_finished else "to do",
         )
     console.print(table)
-    for note in (*work.batch.notes, *(note for each in work.prompts for note in each.notes)):
+    for note in (*work.batch.notes, *(note for each in work.exemplars.values() for note in each.notes)):
         console.print(note, style="yellow", markup=False, highlight=False)
     if not work.missing:
         console.print("nothing is left to do")
@@ -192,7 +193,7 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     cluster = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     device = inspect_device(work.spec, kind)
-    plan = plan_lanes(work, work.missing, cluster, device, limits)
+    plan = plan_lanes(work, [each.entry.hyperparameters for each in work.missing], cluster, device, limits)
     if device.precision:
         console.print(device.precision, markup=False, highlight=False)
     console.print(str(plan.packs), markup=False, highlight=False)

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from corrector.base import BaseSpec
+from jobs.lanes.lane import PolicyFactory
 from jobs.lanes.plan import LanePlan
 from jobs.lanes.ray_train import LaneRun
 
@@ -29,13 +30,14 @@ class LanePool:
         spec: BaseSpec,
         plan: LanePlan,
         storage: Path,
+        policy: PolicyFactory,
         *,
         max_lost: int = 3,
     ) -> None:
         self._queue = queue
         self._plan = plan
         self._start: Callable[[str], LaneRun] = lambda name: LaneRun(
-            name, queue, spec, plan.settings, plan.resources, storage
+            name, queue, spec, plan.settings, plan.resources, storage, policy
         )
         self._max_lost = max_lost
         self._lanes: list[LaneRun] = []

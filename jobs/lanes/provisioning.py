@@ -1,4 +1,4 @@
-"""What every job that trains does before its first step: connect to Ray, plan the lanes, encode what they share."""
+"""The start of every job that trains: connect to Ray, plan the lanes, encode texts and exemplars."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Sequence
 import ray
 from rich.console import Console
 
-from corrector.base import ContentCache, check_transformer
-from jobs.inputs.batch import BatchWork, PromptWork, WorkItem
+from corrector.base import check_transformer
+from corrector.prompts import HyperParameters
+from jobs.inputs.batch import BatchWork, PromptTask
 from jobs.inputs.encoding import EncodingDevice, encode_batch
-from jobs.inputs.preparation import store_exemplars
 from jobs.inputs.ray_tasks import get_results
 from jobs.lanes.plan import LaneDevice, LaneLimits, LanePlan, inspect_device, plan_lanes
 from jobs.lanes.ray_train import TRAIN_ENVIRONMENT
 
 
 def connect() -> None:
-    """Join the Ray that is there, or start one of this machine."""
+    """Connect to the running Ray cluster, or start Ray on this machine."""
     if not ray.is_initialized():
         environment = {"env_vars": TRAIN_ENVIRONMENT}
         ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
 
 
 def plan_on_cluster(
-    work: BatchWork, fine_tunes: Sequence[PromptWork], limits: LaneLimits, console: Console
+    work: BatchWork, fine_tunes: Sequence[HyperParameters], limits: LaneLimits, console: Console
 ) -> LanePlan:
-    """Plan the lanes for `fine_tunes` on the strength of what a machine of the cluster measures of itself; print the plan."""
+    """Plan the lanes for `fine_tunes`, by measurements on a machine of the cluster, and print the plan."""
     cluster: dict[str, float] = ray.cluster_resources()
     kind = "cuda" if cluster.get("GPU", 0) >= 1 else "cpu"
     get_results(
@@ -42,18 +42,9 @@ def plan_on_cluster(
     return plan
 
 
-def work_items(work: BatchWork, prompts: Sequence[PromptWork]) -> list[WorkItem]:
-    """The prompts as lanes receive them, their decoded exemplars in the cache."""
-    cache = ContentCache(work.run.cache)
-    return [
-        WorkItem(each.work_id, each.entry, store_exemplars(each.exemplars, cache), str(each.folder.path))
-        for each in prompts
-    ]
-
-
-def encode_on_cluster(work: BatchWork, items: Sequence[WorkItem], plan: LanePlan) -> None:
-    """Fill the cache, on the devices on which the lanes will be."""
+def encode_on_cluster(work: BatchWork, tasks: Sequence[PromptTask], plan: LanePlan) -> None:
+    """Encode the texts and exemplars of `tasks` into the cache, on devices as the lanes will have."""
     resources = plan.resources
     most = plan.lanes_on(ray.cluster_resources()) * resources.workers
     device = EncodingDevice(plan.settings.device, 1.0, resources.gpus, resources.threads)
-    encode_batch(work.spec, items, work.batch.evaluation, work.run.cache, device, most)
+    encode_batch(work.spec, tasks, work.batch.evaluation, work.run.cache, device, most)

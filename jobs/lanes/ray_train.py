@@ -1,6 +1,6 @@
-"""Lanes on Ray Train: each is one run of one worker, or of several, restarted by Ray when a process of it dies.
+"""Lanes on Ray Train: each is one run of one worker or several, which Ray restarts when a process of it dies.
 
-A lane's `fit` is called from a thread of the driver, so that lanes start, fail and end independently of each other.
+A thread of the driver calls the `fit` of each lane, so that lanes start, fail and end independently of each other.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from corrector.base import BaseSpec
-from corrector.record.search import RungReport
-from jobs.inputs.batch import WorkItem
+from jobs.inputs.batch import PromptTask
 from jobs.inputs.preparation import bound_threads
-from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
 from jobs.lanes.leases import LeaseReturn, brief
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import current_worker_group
-from jobs.tuning.lane import TrialLane, TrialLaneSettings
 
 if TYPE_CHECKING:
+    from corrector.record.search import RungReport
     from jobs.lanes.plan import LaneResources
 
 logger = logging.getLogger(__name__)
@@ -54,10 +53,10 @@ class QueueClient:
         self._lane = lane
         self._pending: Any = None
 
-    def claim(self, count: int, *, max_rank: int) -> list[WorkItem]:
+    def claim(self, count: int, *, max_rank: int) -> list[PromptTask]:
         """Lease up to `count` prompts."""
-        items: list[WorkItem] = ray.get(self._actor.claim.remote(self._lane, count, max_rank=max_rank))
-        return items
+        tasks: list[PromptTask] = ray.get(self._actor.claim.remote(self._lane, count, max_rank=max_rank))
+        return tasks
 
     def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
         """Send progress; with `wait` the answer is that of this call."""
@@ -69,16 +68,14 @@ class QueueClient:
         return stop
 
     def restart(self, reason: str) -> list[str]:
-        """Give back what a lane of this name held before."""
-        given_up: list[str] = ray.get(self._actor.restart.remote(self._lane, reason))
-        return given_up
+        """Return the leases of a former lane of this name; returns the names of prompts that are failed for it."""
+        failed: list[str] = ray.get(self._actor.restart.remote(self._lane, reason))
+        return failed
 
-
-class TrialQueueClient(QueueClient):
-    """The queue of a search as one of its lanes sees it."""
+    # The queue of a search alone has these.
 
     def deliver(self, work_id: str, report: RungReport) -> None:
-        """Hand over a trial's score, and wait until it has arrived."""
+        """Deliver a trial's score, and wait until it has arrived."""
         ray.get(self._actor.deliver.remote(work_id, report))
 
     def closed(self, held: Iterable[str]) -> list[str]:
@@ -94,7 +91,7 @@ class TrialQueueClient(QueueClient):
 def start_queue(queue: type, *arguments: Any) -> Any:
     """Start a queue as an actor on the driver's node; it dies with the job."""
     node = ray.get_runtime_context().get_node_id()
-    # Ray places an actor that asks for nothing at random, whatever strategy is named, unless its affinity is hard.
+    # Without hard affinity Ray places an actor that asks for no resources at random.
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(queue).options(num_cpus=0, scheduling_strategy=strategy).remote(*arguments)
 
@@ -110,6 +107,7 @@ class LaneRun:
         settings: LaneSettings,
         resources: LaneResources,
         storage: Path,
+        policy: PolicyFactory,
         *,
         max_failures: int = 2,
     ) -> None:
@@ -129,7 +127,7 @@ class LaneRun:
             | ({"GPU": resources.gpus} if resources.gpus else {}),
         )
         # Not Ray's `train_loop_config`: its controller reads that, too, and would have to import all that a lane does.
-        train = partial(train_lane, name, queue, spec, settings, resources.threads)
+        train = partial(train_lane, name, queue, spec, settings, policy, resources.threads)
         self._trainer = TorchTrainer(train, scaling_config=scaling, run_config=run_config)
         self._thread = threading.Thread(target=self._fit, name=name, daemon=True)
         self._thread.start()
@@ -151,17 +149,15 @@ class LaneRun:
             logger.error("lane %s ended: %s", self.name, self.error)
 
 
-def train_lane(name: str, queue: Any, spec: BaseSpec, settings: LaneSettings, threads: int) -> None:
+def train_lane(
+    name: str, queue: Any, spec: BaseSpec, settings: LaneSettings, policy: PolicyFactory, threads: int
+) -> None:
     """What the Ray Train worker runs."""
     bound_threads(threads)
     workers = current_worker_group()
-    client_class = TrialQueueClient if isinstance(settings, TrialLaneSettings) else QueueClient
-    client = client_class(queue, name)
+    client = QueueClient(queue, name)
     if workers.rank == 0:
         client.restart("its process ended")
     if settings.device == "cuda":
         settings = replace(settings, device=str(ray.train.torch.get_device()))
-    if isinstance(settings, TrialLaneSettings) and isinstance(client, TrialQueueClient):
-        TrialLane(spec, client, settings).run()
-    else:
-        Lane(spec, client, settings, workers).run()
+    Lane(spec, client, settings, policy, workers).run()

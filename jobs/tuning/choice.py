@@ -1,4 +1,4 @@
-"""Which trials of a group are scored again on fresh seeds, and which of these is chosen."""
+"""The choice of a group's best trial: which trials are confirmed on fresh seeds, and which of these is chosen."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from corrector.evaluation.objective import Choice, Contender, choose
 from corrector.record.search import PromptSearchResult, TrialResult
 from jobs.inputs.batch import BatchWork
 from jobs.tuning.lane import exemplar_features
-from jobs.tuning.plan import PromptSearchPlan
+from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.trials import OWN
 
 
 def finalists(results: Sequence[PromptSearchResult], confirmed: int) -> list[int]:
-    """The prompts' own configuration and the `confirmed` best of the others, of those that came to their end.
+    """The prompts' own configuration and the `confirmed` best of the others, of the finished ones.
 
     Args:
-        results: Of the prompts of one group; a trial counts where it came to its end for all of them.
+        results: Of the prompts of one group; a trial counts where it is finished for all of them.
     """
     finished = {
         trials[0].index: _mean_score(trials)
@@ -32,16 +32,14 @@ def finalists(results: Sequence[PromptSearchResult], confirmed: int) -> list[int
     return own + sorted(finished, key=lambda index: (finished[index], index))[:confirmed]
 
 
-def choose_trial(
-    work: BatchWork, group: Sequence[PromptSearchPlan], results: Sequence[PromptSearchResult]
-) -> Choice | None:
-    """The best trial of a group by its scores on fresh seeds; None where none came so far."""
+def choose_trial(work: BatchWork, group: SearchGroup, results: Sequence[PromptSearchResult]) -> Choice | None:
+    """The best trial of a group by its scores on fresh seeds; None where none was confirmed."""
     batch = work.batch
     contenders = []
     for trials in zip(*(result.trials for result in results), strict=False):
         scores = [trial.confirmed for trial in trials if trial.confirmed is not None]
-        if len(scores) == len(group):
-            features = [each.plan.trial_folder(trials[0].index).features for each in group]
+        if len(scores) == len(group.searches):
+            features = [each.trial_folder(trials[0].index).features for each in group.searches]
             contenders.append(Contender(str(trials[0].index), tuple(scores), tuple(features)))
     if not contenders:
         return None
@@ -54,18 +52,17 @@ def choose_trial(
     return choose(
         contenders[0],
         contenders[1:],
-        [_exemplars(work, each) for each in group],
+        [_exemplars(work, each) for each in group.searches],
         batch.search.objective,
         batch.evaluation,
     )
 
 
-def _exemplars(work: BatchWork, each: PromptSearchPlan) -> Tensor:
+def _exemplars(work: BatchWork, search: PromptSearch) -> Tensor:
     """The features `[k, d]` of a prompt's held-out exemplars."""
-    side = each.plan.entry.hyperparameters.resolution or work.spec.resolution
+    side = search.entry.hyperparameters.resolution or work.spec.resolution
     extractor = named_extractor(work.batch.search.extractor)
-    item = each.plan.item(OWN, {})
-    return exemplar_features(item, side, extractor, ContentCache(work.run.cache)).held_out
+    return exemplar_features(search.task(OWN, {}), side, extractor, ContentCache(work.run.cache)).held_out
 
 
 def _mean_score(trials: Sequence[TrialResult]) -> float:

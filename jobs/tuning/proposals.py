@@ -96,8 +96,15 @@ class Parzen:
             )
 
 
-def affordable(search: SearchSettings, entry: FailingPrompt) -> int:
-    """How many trials of a prompt there are at most, within the budget of steps if there is one."""
+def max_trials(search: SearchSettings, entry: FailingPrompt) -> int:
+    """How many trials of a prompt there are at most, within the budget of steps if there is one.
+
+    A grid that just fits has no room for the prompt's own configuration, which is one more trial.
+    """
+    return _budget(search, entry) + (search.sampler == "grid")
+
+
+def _budget(search: SearchSettings, entry: FailingPrompt) -> int:
     steps = round(highest(dimensions(search.space, entry), "steps", entry.hyperparameters.steps))
     return search.trials if search.max_steps is None else min(search.trials, search.max_steps // steps)
 
@@ -116,7 +123,7 @@ def proposals(
         known_good: What earlier searches found best, the best first; what lies outside the space is left out.
     """
     space = dimensions(search.space, entry)
-    count = affordable(search, entry)
+    count = _budget(search, entry)
     own = own_configuration(space, entry)
     first = list(recorded)
     if not first:
@@ -129,8 +136,7 @@ def proposals(
         else draw(space, count, search.seed, evenly=search.sampler == "sobol")
     )
     further = [each for each in drawn if each not in first]
-    # A grid that just fits has no room for the prompt's own configuration: that one is extra.
-    return Planned([*first, *further][: count + 1 if search.sampler == "grid" else count])
+    return Planned([*first, *further][: max_trials(search, entry)])
 
 
 def _distribution(key: str, dimension: Dimension) -> optuna.distributions.BaseDistribution:

@@ -1,134 +1,178 @@
-"""The queue of a search: trials come as Tune starts them, their scores go back, and some end before their time.
+"""The queue of a search: trials come as Tune starts them, their scores go back to Tune, and some are closed early.
 
-Plain Python; `jobs.tuning.driver` runs it as an actor. Trials look here for their scores, lanes for trials.
+Knows no Ray; `jobs.tuning.driver` runs it as an actor. Ray imports an actor's class in every process that receives its handle,
+so in every trial's: this module imports no torch.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from corrector.prompts import EvaluationSettings
-from corrector.prompts.search import Configuration
-from corrector.record.search import RungReport
-from jobs.lanes.queue import SETTLED, Progress, PromptQueue, State
+from jobs.lanes.queue import TERMINAL, Progress, PromptQueue
 from jobs.tuning.trainable import TrialView
-from jobs.tuning.trials import Outcome, TrialGroup, TrialItem
+
+if TYPE_CHECKING:
+    from corrector.prompts import EvaluationSettings
+    from corrector.prompts.search import Configuration
+    from corrector.record.search import RungReport
+    from jobs.inputs.batch import PromptTask
+    from jobs.tuning.plan import SearchGroup
 
 DECIDED = "decided"
 """Metric: whether the score was reported before, by a search that was interrupted, and the trial went on from there."""
+POLL_SECONDS = 0.3
+"""Seconds between two checks for news on behalf of a trial's process."""
+POLLS = 40
+"""Checks before a process is told that there is no news, and asks again."""
 
 
-class TrialQueue(PromptQueue):
-    """A queue to which trials are added while lanes work, and from which they can be taken back."""
+class TrialQueue:
+    """The trials of a search in a `PromptQueue`, with their scores and those that are to be closed."""
 
-    def __init__(self, groups: Mapping[str, TrialGroup], *, max_deaths: int = 3) -> None:
-        super().__init__([], max_deaths=max_deaths)
+    def __init__(self, groups: Mapping[str, SearchGroup], *, max_deaths: int = 3) -> None:
+        self._queue = PromptQueue(max_deaths=max_deaths)
         self._groups = groups
-        self._plans = {plan.entry.name: plan for group in groups.values() for plan in group.plans}
+        self._searches = {search.entry.name: search for group in groups.values() for search in group.searches}
         self._reports: dict[str, list[RungReport]] = {}
         self._decided: dict[str, int] = {}
+        self._tasks: dict[str, PromptTask] = {}
         self._closed: set[str] = set()
         self._complete = False
 
     def open(self, group: str, index: int, configuration: Configuration) -> tuple[str, ...]:
-        """Begin trial `index` of a group, or go on with it where its journal ends; returns what its prompts are known by.
+        """Begin trial `index` of a group, or resume it where its journal ends; returns the work ids, one per prompt.
 
-        What is open already, or has ended, is left as it is.
+        A trial that is open already, or has ended, is left as it is.
         """
-        items = [plan.item(index, configuration) for plan in self._groups[group].plans]
-        for item in items:
-            if item.work_id not in self._entries:
-                self._take_up(item)
-        return tuple(item.work_id for item in items)
+        tasks = [search.task(index, configuration) for search in self._groups[group].searches]
+        for task in tasks:
+            if task.work_id not in self._queue:
+                self._add(task)
+        return tuple(task.work_id for task in tasks)
 
     def confirm(self, prompt: str, index: int, evaluation: EvaluationSettings) -> str:
-        """Score a trial that has come to its end once more, as `evaluation` says; returns what it is known by."""
-        plan = self._plans[prompt]
-        item = plan.item(index, plan.trial_folder(index).configuration or {}, confirmation=evaluation)
-        self._entries.pop(item.work_id, None)
-        self._closed.discard(item.work_id)
-        self._take_up(item)
-        return item.work_id
+        """Score a finished trial once more, as `evaluation` says; returns its work id."""
+        search = self._searches[prompt]
+        configuration = search.trial_folder(index).configuration or {}
+        task = search.task(index, configuration, confirmation=evaluation)
+        self._queue.remove(task.work_id)
+        self._closed.discard(task.work_id)
+        self._add(task)
+        return task.work_id
+
+    def view(self, work_ids: Sequence[str], seen: int) -> TrialView:
+        """News for a trial that knows the first `seen` scores of its prompts; a score is that of all of them."""
+        rungs = list(zip(*(self._reports[work_id] for work_id in work_ids), strict=False))[seen:]
+        decided = min(self._decided[work_id] for work_id in work_ids)
+        progress = [self._queue.progress(work_id) for work_id in work_ids]
+        failed = [each.detail for each in progress if each.state == "failed"]
+        return TrialView(
+            metrics=tuple(_mean_metrics(reports) | {DECIDED: reports[0].rung < decided} for reports in rungs),
+            ended=self._queue.stopping or all(each.state in TERMINAL for each in progress),
+            failure=failed[0] if failed else None,
+        )
+
+    async def news(self, work_ids: Sequence[str], seen: int) -> TrialView:
+        """`view` as soon as there is news: dozens of processes that ask every second would take a lane's time."""
+        view = self.view(work_ids, seen)
+        for _ in range(POLLS):
+            if view.metrics or view.ended or view.failure is not None:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+            view = self.view(work_ids, seen)
+        return view
+
+    def close(self, group: str, index: int) -> None:
+        """Train a trial no further. One that has ended or never began is left as it is.
+
+        When the job stops, Tune ends every trial, and none is closed: a resumed search goes on with them.
+        """
+        for search in self._groups[group].searches:
+            work_id = search.trial_id(index)
+            if self._queue.stopping or work_id not in self._queue:
+                continue
+            if self._queue.progress(work_id).state not in TERMINAL:
+                self._closed.add(work_id)
+                if self._queue.holder(work_id) is None:
+                    self._end(work_id)
+
+    def complete(self) -> None:
+        """No further trial will come: lanes without one may end."""
+        self._complete = True
+
+    # What lanes ask.
+
+    def claim(self, lane: str, count: int, *, max_rank: int) -> list[PromptTask]:
+        """As `PromptQueue.claim`."""
+        return self._queue.claim(lane, count, max_rank=max_rank)
+
+    def report(self, lane: str, progress: Iterable[Progress]) -> bool:
+        """As `PromptQueue.report`."""
+        return self._queue.report(lane, progress)
+
+    def restart(self, lane: str, reason: str) -> list[str]:
+        """As `PromptQueue.restart`; closed trials that the lane held end."""
+        held = [work_id for work_id in self._closed if self._queue.holder(work_id) == lane]
+        failed = self._queue.restart(lane, reason)
+        for work_id in held:
+            self._end(work_id)
+        return failed
 
     def deliver(self, work_id: str, report: RungReport) -> None:
-        """Take in a trial's score, once, however often a lane that was restarted delivers it."""
+        """Record a trial's score; a repeated delivery by a lane that was restarted changes nothing."""
         known = self._reports[work_id]
         if report.rung == len(known):
             known.append(report)
 
-    def look(self, work_ids: Sequence[str], seen: int) -> TrialView:
-        """What is new for a trial that knows the first `seen` scores of the prompts `work_ids`; a score is that of all."""
-        rungs = list(zip(*(self._reports[work_id] for work_id in work_ids), strict=False))[seen:]
-        decided = min(self._decided[work_id] for work_id in work_ids)
-        progress = [self._entries[work_id].progress for work_id in work_ids]
-        failed = [each.detail for each in progress if each.state == "failed"]
-        return TrialView(
-            metrics=tuple(_together(reports) | {DECIDED: reports[0].rung < decided} for reports in rungs),
-            ended=self._stopping or all(each.state in SETTLED for each in progress),
-            failure=failed[0] if failed else None,
-        )
-
-    def close(self, group: str, index: int) -> None:
-        """Train a trial no further; what has ended of it, or never began, is left as it is.
-
-        When the job is to stop, every trial ends for Tune, and none for good.
-        """
-        for plan in self._groups[group].plans:
-            self._close(plan.trial_id(index))
-
     def closed(self, held: Iterable[str]) -> list[str]:
-        """Which of the trials that a lane holds are to end now."""
+        """Which of the trials that a lane holds it is to end."""
         return [work_id for work_id in held if work_id in self._closed]
-
-    def complete(self) -> None:
-        """No further trial will come: lanes that have none may end."""
-        self._complete = True
 
     def is_complete(self) -> bool:
         """Whether a lane without a trial need not wait for one."""
         return self._complete
 
-    def restart(self, lane: str, reason: str) -> list[str]:
-        """Take back what `lane` holds because its process is gone; what was to end anyway ends."""
-        held = [work_id for work_id, entry in self._entries.items() if entry.lane == lane]
-        given_up = super().restart(lane, reason)
-        for work_id in self.closed(held):
-            self._end(work_id)
-        return given_up
+    # What the driver asks, itself or through its lane pool.
 
-    def _close(self, work_id: str) -> None:
-        entry = self._entries.get(work_id)
-        if self._stopping or entry is None or entry.progress.state in SETTLED:
-            return
-        self._closed.add(work_id)
-        if entry.lane is None:
-            self._end(work_id)
+    def stop(self) -> None:
+        """As `PromptQueue.stop`."""
+        self._queue.stop()
+
+    def snapshot(self) -> list[Progress]:
+        """As `PromptQueue.snapshot`."""
+        return self._queue.snapshot()
+
+    def waiting(self) -> int:
+        """As `PromptQueue.waiting`."""
+        return self._queue.waiting()
 
     def _end(self, work_id: str) -> None:
-        item = self._entries[work_id].item
-        assert isinstance(item, TrialItem)
-        item.trial.end(Outcome(state="stopped"))
-        self._settle(item, "stopped", "")
+        from jobs.tuning.trials import Outcome, TrialFolder
 
-    def _take_up(self, item: TrialItem) -> None:
-        """Add a trial; one whose journal says that it has ended is settled at once."""
-        self.add(item)
-        self._reports[item.work_id] = item.trial.reports[: len(item.rungs)]
-        outcome = item.trial.outcome
-        self._decided[item.work_id] = len(self._reports[item.work_id]) - (outcome is None)
+        TrialFolder.of(self._tasks[work_id]).end(Outcome(state="stopped"))
+        self._queue.settle(Progress(work_id, "stopped"))
+
+    def _add(self, task: PromptTask) -> None:
+        """Add a trial; one that has ended according to its journal is settled at once."""
+        from jobs.tuning.trials import TrialFolder
+
+        folder, name = TrialFolder.of(task), task.work_id
+        self._queue.add(task)
+        self._tasks[name] = task
+        self._reports[name] = folder.reports[: len(task.rungs)]
+        outcome = folder.outcome
+        self._decided[name] = len(self._reports[name]) - (outcome is None)
         if outcome is not None:
-            self._settle(item, outcome.state, outcome.detail)
-        elif len(self._reports[item.work_id]) == len(item.rungs):
-            self._settle(item, "sampled", "")
-
-    def _settle(self, item: TrialItem, state: State, detail: str) -> None:
-        self._withdraw(item.work_id)
-        self._entries[item.work_id].progress = Progress(item.work_id, state, detail=detail)
+            self._queue.settle(Progress(name, outcome.state, detail=outcome.detail))
+        elif len(self._reports[name]) == len(task.rungs):
+            self._queue.settle(Progress(name, "sampled"))
 
 
-def _together(reports: Sequence[RungReport]) -> dict[str, float]:
-    """The metrics of a trial at one rung: the mean over its prompts, but their seconds together."""
+def _mean_metrics(reports: Sequence[RungReport]) -> dict[str, float]:
+    """The metrics of a trial at one rung: the mean over its prompts, and the sum of their seconds."""
     metrics = [report.metrics for report in reports]
     means = {key: fmean(each[key] for each in metrics) for key in metrics[0]}
     return means | {"seconds": sum(each["seconds"] for each in metrics)}

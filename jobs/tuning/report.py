@@ -1,4 +1,4 @@
-"""What a person sees of a search: a line for every score, and a table of the choices at the end."""
+"""The output of a search on the terminal: a line for every score, and a table of the trials at the end."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from corrector.record.search import (
     TrialResult,
 )
 from jobs.lanes.queue import Progress
-from jobs.tuning.plan import PromptSearchPlan
+from jobs.tuning.plan import PromptSearch
 
 
 class SearchLog:
     """Prints a line for every score of a trial and for every trial that ends early."""
 
-    def __init__(self, searches: Sequence[PromptSearchPlan], console: Console) -> None:
-        self._plans = {each.plan.work_id[:16]: each.plan for each in searches}
-        self._width = max(len(each.plan.entry.name) for each in searches)
+    def __init__(self, searches: Sequence[PromptSearch], console: Console) -> None:
+        self._searches = {each.search_id[:16]: each for each in searches}
+        self._width = max(len(each.entry.name) for each in searches)
         self._console = console
         self._started = time.monotonic()
-        self._told: dict[str, int] = {}
+        self._printed: dict[str, int] = {}
         self._ended: set[str] = set()
 
     def update(self, snapshot: Sequence[Progress]) -> None:
         """Print what is new; scores are read from the journals."""
         for each in snapshot:
             key, _, number = each.work_id.rpartition("-")
-            plan, index = self._plans[key], int(number)
-            folder = plan.trial_folder(index)
+            search, index = self._searches[key], int(number)
+            folder = search.trial_folder(index)
             reports = folder.reports if each.work_id not in self._ended else []
-            for report in reports[self._told.get(each.work_id, 0) :]:
-                self._line(plan.entry.name, index, _score(report), folder.configuration or {})
-            self._told[each.work_id] = max(len(reports), self._told.get(each.work_id, 0))
+            for report in reports[self._printed.get(each.work_id, 0) :]:
+                self._line(search.entry.name, index, _score(report), folder.configuration or {})
+            self._printed[each.work_id] = max(len(reports), self._printed.get(each.work_id, 0))
             if each.state in ("failed", "stopped") and each.work_id not in self._ended:
-                self._line(plan.entry.name, index, f"{each.state} {each.detail}", {})
+                self._line(search.entry.name, index, f"{each.state} {each.detail}", {})
                 self._ended.add(each.work_id)
 
     def _line(self, name: str, index: int, what: str, configuration: Configuration) -> None:

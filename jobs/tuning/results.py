@@ -1,4 +1,4 @@
-"""What a search leaves in the run's folder: `search.json` with every trial, the page, and `best.yaml` for `jobs.correct`."""
+"""The results of a search in the run's folder: `search.json`, the page, and `best.yaml` for `jobs.correct`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from corrector.prompts import FailingPrompt
 from corrector.prompts.search import Configuration
 from corrector.record.search import PromptSearchResult, TrialResult
 from jobs.inputs.batch import BatchWork
-from jobs.tuning.plan import recorded_configurations
-from jobs.tuning.trials import PromptPlan
+from jobs.tuning.plan import PromptSearch
 
 BEST_FILE = "best.yaml"
 RESULT_FILE = "search.json"
 REPORT_FILE = "search.html"
 
 
-def read_trial(plan: PromptPlan, index: int, configuration: Configuration) -> TrialResult:
-    """One trial as its journal tells it."""
-    folder, own = plan.trial_folder(index), plan.rungs_of(index)
+def read_trial(search: PromptSearch, index: int, configuration: Configuration) -> TrialResult:
+    """One trial, from its journal."""
+    folder, own = search.trial_folder(index), search.rungs_of(index)
     reports, outcome = folder.reports, folder.outcome
     values: dict[str, Any] = {"state": "unfinished"}
     if outcome is not None:
@@ -39,17 +38,17 @@ def read_trial(plan: PromptPlan, index: int, configuration: Configuration) -> Tr
     )
 
 
-def read_prompt(plan: PromptPlan, choice: Choice | None = None) -> PromptSearchResult:
-    """What is known of one prompt, read from its trials' journals."""
+def read_prompt(search: PromptSearch, choice: Choice | None = None) -> PromptSearchResult:
+    """The result of one prompt so far, from its trials' journals."""
     chosen = {} if choice is None else vars(choice) | {"best": int(choice.trial)}
     chosen.pop("trial", None)
     return PromptSearchResult(
-        name=plan.entry.name,
-        prompt=plan.entry.prompt,
-        search_id=plan.work_id,
+        name=search.entry.name,
+        prompt=search.entry.prompt,
+        search_id=search.search_id,
         trials=tuple(
-            read_trial(plan, index, configuration)
-            for index, configuration in enumerate(recorded_configurations(plan))
+            read_trial(search, index, configuration)
+            for index, configuration in enumerate(search.configurations())
         ),
         **chosen,
     )

@@ -1,4 +1,4 @@
-"""MLflow hears of a search while it runs, beside it: a registry that is slow or down holds nothing up."""
+"""Logs a search to MLflow while it runs, in a thread: a registry that is slow or down does not delay it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from corrector.registry.searches import log_search
 logger = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""Between two reports, of which each looks at all trials."""
+"""Seconds between two progress reports; each reads every trial."""
 
 
 class SearchTracking:
     """Logs the trials of a search as they end, and its choices at the end. For one thread."""
 
     def __init__(self, read: Callable[[], SearchResult], *, tracking_uri: str | None, root: Path) -> None:
-        """`read` tells what is known of the search so far, from any thread; the rest is as in `log_search`."""
+        """`read` returns the search's result so far and may be called from any thread; the rest is as in `log_search`."""
         self._read = read
         self._tracking_uri = tracking_uri
         self._root = root
@@ -31,7 +31,7 @@ class SearchTracking:
         self._is_down = False
 
     def update(self) -> None:
-        """Log what is new if it is time, without waiting for it."""
+        """Start to log what is new, if it is time."""
         if time.monotonic() < self._next or (self._thread is not None and self._thread.is_alive()):
             return
         self._next = time.monotonic() + SECONDS
@@ -39,12 +39,12 @@ class SearchTracking:
         self._thread.start()
 
     def finish(self, result: SearchResult) -> None:
-        """Log what the search came to; a search whose registry is down is none the worse."""
+        """Log the final result; a registry that is down is only warned of."""
         self.join()
         self._log(result, ended=True)
 
     def join(self) -> None:
-        """Wait until what is being logged is logged."""
+        """Wait for the logging thread."""
         if self._thread is not None:
             self._thread.join()
 

@@ -1,6 +1,6 @@
-"""What Ray Tune runs as a trial: it waits for the scores that a lane makes of its slot, and reports them.
+"""The trainable of Ray Tune: it waits for the scores that a lane computes of its trial, and reports them.
 
-A trial is a process that computes nothing, so this module imports no torch: a hundred of them must cost little.
+A search has dozens of these processes, so this module imports no torch.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import ray
 from ray import tune
 
 GROUP, TRIAL = "group", "trial"
-"""Keys of a trial's configuration that say which trial of which group it is; all others are hyper-parameters."""
+"""Keys of a trial's configuration that identify it: group and index; all others are hyper-parameters."""
+METRIC, STEPS = "score", "steps"
+"""Names of the metric that trials are compared by, and of the optimiser steps at which they are compared."""
 FAILURE = "failure"
-"""What a trial that failed reports instead of a score."""
+"""Name of the metric that a failed trial reports instead of a score."""
 
 
 @dataclass(frozen=True)
 class TrialView:
-    """Where a trial stands, as it sees it itself.
+    """News of a trial for its process.
 
     Attributes:
-        metrics: The scores that it does not know yet, as they are reported to Tune.
+        metrics: The scores that it has not seen, as they are reported to Tune.
         ended: Whether no further score will come.
-        failure: Why it could not go on; None where it could.
+        failure: Why the trial failed; None where it did not.
     """
 
     metrics: tuple[dict[str, Any], ...]
@@ -35,14 +37,14 @@ class TrialView:
 def run_trial(config: dict[str, Any], queue: Any) -> None:
     """Open the trial in the search's queue, an actor, and report each of its scores until it ends.
 
-    A trial that diverged, or whose lanes died, ends like any other: one that raised an error would be begun again. Where Tune
-    stops it, `tune.report` does not return.
+    A trial that failed ends without an error: Tune would start it again after one. Where Tune stops it, `tune.report` does
+    not return.
     """
     varied = {key: value for key, value in config.items() if key not in (GROUP, TRIAL)}
     names = ray.get(queue.open.remote(config[GROUP], config[TRIAL], varied))
     seen = 0
     while True:
-        view: TrialView = ray.get(queue.look.remote(names, seen))
+        view: TrialView = ray.get(queue.news.remote(names, seen))
         for metrics in view.metrics:
             seen += 1
             tune.report(metrics)

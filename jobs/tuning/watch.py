@@ -1,7 +1,4 @@
-"""The trials of a search as a table that follows them, from anywhere that sees the run's folder.
-
-A job's own output is a log; this reads the journals beside it and disturbs nobody.
-"""
+"""`jobs.search --watch`: a table of the trials, refreshed from their journals in the run's folder."""
 
 from __future__ import annotations
 
@@ -16,12 +13,12 @@ from rich.text import Text
 from corrector.errors import UserError
 from corrector.record.search import PromptSearchResult
 from jobs.inputs.batch import BatchWork
-from jobs.tuning.plan import journals
+from jobs.tuning.plan import prompt_searches
 from jobs.tuning.report import trials_table
 from jobs.tuning.results import RESULT_FILE, read_prompt
 
 SECONDS = 2.0
-"""Between two looks at the journals."""
+"""Seconds between two readings of the journals."""
 
 
 def watch(work: BatchWork, console: Console) -> None:
@@ -30,8 +27,8 @@ def watch(work: BatchWork, console: Console) -> None:
     Raises:
         UserError: Nothing of this search lies in the run's folder.
     """
-    plans = journals(work)
-    results = [read_prompt(plan) for plan in plans]
+    searches = prompt_searches(work)
+    results = [read_prompt(search) for search in searches]
     if not any(result.trials for result in results):
         raise UserError(
             f"{work.run.path}: no trials of this search here; is it the right --run-id and --storage?"
@@ -47,7 +44,7 @@ def watch(work: BatchWork, console: Console) -> None:
         try:
             while _written(work) == written:
                 time.sleep(SECONDS)
-                results = [read_prompt(plan) for plan in plans]
+                results = [read_prompt(search) for search in searches]
                 live.update(_view(results), refresh=True)
         except KeyboardInterrupt:
             return

@@ -6,8 +6,9 @@ import io
 
 from rich.console import Console
 
+from corrector.registry import RegisteredVersion
 from jobs.correction.progress import ProgressLog, print_table
-from jobs.correction.results import AdapterReference, PromptResult
+from jobs.correction.results import PromptResult
 from jobs.lanes.queue import Progress
 
 
@@ -26,7 +27,7 @@ def test_a_line_per_change_and_none_without() -> None:
 
 
 def test_the_table_names_every_prompt_its_adapter_and_why_the_gate_said_no() -> None:
-    adapter = AdapterReference(name="person-lying", version="3", sha256="0" * 64, run_id="r")
+    adapter = RegisteredVersion("person-lying", "3", "r", (), "0" * 64, None)
     results = [
         PromptResult(
             name="person-lying",

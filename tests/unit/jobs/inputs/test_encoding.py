@@ -12,14 +12,15 @@ from corrector.base import ContentCache, resolve_base
 from corrector.errors import UserError
 from corrector.evaluation import negative_seeds
 from corrector.prompts import EvaluationSettings, FailingPrompt
-from jobs.inputs.batch import WorkItem
+from jobs.inputs.batch import PromptTask
 from jobs.inputs.encoding import TEXTS_PER_SHARE, encode, split
 from jobs.inputs.preparation import embeddings_of, posterior_of, prompts_of
+from jobs.inputs.run_folder import PromptFolder
 
 EVALUATION = EvaluationSettings(images=4, guard_images=2)
 
 
-def item(number: int, *, guards: int = 1, flip: bool = False) -> WorkItem:
+def item(number: int, *, guards: int = 1, flip: bool = False) -> PromptTask:
     """A prompt with guard prompts of its own, and one that all share."""
     entry = FailingPrompt.model_validate(
         {
@@ -30,7 +31,7 @@ def item(number: int, *, guards: int = 1, flip: bool = False) -> WorkItem:
             "hyperparameters": {"horizontal_flip": flip},
         }
     )
-    return WorkItem(f"work-{number}", entry, f"exemplars-{number}", "folder")
+    return PromptTask(f"work-{number}", entry, f"exemplars-{number}", PromptFolder(Path("folder")), {})
 
 
 def test_shares_hold_every_text_and_every_prompt_once() -> None:
@@ -39,7 +40,7 @@ def test_shares_hold_every_text_and_every_prompt_once() -> None:
     assert 1 < len(shares) <= 4
     texts = [text for share in shares for text in share.texts]
     assert sorted(texts) == sorted({text for each in items for text in prompts_of(each.entry, EVALUATION)})
-    assert sorted(each.work_id for share in shares for each in share.items) == sorted(
+    assert sorted(each.work_id for share in shares for each in share.tasks) == sorted(
         each.work_id for each in items
     )
     sizes = [len(share.texts) for share in shares]

@@ -33,7 +33,8 @@ def planned(
     """The plan for the example's first `prompts`, and its lanes on so many machines."""
     cluster = {"CPU": float(cores * machines)} | ({"GPU": float(machines)} if kind == "cuda" else {})
     device = LaneDevice(kind, memory, memory, rate=1e10, cores=cores)
-    plan = plan_lanes(work, work.prompts[:prompts], cluster, device, limits or LaneLimits())
+    fine_tunes = [task.entry.hyperparameters for task in work.tasks[:prompts]]
+    plan = plan_lanes(work, fine_tunes, cluster, device, limits or LaneLimits())
     return plan, plan.lanes_on(cluster)
 
 

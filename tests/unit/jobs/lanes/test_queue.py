@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corrector.prompts import FailingPrompt, HyperParameters
-from jobs.inputs.batch import WorkItem
+from jobs.inputs.batch import PromptTask
+from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import Progress, PromptQueue
 
 
-def item(name: str, *, priority: int = 0, rank: int = 4) -> WorkItem:
+def item(name: str, *, priority: int = 0, rank: int = 4) -> PromptTask:
     entry = FailingPrompt(
         name=name,
         prompt=f"{name} lying on the grass",
@@ -18,10 +21,10 @@ def item(name: str, *, priority: int = 0, rank: int = 4) -> WorkItem:
         priority=priority,
         hyperparameters=HyperParameters(rank=rank, preservation="none"),
     )
-    return WorkItem(work_id=f"work-{name}", entry=entry, exemplars="key", folder=f"/runs/{name}")
+    return PromptTask(f"work-{name}", entry, "key", PromptFolder(Path("/runs") / name), {})
 
 
-def names(items: list[WorkItem]) -> list[str]:
+def names(items: list[PromptTask]) -> list[str]:
     return [each.entry.name for each in items]
 
 
@@ -82,7 +85,7 @@ def test_after_stop_nothing_is_handed_out_and_lanes_are_told() -> None:
 def test_every_prompt_is_always_waiting_leased_to_one_lane_or_settled(events: list[str]) -> None:
     items = [item(str(index)) for index in range(5)]
     queue = PromptQueue(items, max_deaths=100)
-    leased: dict[str, list[WorkItem]] = {"0": [], "1": []}
+    leased: dict[str, list[PromptTask]] = {"0": [], "1": []}
     finished: list[str] = []
     for event in events:
         action, lane = event.split("-")

@@ -9,8 +9,8 @@ import pytest
 from corrector.base import BaseSpec, resolve_base
 from corrector.evaluation.rungs import confirmation
 from corrector.record.search import RungReport
+from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.queue import TrialQueue
-from jobs.tuning.trials import PromptPlan, TrialGroup
 from tests.support.small_trials import EVALUATION, LocalTrials, plan, run_lane
 
 
@@ -19,9 +19,9 @@ def spec(small_sd3: Path) -> BaseSpec:
     return resolve_base(str(small_sd3))
 
 
-def opened(plan: PromptPlan, *configurations: dict[str, float]) -> TrialQueue:
+def opened(plan: PromptSearch, *configurations: dict[str, float]) -> TrialQueue:
     """A queue with these trials, to which none will be added."""
-    queue = TrialQueue({plan.entry.name: TrialGroup(plan.entry.name, (plan,))})
+    queue = TrialQueue({plan.entry.name: SearchGroup(plan.entry.name, (plan,))})
     for index, configuration in enumerate(configurations):
         plan.trial_folder(index).begin(dict(configuration))
         queue.open(plan.entry.name, index, dict(configuration))
@@ -42,7 +42,7 @@ def test_trials_of_different_rank_and_rate_are_scored_at_every_rung_on_the_same_
     assert {report.score.fid_base for each in reports for report in each[:1]} == {
         reports[0][0].score.fid_base
     }
-    views = [queue.look([person.trial_id(index)], 0) for index in range(3)]
+    views = [queue.view([person.trial_id(index)], 0) for index in range(3)]
     assert all(view.ended and view.failure is None for view in views)
     assert reports[0][0].score != reports[1][0].score
 
@@ -75,7 +75,7 @@ def test_a_killed_lane_repeats_no_rung(tmp_path: Path, spec: BaseSpec) -> None:
         assert [report.steps for report in found] == [report.steps for report in expected]
         for one, other in zip(found, expected, strict=True):
             assert one.score.score == pytest.approx(other.score.score, rel=1e-3)
-        assert len(again.look([disturbed.trial_id(index)], 0).metrics) == 2
+        assert len(again.view([disturbed.trial_id(index)], 0).metrics) == 2
 
 
 def test_a_closed_trial_leaves_its_slot_to_the_next(tmp_path: Path, spec: BaseSpec) -> None:
@@ -111,7 +111,7 @@ def test_a_trial_that_diverges_fails_alone_with_its_configuration(tmp_path: Path
     assert bad.outcome.state == "failed"
     assert "lower the learning rate" in bad.outcome.detail
     assert bad.configuration == diverging
-    assert queue.look([person.trial_id(1)], 0).failure == bad.outcome.detail
+    assert queue.view([person.trial_id(1)], 0).failure == bad.outcome.detail
 
 
 def test_a_finished_trial_is_scored_again_on_fresh_seeds_without_training(

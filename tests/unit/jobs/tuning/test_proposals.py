@@ -6,7 +6,7 @@ import pytest
 
 from corrector.prompts import FailingPrompt, HyperParameters, SearchSettings
 from corrector.prompts.search import Choices, Configuration, Range
-from jobs.tuning.proposals import Proposals, affordable, proposals
+from jobs.tuning.proposals import Proposals, max_trials, proposals
 
 ENTRY = FailingPrompt(
     prompt="a",
@@ -85,7 +85,7 @@ def test_a_grid_holds_every_point_and_the_prompts_own_configuration() -> None:
 
 
 def test_a_budget_of_steps_bounds_the_trials() -> None:
-    assert affordable(search(max_steps=350), ENTRY) == 3
+    assert max_trials(search(max_steps=350), ENTRY) == 3
     assert len(everything(proposals(search(max_steps=350), ENTRY))) == 3
 
 

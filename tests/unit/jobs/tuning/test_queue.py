@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +16,14 @@ from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
 from corrector.prompts.search import Configuration
 from corrector.record.search import RungReport
 from jobs.lanes.queue import Progress
+from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.queue import DECIDED, TrialQueue
-from jobs.tuning.trials import Outcome, PromptPlan, TrialGroup
+from jobs.tuning.trials import Outcome
 
 FEATURES = ArmFeatures(torch.zeros(2, 3), (torch.zeros(1, 3),))
 
 
-def plan(folder: Path, name: str = "person", work_id: str = "0123456789abcdef0123") -> PromptPlan:
+def plan(folder: Path, name: str = "person", work_id: str = "0123456789abcdef0123") -> PromptSearch:
     entry = FailingPrompt(
         name=name,
         prompt=f"a {name}",
@@ -27,11 +31,11 @@ def plan(folder: Path, name: str = "person", work_id: str = "0123456789abcdef012
         hyperparameters=HyperParameters(rank=4, steps=40, preservation="none"),
     )
     found = rungs(SearchSettings(), EvaluationSettings(), steps=40, num_inference_steps=4)
-    return PromptPlan(work_id, entry, "key", str(folder), found)
+    return PromptSearch(work_id, entry, "key", folder, found)
 
 
 def opened(folder: Path, *configurations: Configuration) -> TrialQueue:
-    queue = TrialQueue({"person": TrialGroup("person", (plan(folder),))})
+    queue = TrialQueue({"person": SearchGroup("person", (plan(folder),))})
     for index, configuration in enumerate(configurations):
         plan(folder).trial_folder(index).begin(configuration)
         queue.open("person", index, configuration)
@@ -46,16 +50,16 @@ def report(rung: int, steps: int, score: float = 0.5) -> RungReport:
 
 
 def claimed(queue: TrialQueue, lane: str = "lane") -> list[str]:
-    return [item.work_id for item in queue.claim(lane, 9, max_rank=9)]
+    return [task.work_id for task in queue.claim(lane, 9, max_rank=9)]
 
 
 def test_a_trial_is_opened_once_and_trains_with_its_own_hyper_parameters(tmp_path: Path) -> None:
     queue = opened(tmp_path, {"rank": 2}, {"rank": 8})
     queue.open("person", 1, {"rank": 8})
 
-    items = queue.claim("lane", 9, max_rank=9)
+    tasks = queue.claim("lane", 9, max_rank=9)
 
-    assert [item.entry.hyperparameters.rank for item in items] == [2, 8]
+    assert [task.entry.hyperparameters.rank for task in tasks] == [2, 8]
 
 
 def test_a_score_is_seen_once_however_often_it_is_delivered(tmp_path: Path) -> None:
@@ -64,11 +68,11 @@ def test_a_score_is_seen_once_however_often_it_is_delivered(tmp_path: Path) -> N
     for _ in range(2):
         queue.deliver(name, report(0, 10))
 
-    view = queue.look([name], 0)
+    view = queue.view([name], 0)
 
     assert [metrics["steps"] for metrics in view.metrics] == [10]
     assert not view.ended
-    assert queue.look([name], 1).metrics == ()
+    assert queue.view([name], 1).metrics == ()
 
 
 def test_a_trial_that_is_closed_waits_for_no_lane_and_keeps_its_end(tmp_path: Path) -> None:
@@ -86,7 +90,7 @@ def test_a_lane_is_told_which_of_its_trials_to_end(tmp_path: Path) -> None:
 
     assert queue.closed(names) == [names[1]]
     queue.report("lane", [Progress(names[1], "stopped")])
-    assert queue.look([names[1]], 0).ended
+    assert queue.view([names[1]], 0).ended
 
 
 def test_a_closed_trial_whose_lane_dies_does_not_begin_again(tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_a_search_that_goes_on_repeats_scores_and_trains_nothing_that_ended(tmp_
     failed.end(Outcome(state="failed", detail="the loss became nan"))
 
     queue = opened(tmp_path, {"rank": 1}, {"rank": 2}, {"rank": 3}, {"rank": 4})
-    views = [queue.look([plan(tmp_path).trial_id(index)], 0) for index in range(4)]
+    views = [queue.view([plan(tmp_path).trial_id(index)], 0) for index in range(4)]
 
     assert [len(view.metrics) for view in views] == [3, 1, 0, 2]
     assert [view.ended for view in views] == [True, True, True, False]
@@ -122,7 +126,7 @@ def test_when_the_job_stops_every_trial_ends_for_tune_and_none_for_good(tmp_path
     (name,) = claimed(queue)
     queue.stop()
 
-    assert queue.look([name], 0).ended
+    assert queue.view([name], 0).ended
     queue.close("person", 0)
     assert plan(tmp_path).trial_folder(0).outcome is None
 
@@ -138,7 +142,7 @@ def test_confirmation_is_one_more_score_of_a_finished_trial(tmp_path: Path) -> N
 
     assert claimed(queue) == [name]
     queue.deliver(name, report(3, 40))
-    assert len(queue.look([name], 0).metrics) == 4
+    assert len(queue.view([name], 0).metrics) == 4
 
 
 def test_a_journal_gives_back_the_features_that_it_was_given(tmp_path: Path) -> None:
@@ -156,23 +160,49 @@ def test_a_trial_of_a_group_has_the_mean_score_of_its_prompts_and_ends_with_all_
         plan(tmp_path / "cat", "cat", "cat-0123456789abcdef"),
         plan(tmp_path / "dog", "dog", "dog-0123456789abcdef"),
     )
-    group = TrialGroup("batch", plans)
+    group = SearchGroup("batch", plans)
     queue = TrialQueue({"batch": group})
     group.begin(0, {"rank": 2})
     names = queue.open("batch", 0, {"rank": 2})
     assert claimed(queue) == list(names)
 
     queue.deliver(names[0], report(0, 10, 0.4))
-    assert queue.look(names, 0).metrics == ()
+    assert queue.view(names, 0).metrics == ()
     queue.deliver(names[1], report(0, 10, 0.8))
-    (metrics,) = queue.look(names, 0).metrics
+    (metrics,) = queue.view(names, 0).metrics
     assert metrics["score"] == pytest.approx(0.6)
     assert (metrics["steps"], metrics["seconds"]) == (10, 2.0)
 
     queue.report("lane", [Progress(names[0], "sampled")])
-    assert not queue.look(names, 1).ended
+    assert not queue.view(names, 1).ended
     queue.close("batch", 0)
     assert queue.closed(names) == [names[1]]
     queue.report("lane", [Progress(names[1], "failed", detail="the loss became nan")])
-    assert queue.look(names, 1).ended
-    assert queue.look(names, 1).failure == "the loss became nan"
+    assert queue.view(names, 1).ended
+    assert queue.view(names, 1).failure == "the loss became nan"
+
+
+def test_what_a_trial_imports_is_without_torch() -> None:
+    heavy = ["torch", "onnxruntime", "diffusers", "mlflow"]
+    code = f"import jobs.tuning.queue, sys; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_a_trial_that_waits_is_answered_when_there_is_news(tmp_path: Path) -> None:
+    queue = opened(tmp_path, {"rank": 2})
+    (name,) = claimed(queue)
+
+    async def search() -> None:
+        waiting = asyncio.create_task(queue.news([name], 0))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        queue.deliver(name, report(0, 10))
+        view = await asyncio.wait_for(waiting, 60)
+        assert [metrics["steps"] for metrics in view.metrics] == [10]
+
+        ending = asyncio.create_task(queue.news([name], 1))
+        queue.report("lane", [Progress(name, "stopped")])
+        assert (await asyncio.wait_for(ending, 60)).ended
+
+    asyncio.run(search())

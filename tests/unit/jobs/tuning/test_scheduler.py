@@ -12,18 +12,19 @@ from ray.tune.search import Searcher
 
 from corrector.evaluation.rungs import rungs
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
+from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.proposals import Planned
 from jobs.tuning.queue import DECIDED
-from jobs.tuning.scheduler import GroupHalving, GroupSearch, brackets
+from jobs.tuning.scheduler import GroupHalving, brackets
+from jobs.tuning.searcher import GroupSearcher
 from jobs.tuning.trainable import GROUP, TRIAL
-from jobs.tuning.trials import PromptPlan, TrialGroup
 
 SEARCH = SearchSettings(rungs=3, reduction_factor=2)
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 
 
 @pytest.fixture
-def groups(tmp_path: Path) -> dict[str, TrialGroup]:
+def groups(tmp_path: Path) -> dict[str, SearchGroup]:
     found = {}
     for name in ("cat", "dog"):
         entry = FailingPrompt(
@@ -33,8 +34,8 @@ def groups(tmp_path: Path) -> dict[str, TrialGroup]:
             hyperparameters=HyperParameters(rank=4, steps=40, preservation="none"),
         )
         of_prompt = rungs(SEARCH, EvaluationSettings(), steps=40, num_inference_steps=4)
-        plan = PromptPlan(f"{name}-0123456789abcdef", entry, "key", str(tmp_path / name), of_prompt)
-        found[name] = TrialGroup(name, (plan,))
+        plan = PromptSearch(f"{name}-0123456789abcdef", entry, "key", tmp_path / name, of_prompt)
+        found[name] = SearchGroup(name, (plan,))
     return found
 
 
@@ -51,7 +52,7 @@ def decisions(halving: GroupHalving, trials: list[Trial], scores: list[float], *
     ]
 
 
-def test_what_falls_behind_in_its_own_prompt_is_stopped(groups: dict[str, TrialGroup]) -> None:
+def test_what_falls_behind_in_its_own_prompt_is_stopped(groups: dict[str, SearchGroup]) -> None:
     halving = GroupHalving(SEARCH, groups)
     cats = [trial(halving, "cat", index) for index in range(1, 5)]
     dogs = [trial(halving, "dog", index) for index in range(1, 3)]
@@ -61,14 +62,14 @@ def test_what_falls_behind_in_its_own_prompt_is_stopped(groups: dict[str, TrialG
     assert decisions(halving, dogs, [0.9, 0.8]) == [CONTINUE, CONTINUE]
 
 
-def test_the_prompts_own_configuration_is_never_stopped(groups: dict[str, TrialGroup]) -> None:
+def test_the_prompts_own_configuration_is_never_stopped(groups: dict[str, SearchGroup]) -> None:
     halving = GroupHalving(SEARCH, groups)
     other, own = trial(halving, "cat", 1), trial(halving, "cat", 0)
 
     assert decisions(halving, [other, own], [0.1, 0.9]) == [CONTINUE, CONTINUE]
 
 
-def test_what_beats_only_the_prompts_own_configuration_is_stopped(groups: dict[str, TrialGroup]) -> None:
+def test_what_beats_only_the_prompts_own_configuration_is_stopped(groups: dict[str, SearchGroup]) -> None:
     halving = GroupHalving(SEARCH, groups)
     cats = [trial(halving, "cat", index) for index in range(4)]
 
@@ -77,7 +78,7 @@ def test_what_beats_only_the_prompts_own_configuration_is_stopped(groups: dict[s
     assert decisions(halving, [trial(halving, "cat", 4)], [0.25]) == [STOP]
 
 
-def test_a_decision_that_an_interrupted_search_took_stays(groups: dict[str, TrialGroup]) -> None:
+def test_a_decision_that_an_interrupted_search_took_stays(groups: dict[str, SearchGroup]) -> None:
     halving = GroupHalving(SEARCH, groups)
     cats = [trial(halving, "cat", index) for index in range(1, 4)]
 
@@ -85,19 +86,22 @@ def test_a_decision_that_an_interrupted_search_took_stays(groups: dict[str, Tria
     assert decisions(halving, cats[2:], [0.95], **{DECIDED: False}) == [STOP]
 
 
-def test_prompts_take_turns_and_every_proposal_is_in_its_journal(groups: dict[str, TrialGroup]) -> None:
+def test_prompts_take_turns_and_every_proposal_is_in_its_journal(groups: dict[str, SearchGroup]) -> None:
     sources = {
         "cat": Planned([{"rank": 1}, {"rank": 2}, {"rank": 4}]),
         "dog": Planned([{"rank": 8}]),
     }
     opened: list[tuple[object, ...]] = []
-    search = GroupSearch(sources, groups, 5, opened=lambda *trial: opened.append(trial))
+    closed: list[tuple[object, ...]] = []
+    search = GroupSearcher(
+        sources,
+        groups,
+        5,
+        on_open=lambda *trial: opened.append(trial),
+        on_close=lambda *trial: closed.append(trial),
+    )
 
-    proposed = []
-    for number in range(5):
-        assert search.final_count is None
-        proposed.append(search.suggest(str(number)))
-    assert search.final_count == 4
+    proposed = [search.suggest(str(number)) for number in range(5)]
 
     assert [(each[GROUP], each[TRIAL], each["rank"]) for each in proposed[:4]] == [
         ("cat", 0, 1),
@@ -112,20 +116,28 @@ def test_prompts_take_turns_and_every_proposal_is_in_its_journal(groups: dict[st
         ("cat", 2, {"rank": 4}),
     ]
     assert proposed[4] == Searcher.FINISHED
-    assert groups["cat"].plans[0].trial_folder(2).configuration == {"rank": 4}
+    assert groups["cat"].searches[0].trial_folder(2).configuration == {"rank": 4}
+
+    for number in range(4):
+        assert not search.is_done
+        search.on_trial_complete(str(number), error=number == 3)
+    assert search.is_done
+    assert closed == [("cat", 0), ("dog", 0), ("cat", 1), ("cat", 2)]
 
 
-def test_a_job_that_is_to_end_proposes_nothing_more(groups: dict[str, TrialGroup]) -> None:
+def test_a_job_that_is_to_end_proposes_nothing_more(groups: dict[str, SearchGroup]) -> None:
     opened: list[tuple[object, ...]] = []
     cats = {"cat": Planned([{"rank": 1}])}
-    search = GroupSearch(cats, groups, 1, opened=lambda *trial: opened.append(trial))
+    search = GroupSearcher(
+        cats, groups, 1, on_open=lambda *trial: opened.append(trial), on_close=lambda *trial: None
+    )
     search.halted = True
 
     assert search.suggest("0") == Searcher.FINISHED
     assert opened == []
 
 
-def test_hyperband_spares_some_trials_the_first_rungs(groups: dict[str, TrialGroup]) -> None:
+def test_hyperband_spares_some_trials_the_first_rungs(groups: dict[str, SearchGroup]) -> None:
     halving = GroupHalving(SearchSettings(rungs=3, reduction_factor=2, scheduler="hyperband"), groups)
     order = brackets(3, 2)
     cats = [trial(halving, "cat", index) for index in range(1, 2 * len(order) + 1)]

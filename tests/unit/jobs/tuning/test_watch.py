@@ -11,7 +11,7 @@ from corrector.evaluation.objective import ArmFeatures, TrialScore
 from corrector.record.search import RungReport
 from jobs.inputs.batch import check_batch
 from jobs.search import main
-from jobs.tuning.plan import journals
+from jobs.tuning.plan import prompt_searches
 from jobs.tuning.trials import Outcome
 from tests.support.paths import EXAMPLES
 
@@ -25,7 +25,7 @@ SCORE = TrialScore(
 def test_the_table_shows_what_stands_in_the_journals(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    person = journals(check_batch(EXAMPLE, storage=tmp_path, run="search-search"))[0]
+    person = prompt_searches(check_batch(EXAMPLE, storage=tmp_path, run="search-search"))[0]
     scored, stopped = person.trial_folder(0), person.trial_folder(1)
     for folder, rank in ((scored, 16), (stopped, 4)):
         folder.begin({"rank": rank, "learning_rate": 5e-4})
