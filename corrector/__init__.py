@@ -1,9 +1,59 @@
 """Correct the prompts at which a Stable Diffusion 3 base fails, without touching the base.
 
-The library knows diffusion and nothing of Ray: `jobs` and `serving` call it, it calls neither.
+    base = corrector.load_base("embedded")
+    prompt = corrector.FailingPrompt(prompt="...", exemplars="folder", guard_prompts=["..."])
+    correction = corrector.correct(prompt, base)
+
+The library knows diffusion and nothing of Ray: `jobs` and `serving` call it, it calls neither. Names are imported when
+they are first used, because torch and diffusers take seconds to import.
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from corrector.adapters import Adapter, load_adapter
+    from corrector.correction import Correction, correct
+    from corrector.errors import UserError
+    from corrector.exemplars import contact_sheet
+    from corrector.pipeline import Base, load_base
+    from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds, HyperParameters
+
+__all__ = [
+    "Adapter",
+    "Base",
+    "Correction",
+    "EvaluationSettings",
+    "FailingPrompt",
+    "GateThresholds",
+    "HyperParameters",
+    "UserError",
+    "contact_sheet",
+    "correct",
+    "load_adapter",
+    "load_base",
+]
+
+_MODULES = {
+    "adapters": ("Adapter", "load_adapter"),
+    "correction": ("Correction", "correct"),
+    "errors": ("UserError",),
+    "exemplars": ("contact_sheet",),
+    "pipeline": ("Base", "load_base"),
+    "prompts": ("EvaluationSettings", "FailingPrompt", "GateThresholds", "HyperParameters"),
+}
 
 # PEFT imports bitsandbytes where it is installed, which then recommends kernels that nothing here uses.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -4,6 +4,7 @@ Ground floor of the library. ``embedded`` holds the tiny Stable Diffusion 3 that
 """
 
 from corrector.base.cache import ContentCache, content_key
+from corrector.base.encoding import encode_prompts
 from corrector.base.latents import LatentPosterior, decode_latents, encode_images
 from corrector.base.loading import load_scheduler, load_text_encoders, load_transformer, load_vae
 from corrector.base.memory import (
@@ -16,7 +17,7 @@ from corrector.base.memory import (
 from corrector.base.precision import Precision
 from corrector.base.resolve import resolve_base
 from corrector.base.spec import BaseSpec
-from corrector.base.text import TextEmbeddings, TextEncoders, encode_prompts
+from corrector.base.text import TextEmbeddings, TextEncoders
 from corrector.base.weights import check_transformer
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ class BaseSpec:
     def part(self, name: str) -> Path:
         """The folder of one part on this machine, weights included: downloaded now if they are not here."""
         return self.source.part(name)
+
+    @cached_property
+    def transformer_config(self) -> dict[str, Any]:
+        """``transformer/config.json``."""
+        return json_object(self.folder / "transformer" / "config.json")
+
+    @cached_property
+    def text_tokens(self) -> int:
+        """Text tokens that the transformer reads of a prompt: CLIP's, then T5's."""
+        tokenizer = json_object(self.folder / "tokenizer" / "tokenizer_config.json")
+        return int(tokenizer["model_max_length"]) + self.max_sequence_length
 
     @property
     def identity(self) -> str:

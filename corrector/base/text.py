@@ -1,21 +1,15 @@
-"""Text embeddings: what the transformer reads of a prompt, as ``StableDiffusion3Pipeline.encode_prompt``
-makes it."""
+"""Text embeddings and the encoders that make them, as ``StableDiffusion3Pipeline.encode_prompt`` does."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-
-from corrector.base.cache import ContentCache, content_key
-
-if TYPE_CHECKING:
-    from corrector.base.spec import BaseSpec
 
 logger = logging.getLogger(__name__)
 
@@ -105,47 +99,6 @@ class TextEncoders:
         tokens = _tokens(tokenizer, prompts, self._max_sequence_length, "T5")
         embeddings: Tensor = model(tokens.to(model.device))[0]
         return embeddings.to(model.dtype)
-
-
-def encode_prompts(
-    spec: BaseSpec,
-    prompts: Sequence[str],
-    *,
-    cache: ContentCache | None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> dict[str, TextEmbeddings]:
-    """Embeddings of every distinct prompt, one row each, on ``device`` in ``dtype``.
-
-    The encoders are loaded only if something is not in ``cache``, and released again. Every prompt is
-    encoded by itself, so that its embedding does not depend on what else was asked for.
-    """
-    wanted = list(dict.fromkeys(prompts))
-    keys = {
-        prompt: content_key(
-            "text",
-            spec.revision,
-            spec.max_sequence_length,
-            str(dtype),
-            prompt.encode("utf-8", "replace").decode("utf-8"),
-        )
-        for prompt in wanted
-    }
-    found: dict[str, TextEmbeddings] = {}
-    for prompt, key in keys.items():
-        stored = cache.get(key) if cache is not None else None
-        if stored is not None and stored.keys() == {"prompt", "pooled"}:
-            found[prompt] = TextEmbeddings(stored["prompt"], stored["pooled"])
-    missing = [prompt for prompt in wanted if prompt not in found]
-    if missing:
-        from corrector.base.loading import load_text_encoders
-
-        encoders = load_text_encoders(spec, dtype=dtype, device=device)
-        for prompt in missing:
-            embeddings = found[prompt] = encoders.encode([prompt])
-            if cache is not None:
-                cache.put(keys[prompt], {"prompt": embeddings.prompt, "pooled": embeddings.pooled})
-    return {prompt: found[prompt].to(device, dtype) for prompt in wanted}
 
 
 def _tokens(tokenizer: Any, prompts: list[str], length: int, encoder: str) -> Tensor:

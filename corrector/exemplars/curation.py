@@ -70,6 +70,11 @@ class ExemplarSet:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def file_digests(self) -> dict[str, str]:
+        """SHA-256 of every exemplar by its file's name, training exemplars first."""
+        return {each.path.name: each.sha256 for each in (*self.training, *self.held_out)}
+
     def training_images(self) -> torch.Tensor:
         """`[N, 3, R, R]` in 0..1, N at least 1."""
         return torch.stack([exemplar.image for exemplar in self.training])

@@ -26,8 +26,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from corrector.errors import UserError
+from corrector.evaluation.comparison import GuardSamples, NegativeSamples
 from corrector.evaluation.scorecard import Scorecard
-from corrector.prompts.variations import Difference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,21 +53,6 @@ class CurvePoint(BaseModel):
     preservation_loss: float | None = None
     grad_norm: float | None = None
     lr: float | None = None
-
-
-class GuardSamples(BaseModel):
-    """Which images lie in images/guards/K: the prompt and the seed of each index."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompt: str
-    seeds: tuple[int, ...]
-
-
-class NegativeSamples(GuardSamples):
-    """Which images lie in images/negatives/K, and in what the prompt differs from the corrected one."""
-
-    difference: Difference
 
 
 @dataclass(frozen=True)

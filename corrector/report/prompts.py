@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corrector.record.correction import CorrectionRecord, GuardSamples
+from corrector.evaluation.comparison import GuardSamples
+from corrector.record.correction import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import IntervalPlot, LossPlot, interval_plot, loss_plot
 from corrector.report.scores import (

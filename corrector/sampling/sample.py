@@ -28,20 +28,27 @@ def sample_latents(
     vae_scale_factor: int,
     batch_rows: int = 16,
     progress: Callable[[int], None] | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
-    """Latents ``[N, C, h, w]`` float32 of ``rows``, normalised, on the transformer's device; sizes are in
-    pixels.
+    """Latents ``[N, C, h, w]`` float32 of ``rows``, normalised, on ``device``; sizes are in pixels.
 
     At most ``batch_rows`` rows are under way at a time (a guided row is two of the transformer's); whenever
     some are done the next of the list take their places. ``progress`` is told the number of rows done so
-    far. Errors are those of :class:`Sampler`.
+    far. ``device`` is where the transformer computes, see :class:`Sampler`; so are the errors.
     """
     if batch_rows < 1:
         raise ValueError(f"batch_rows is {batch_rows}; it must be at least 1")
+    device = torch.device(device or transformer.device)
     sampler = Sampler(
-        transformer, bank, scheduler, height=height, width=width, vae_scale_factor=vae_scale_factor
+        transformer,
+        bank,
+        scheduler,
+        height=height,
+        width=width,
+        vae_scale_factor=vae_scale_factor,
+        device=device,
     )
-    waiting = _on_device(rows, transformer)
+    waiting = _on_device(rows, device, transformer.dtype)
     latents: dict[int, Tensor] = {}
     admitted = 0
     while len(latents) < len(waiting):
@@ -55,7 +62,7 @@ def sample_latents(
                 progress(len(latents))
     if not latents:
         side = (height // vae_scale_factor, width // vae_scale_factor)
-        return torch.empty(0, transformer.config.in_channels, *side, device=transformer.device)
+        return torch.empty(0, transformer.config.in_channels, *side, device=device)
     return torch.stack([latents[ticket] for ticket in range(len(waiting))])
 
 
@@ -70,6 +77,7 @@ def sample_images(
     width: int,
     batch_rows: int = 16,
     progress: Callable[[int], None] | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Images ``[N, 3, height, width]`` float32, 0 to 1, on the VAE's device; otherwise as
     :func:`sample_latents`.
@@ -87,19 +95,20 @@ def sample_images(
         vae_scale_factor=2 ** (len(vae.config.block_out_channels) - 1),
         batch_rows=batch_rows,
         progress=progress,
+        device=device,
     )
     if not len(latents):
         return torch.empty(0, 3, height, width, device=vae.device)
     return decode_latents(vae, latents)
 
 
-def _on_device(rows: Sequence[SampleRow], transformer: SD3Transformer2DModel) -> list[SampleRow]:
-    """The rows with their embeddings on the transformer's device, each distinct embedding moved once."""
+def _on_device(rows: Sequence[SampleRow], device: torch.device, dtype: torch.dtype) -> list[SampleRow]:
+    """The rows with their embeddings on ``device`` in ``dtype``, each distinct embedding moved once."""
     moved: dict[int, TextEmbeddings] = {}
 
     def move(embeddings: TextEmbeddings) -> TextEmbeddings:
         if id(embeddings) not in moved:
-            moved[id(embeddings)] = embeddings.to(transformer.device, transformer.dtype)
+            moved[id(embeddings)] = embeddings.to(device, dtype)
         return moved[id(embeddings)]
 
     return [

@@ -60,9 +60,13 @@ class Sampler:
         width: int,
         vae_scale_factor: int,
         row_buckets: Sequence[int] = (),
+        device: torch.device | str | None = None,
     ) -> None:
-        """``height`` and ``width`` are in pixels; raises :class:`UserError` for a size that the base cannot
-        draw. More rows than the largest of ``row_buckets`` are not padded."""
+        """``height`` and ``width`` are in pixels; raises :class:`UserError` for a size that the base cannot draw.
+
+        More rows than the largest of ``row_buckets`` are not padded. ``device`` is where the transformer computes; None:
+        where its weights lie, which is wrong for an offloaded one.
+        """
         self._transformer = transformer
         self._bank = bank
         self._scheduler = scheduler
@@ -70,7 +74,7 @@ class Sampler:
         self._buckets = sorted(row_buckets)
         self._schedules: dict[int, FlowSchedule] = {}
         self._active: list[_Active] = []
-        self._latents = torch.empty(0, *self._shape, device=transformer.device)
+        self._latents = torch.empty(0, *self._shape, device=device or transformer.device)
         self._layout: _Layout | None = None
         self._admitted = 0
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from corrector.errors import UserError
+from corrector.record.writing import code_version
 from corrector.registry import OtherBytes, RegisteredVersion, RegistryError, prepare, register
 from corrector.registry.restore import find_works, restore_record
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
@@ -132,24 +130,6 @@ class RegistrationPipeline:
         if registered.version is not None:
             write_json(task.folder.registration, asdict(registered))
         self._settled(task, None)
-
-
-def code_version() -> str:
-    """The commit of the checkout that the job runs from, "+changes" added where it was changed; else the package's version."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return commit + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        try:
-            return version("prompt-corrector")
-        except PackageNotFoundError:
-            return "unknown"
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
 
 def _reason(error: BaseException) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from corrector.adapters import Adapter, save_adapter
-from corrector.base import decode_latents, encode_images
-from corrector.record.correction import CorrectionRecord, NegativeSamples
+from corrector.adapters import Adapter
+from corrector.evaluation import Comparison
+from corrector.evaluation.comparison import NegativeSamples
+from corrector.preparation import comparison_rows, decoded_exemplars, side_of
+from corrector.record.writing import write_comparison
 from corrector.sampling import SampleRow
 from jobs.inputs.run_folder import PromptFolder, remove_folder
-from jobs.lanes.arms import Arms
 from jobs.lanes.lane import Lane, RunningPrompt
 from jobs.lanes.queue import Progress
 
@@ -77,60 +77,63 @@ class CorrectionPolicy:
         lane = self._lane
         by_side: dict[int, list[_Trained]] = {}
         for trained in list(self._trained.values())[lane.workers.rank :: lane.workers.size]:
-            by_side.setdefault(lane.side(trained.running), []).append(trained)
+            by_side.setdefault(side_of(trained.running.task.entry, lane.base.spec), []).append(trained)
         for side, group in by_side.items():
             started = time.monotonic()
-            arms = [Arms.of(each.running.task.entry, lane.settings.evaluation) for each in group]
+            evaluation = lane.settings.evaluation
+            comparisons = [Comparison.of(each.running.task.entry, evaluation) for each in group]
             rows: list[SampleRow] = []
-            for slot, (each, arm) in enumerate(zip(group, arms, strict=True), start=1):
+            for slot, (each, comparison) in enumerate(zip(group, comparisons, strict=True), start=1):
                 lane.engine.bank.load(slot, each.adapter)
                 for index in (0, slot):
-                    rows += arm.rows(index, lane.spec, lane.settings.evaluation, each.running.embeddings)
+                    embeddings = each.running.embeddings
+                    rows += comparison_rows(comparison, evaluation, embeddings, lane.base, slot=index)
             images = lane.sample(rows, side, partial(lane.report_sampling, self._trained, len(rows)))
             seconds = (time.monotonic() - started) / len(group)
-            parts = iter(images.split([len(arm) for arm in arms for _ in range(2)]))
-            for slot, (each, arm) in enumerate(zip(group, arms, strict=True), start=1):
+            sides = iter(images.split([len(comparison) for comparison in comparisons for _ in range(2)]))
+            for slot, (each, comparison) in enumerate(zip(group, comparisons, strict=True), start=1):
                 lane.engine.bank.unload(slot)
-                self._write(each, arm, parts, seconds)
+                self._write(each, comparison, next(sides), next(sides), seconds)
         lane.workers.all_gather(None)  # until all workers have written
         lane.report([Progress(name, "sampled") for name in self._trained], wait=True)
         self._trained.clear()
 
-    def _write(self, trained: _Trained, arms: Arms, parts: Iterator[Tensor], sampling_seconds: float) -> None:
+    def _write(
+        self,
+        trained: _Trained,
+        comparison: Comparison,
+        before: Tensor,
+        after: Tensor,
+        sampling_seconds: float,
+    ) -> None:
         """Write adapter, images and curve; the folder appears whole or not at all."""
         folder, exemplars = trained.running.task.folder, trained.running.exemplars
         staging = folder.path / f".sampled.{os.getpid()}"
         remove_folder(staging)
-        save_adapter(trained.adapter, staging / "adapter")
-        own_before, guards_before, negatives_before = arms.split(next(parts))
-        own_after, guards_after, negatives_after = arms.split(next(parts))
-        CorrectionRecord.write_images(
+        write_comparison(
             staging,
-            exemplars=exemplars["training"],
-            held_out=exemplars["held_out"],
-            before=own_before,
-            after=own_after,
-            guards=list(zip(guards_before, guards_after, strict=True)),
-            negatives=list(zip(negatives_before, negatives_after, strict=True)),
+            comparison,
+            adapter=trained.adapter,
+            training=exemplars.training,
+            held_out=exemplars.held_out,
+            before=before,
+            after=after,
         )
         sampled = {
             "curve": trained.curve,
             "seconds": {"training": trained.running.seconds, "sampling": sampling_seconds},
             # Not in the batch file: the scoring task's code may have another lexicon than the lane's.
-            "hard_negatives": [negative.model_dump() for negative in arms.negatives],
+            "hard_negatives": [negative.model_dump() for negative in comparison.negatives],
         }
         (staging / SAMPLED_FILE).write_text(json.dumps(sampled))
-        save_file({key: self._decoded(each) for key, each in exemplars.items()}, staging / DECODED_FILE)
-        if folder.is_sampled:  # by a lane that was given up as lost and was not; the images are the same
+        training, held_out = decoded_exemplars(self._lane.base, exemplars)
+        decoded = {"training": training.contiguous(), "held_out": held_out.contiguous()}
+        save_file(decoded, staging / DECODED_FILE)
+        if folder.is_sampled:  # by a lane that was taken for lost; its images are the same
             remove_folder(staging)
         else:
             staging.rename(folder.sampled)
         remove_folder(folder.checkpoint)
-
-    def _decoded(self, images: Tensor) -> Tensor:
-        """Exemplars [N, 3, H, W] encoded and decoded by the base's VAE, on the CPU."""
-        vae = self._lane.vae
-        return decode_latents(vae, encode_images(vae, images.to(vae.device)).mean).cpu().contiguous()
 
 
 def read_sampled(folder: PromptFolder) -> dict[str, Any]:

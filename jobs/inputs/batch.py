@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrector.base import BaseSpec, ContentCache, Precision, content_key, resolve_base
+from corrector.base import BaseSpec, ContentCache, Precision, resolve_base
 from corrector.errors import UserError
 from corrector.evaluation.rungs import Rung
 from corrector.exemplars import ExemplarSet, load_exemplars
+from corrector.preparation import ExemplarImages
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
 from corrector.settings import Settings
 from jobs.inputs.run_folder import PromptFolder, RunFolder
@@ -58,10 +59,7 @@ class BatchWork:
         """Put the decoded exemplars of `tasks` into the cache, where encoding and lanes read them."""
         cache = ContentCache(self.run.cache)
         for task in tasks:
-            if cache.get(task.exemplars) is None:
-                found = self.exemplars[task.entry.name]
-                images = {"training": found.training_images(), "held_out": found.held_out_images()}
-                cache.put(task.exemplars, images)
+            ExemplarImages.of(self.exemplars[task.entry.name]).store(cache)
 
 
 def check_batch(
@@ -104,14 +102,12 @@ def check_batch(
 def _task(
     batch: CorrectionBatch, entry: FailingPrompt, spec: BaseSpec, exemplars: ExemplarSet, run: RunFolder
 ) -> PromptTask:
-    used = (*exemplars.training, *exemplars.held_out)
-    work_id = entry.work_id(spec.identity, [each.sha256 for each in used], batch.evaluation, batch.gate)
-    size = exemplars.training[0].image.shape
-    shapes = [str((len(each), *size)) for each in (exemplars.training, exemplars.held_out)]
+    digests = [each.sha256 for each in (*exemplars.training, *exemplars.held_out)]
+    work_id = entry.work_id(spec.identity, digests, batch.evaluation, batch.gate)
     return PromptTask(
         work_id=work_id,
         entry=entry,
-        exemplars=content_key("exemplars", exemplars.digest, *shapes),
+        exemplars=ExemplarImages.of(exemplars).key,
         folder=run.prompt(entry.name, work_id),
-        exemplar_digests={each.path.name: each.sha256 for each in used},
+        exemplar_digests=exemplars.file_digests,
     )

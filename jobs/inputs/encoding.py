@@ -1,8 +1,8 @@
 """Encoding as its own stage: before any lane starts, the batch's texts and exemplars are encoded once, in parallel.
 
-Each share of the work is a Ray task with a device of its own. It loads the text encoders, then the VAE, and never the
-transformer; lanes load the transformer and never a text encoder. What is in the job's cache already is left alone, so a task
-that is retried, or a batch that is submitted again, encodes only what is missing.
+Each share is a Ray task with a device of its own. It loads the text encoders, then the VAE, and never the transformer; lanes
+load the transformer and never a text encoder. A task that is retried, or a batch that is submitted again, encodes only what is
+not in the cache.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from pathlib import Path
 
 import ray
 
-from corrector.base import BaseSpec, ContentCache, encode_prompts
+from corrector.base import BaseSpec, ContentCache
+from corrector.errors import UserError
+from corrector.pipeline import Base
+from corrector.preparation import ExemplarImages, exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.preparation import bound_threads, posterior_of, prompts_of
-from jobs.inputs.ray_tasks import get_results
+from jobs.inputs.ray_tasks import bound_threads, get_results
 
 TEXTS_PER_SHARE = 64
-"""Fewer are not worth loading the text encoders once more."""
+"""With fewer texts per share, loading the text encoders again takes longer than encoding them."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one task encodes: texts, and the exemplars of `tasks`."""
+    """What one Ray task encodes: texts, and the exemplars of `tasks`."""
 
     texts: tuple[str, ...]
     tasks: tuple[PromptTask, ...]
@@ -33,7 +35,7 @@ class Share:
 
 @dataclass(frozen=True)
 class EncodingDevice:
-    """What one task asks of the cluster, and where it computes."""
+    """What one Ray task asks of the cluster, and where it computes."""
 
     kind: str
     cpus: float
@@ -41,9 +43,19 @@ class EncodingDevice:
     threads: int
 
 
+def load_exemplars(task: PromptTask, cache: ContentCache) -> ExemplarImages:
+    """The decoded exemplars of `task`, from the cache."""
+    images = ExemplarImages.load(task.exemplars, cache)
+    if images is None:
+        raise UserError(
+            f"{task.entry.name}: its exemplars are no longer in the cache; submit the batch again"
+        )
+    return images
+
+
 def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int) -> list[Share]:
     """The batch's texts, each once, and its exemplars, in at most `most` shares of about equal size."""
-    texts = list(dict.fromkeys(text for task in tasks for text in prompts_of(task.entry, evaluation)))
+    texts = list(dict.fromkeys(text for task in tasks for text in texts_of(task.entry, evaluation)))
     count = max(1, min(most, len(tasks), -(-len(texts) // TEXTS_PER_SHARE)))
     return [Share(tuple(texts[first::count]), tuple(tasks[first::count])) for first in range(count)]
 
@@ -52,11 +64,12 @@ def encode(spec: BaseSpec, share: Share, cache_folder: Path, device: str, thread
     """Encode one share into the cache, on `device`, with `threads` threads."""
     bound_threads(threads)
     cache = ContentCache(cache_folder)
-    encode_prompts(spec, share.texts, cache=cache, device=device, dtype=spec.compute_dtype(device))
+    base = Base(spec, device=device, cache=cache)
+    base.encode(share.texts)
     for task in share.tasks:
-        posterior_of(spec, task, cache, device)
-        if task.entry.hyperparameters.horizontal_flip:
-            posterior_of(spec, task, cache, device, mirrored=True)
+        exemplars = load_exemplars(task, cache)
+        for mirrored in (False, True)[: 1 + task.entry.hyperparameters.horizontal_flip]:
+            exemplar_posterior(base, exemplars, mirrored=mirrored)
 
 
 def encode_batch(
@@ -67,7 +80,7 @@ def encode_batch(
     device: EncodingDevice,
     most: int,
 ) -> None:
-    """Encode the batch in at most `most` tasks and wait for it: lanes would only encode the same once more.
+    """Encode the batch in at most `most` Ray tasks, and wait for them.
 
     Raises :class:`UserError` where the base's encoders or VAE cannot be used.
     """

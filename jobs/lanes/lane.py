@@ -14,27 +14,20 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from corrector.base import (
-    BaseSpec,
-    ContentCache,
-    LatentPosterior,
-    TextEmbeddings,
-    load_scheduler,
-    load_transformer,
-    load_vae,
-)
+from corrector.base import BaseSpec, ContentCache, TextEmbeddings
 from corrector.dreambooth import Engine, FineTune, Workers, checkpoint
 from corrector.errors import UserError
+from corrector.pipeline import Base
+from corrector.preparation import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings
-from corrector.sampling import SampleRow, sample_images, sample_latents
+from corrector.sampling import SampleRow
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.preparation import NEGATIVE_PROMPT, embeddings_of, exemplars_of, posterior_of
+from jobs.inputs.encoding import load_exemplars
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import SingleWorker, WorkerGroup
 
@@ -103,7 +96,7 @@ class RunningPrompt:
 
     task: PromptTask
     embeddings: dict[str, TextEmbeddings]
-    exemplars: dict[str, torch.Tensor]
+    exemplars: ExemplarImages
     seconds: float = 0.0
     """Its part of the lane's time so far."""
 
@@ -124,19 +117,16 @@ class Lane:
         workers: WorkerGroup | None = None,
     ) -> None:
         """`workers` is None for a lane of one worker; only rank 0 calls `queue`."""
-        self.spec = spec
         self.settings = settings
         self.workers = workers or SingleWorker()
         self.cache = ContentCache(settings.cache)
-        self.vae = load_vae(spec, device=settings.device)
-        self._transformer = load_transformer(
-            spec, dtype=settings.dtype, device=settings.device, offload=settings.offload
+        self.base = Base(
+            spec, device=settings.device, dtype=settings.dtype, offload=settings.offload, cache=self.cache
         )
-        self._scheduler = load_scheduler(spec)
         self._queue = queue
         self.engine = Engine(
-            self._transformer,
-            self._scheduler,
+            self.base.transformer,
+            self.base.scheduler,
             slots=settings.slots,
             rank=settings.rank,
             base_revision=spec.revision,
@@ -145,7 +135,7 @@ class Lane:
             checkpointing=settings.checkpointing,
             compile=settings.compile,
             workers=Workers(self.workers.rank, self.workers.size) if self.workers.size > 1 else None,
-            device=settings.device,
+            device=self.base.device,
         )
         self.running: dict[str, RunningPrompt] = {}
         self._stopping = False
@@ -186,33 +176,24 @@ class Lane:
         outcome: tuple[RunningPrompt, FineTune, dict[str, Any] | None] | Exception | None = None
         if self.workers.rank == 0:
             try:
-                embeddings = embeddings_of(
-                    self.spec, task.entry, self.settings.evaluation, self.cache, self.settings.dtype
+                embeddings = self.base.encode(texts_of(task.entry, self.settings.evaluation))
+                exemplars = load_exemplars(task, self.cache)
+                prepared = fine_tune(
+                    task.entry,
+                    exemplars,
+                    embeddings,
+                    self.base,
+                    name=task.work_id,
+                    bank=self.engine.bank,
+                    batch_rows=self.settings.images_at_once,
                 )
-                running = RunningPrompt(task, embeddings, exemplars_of(task, self.cache))
-                outcome = running, self._fine_tune(running), self._checkpoint(task)
+                outcome = RunningPrompt(task, embeddings, exemplars), prepared, self._checkpoint(task)
             except (UserError, ValueError) as error:
                 outcome = error
         outcome = self.workers.broadcast(outcome)
         if outcome is None or isinstance(outcome, Exception):
             raise outcome or ValueError(f"{task.entry.name}: the lane's leader read nothing")
         return outcome
-
-    def _fine_tune(self, running: RunningPrompt) -> FineTune:
-        task, hyper, embeddings = running.task, running.task.entry.hyperparameters, running.embeddings
-        posterior = partial(posterior_of, self.spec, task, self.cache, self.settings.device)
-        guards = task.entry.guard_prompts if hyper.preservation == "guard" else ()
-        prior = task.entry.class_prompt if hyper.preservation == "prior" else None
-        return FineTune(
-            name=task.work_id,
-            posterior=posterior(),
-            prompt=embeddings[task.entry.prompt],
-            guards=TextEmbeddings.cat([embeddings[text] for text in guards]) if guards else None,
-            class_prompt=None if prior is None else embeddings[prior],
-            class_posterior=None if prior is None else self._class_images(running, embeddings[prior]),
-            hyperparameters=hyper,
-            mirrored_posterior=posterior(mirrored=True) if hyper.horizontal_flip else None,
-        )
 
     def _checkpoint(self, task: PromptTask) -> dict[str, Any] | None:
         """The prompt's checkpoint, where there is one that can be read."""
@@ -224,7 +205,7 @@ class Lane:
             logger.warning("%s: starts again: %s", task.entry.name, error)
             return None
 
-    def _admit(self, running: RunningPrompt, fine_tune: FineTune, state: dict[str, Any] | None) -> None:
+    def _admit(self, running: RunningPrompt, prepared: FineTune, state: dict[str, Any] | None) -> None:
         """Resume from `state`, or begin where there is none or it does not fit."""
         resumed = False
         if state is not None:
@@ -234,36 +215,9 @@ class Lane:
             except UserError as error:
                 logger.warning("%s: starts again: %s", running.task.entry.name, error)
         if not resumed:
-            self.engine.admit(fine_tune)
+            self.engine.admit(prepared)
         self.running[running.task.work_id] = running
         self._policy.admitted(running)
-
-    def _class_images(self, running: RunningPrompt, prompt: TextEmbeddings) -> LatentPosterior:
-        """The base's own latents of the class prompt, for classic prior preservation."""
-        hyper = running.task.entry.hyperparameters
-        side = self.side(running)
-        rows = [
-            SampleRow(
-                prompt=prompt,
-                negative=running.embeddings[NEGATIVE_PROMPT],
-                slot=0,
-                seed=hyper.seed + index,
-                num_inference_steps=self.spec.num_inference_steps,
-                guidance_scale=self.spec.guidance_scale,
-            )
-            for index in range(hyper.class_images)
-        ]
-        latents = sample_latents(
-            self._transformer,
-            self.engine.bank,
-            self._scheduler,
-            rows,
-            height=side,
-            width=side,
-            vae_scale_factor=self.spec.vae_scale_factor,
-            batch_rows=self.settings.images_at_once,
-        ).cpu()
-        return LatentPosterior(mean=latents, std=torch.zeros_like(latents))
 
     def _advance(self) -> None:
         """One step of every slot; saves and reports when it is time."""
@@ -304,17 +258,10 @@ class Lane:
         self, rows: list[SampleRow], side: int, progress: Callable[[int], None] | None = None
     ) -> torch.Tensor:
         """Images [N, 3, side, side] of `rows`, in shared batches, on the CPU."""
-        return sample_images(
-            self._transformer,
-            self.vae,
-            self.engine.bank,
-            self._scheduler,
-            rows,
-            height=side,
-            width=side,
-            batch_rows=self.settings.images_at_once,
-            progress=progress,
-        ).cpu()
+        at_once = self.settings.images_at_once
+        return self.base.sample_rows(
+            rows, self.engine.bank, height=side, width=side, batch_rows=at_once, progress=progress
+        )
 
     def report_sampling(self, names: Iterable[str], total: int, done: int) -> None:
         """Report from within `sample` how many of its images are done; rank 0 speaks of its own part only."""
@@ -337,7 +284,3 @@ class Lane:
         stop = self.workers.rank == 0 and (self._queue.report(progress, wait=wait) or self._stopping)
         self._stopping = self.workers.broadcast(stop)
         self._reported = time.monotonic()
-
-    def side(self, running: RunningPrompt) -> int:
-        """Width and height of a prompt's images in pixels."""
-        return running.task.entry.hyperparameters.resolution or self.spec.resolution

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -97,7 +96,7 @@ def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
     """Measure the machine that this runs on; takes about a second."""
     host = psutil.virtual_memory().available
     total = torch.cuda.mem_get_info()[1] if kind == "cuda" else host
-    rate = measure_rate(transformer_config(spec), device=kind, dtype=spec.compute_dtype(kind))
+    rate = measure_rate(spec.transformer_config, device=kind, dtype=spec.compute_dtype(kind))
     return LaneDevice(
         kind,
         memory_bytes=int(total * _MEMORY_SHARE[kind]),
@@ -136,11 +135,11 @@ def plan_lanes(
             workers=limits.workers,
         )
     packs = plan_packs(
-        transformer_config(spec),
+        spec.transformer_config,
         fine_tunes,
         resolution=spec.resolution,
         vae_scale_factor=spec.vae_scale_factor,
-        tokens=_tokens(spec),
+        tokens=spec.text_tokens,
         memory_bytes=device.memory_bytes // shared,
         lanes=_room(cluster, resources, limits.lanes),
         rate=device.rate / shared,
@@ -198,18 +197,6 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
         console.print(device.precision, markup=False, highlight=False)
     console.print(str(plan.packs), markup=False, highlight=False)
     console.print("(this machine's figures, training only; sampling and scoring come on top)", style="dim")
-
-
-def transformer_config(spec: BaseSpec) -> dict[str, object]:
-    """The configuration of the base's transformer."""
-    config: dict[str, object] = json.loads((spec.folder / "transformer" / "config.json").read_text())
-    return config
-
-
-def _tokens(spec: BaseSpec) -> int:
-    """Text tokens that the transformer reads: CLIP's and T5's."""
-    tokenizer = json.loads((spec.folder / "tokenizer" / "tokenizer_config.json").read_text())
-    return int(tokenizer["model_max_length"]) + spec.max_sequence_length
 
 
 def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, limits: LaneLimits) -> int:

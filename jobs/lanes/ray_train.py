@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 
 from corrector.base import BaseSpec
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.preparation import bound_threads
+from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
 from jobs.lanes.leases import LeaseReturn, brief
 from jobs.lanes.queue import Progress

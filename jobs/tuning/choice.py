@@ -10,6 +10,7 @@ from torch import Tensor
 from corrector.base import ContentCache
 from corrector.evaluation.features import named_extractor
 from corrector.evaluation.objective import Choice, Contender, choose
+from corrector.preparation import side_of
 from corrector.record.search import PromptSearchResult, TrialResult
 from jobs.inputs.batch import BatchWork
 from jobs.tuning.lane import exemplar_features
@@ -60,7 +61,7 @@ def choose_trial(work: BatchWork, group: SearchGroup, results: Sequence[PromptSe
 
 def _exemplars(work: BatchWork, search: PromptSearch) -> Tensor:
     """The features `[k, d]` of a prompt's held-out exemplars."""
-    side = search.entry.hyperparameters.resolution or work.spec.resolution
+    side = side_of(search.entry, work.spec)
     extractor = named_extractor(work.batch.search.extractor)
     return exemplar_features(search.task(OWN, {}), side, extractor, ContentCache(work.run.cache)).held_out
 

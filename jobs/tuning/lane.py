@@ -19,15 +19,16 @@ from torch import Tensor
 from corrector.base import ContentCache, content_key
 from corrector.dreambooth import checkpoint
 from corrector.dreambooth.reports import exploded
+from corrector.evaluation import Comparison
 from corrector.evaluation.features import FeatureExtractor, named_extractor
 from corrector.evaluation.images import as_stored, same_size
 from corrector.evaluation.objective import ArmFeatures, ExemplarFeatures, trial_score
+from corrector.preparation import comparison_rows, side_of
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 from corrector.record.search import RungReport
 from corrector.sampling import SampleRow
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.preparation import exemplars_of
-from jobs.lanes.arms import Arms
+from jobs.inputs.encoding import load_exemplars
 from jobs.lanes.lane import Lane, Queue, RunningPrompt
 from jobs.lanes.queue import Progress
 from jobs.tuning.trials import Outcome, TrialFolder
@@ -59,8 +60,8 @@ class _Samples:
     evaluation: EvaluationSettings
 
     @property
-    def arms(self) -> Arms:
-        return Arms.of(self.running.task.entry, self.evaluation)
+    def comparison(self) -> Comparison:
+        return Comparison.of(self.running.task.entry, self.evaluation)
 
 
 class TrialPolicy:
@@ -162,7 +163,9 @@ class TrialPolicy:
         name, reports, journal = task.work_id, self._reports[task.work_id], TrialFolder.of(task)
         rung = task.rungs[len(reports)]
         try:
-            exemplars = exemplar_features(task, self._lane.side(running), self._extractor, self._lane.cache)
+            exemplars = exemplar_features(
+                task, side_of(task.entry, self._lane.base.spec), self._extractor, self._lane.cache
+            )
             score = trial_score(base, trial, exemplars, self._search, self._gate, rung.evaluation)
         except ValueError as error:
             self._fail(running, str(error))
@@ -227,18 +230,20 @@ class TrialPolicy:
         """The images `[N, 3, H, W]` of each of `wanted`; those of one size in shared batches."""
         lane = self._lane
         found: dict[int, Tensor] = {}
-        for side in {lane.side(samples.running) for samples in wanted}:
-            group = [i for i, samples in enumerate(wanted) if lane.side(samples.running) == side]
+        for side in {self._side(samples) for samples in wanted}:
+            group = [i for i, samples in enumerate(wanted) if self._side(samples) == side]
             rows: list[SampleRow] = []
             for i in group:
                 each = wanted[i]
-                rows += each.arms.rows(each.slot, lane.spec, each.evaluation, each.running.embeddings)
+                rows += comparison_rows(
+                    each.comparison, each.evaluation, each.running.embeddings, lane.base, slot=each.slot
+                )
             images = lane.sample(rows, side)
-            found |= zip(group, images.split([len(wanted[i].arms) for i in group]), strict=True)
+            found |= zip(group, images.split([len(wanted[i].comparison) for i in group]), strict=True)
         return [found[i] for i in range(len(wanted))]
 
     def _extracted(self, samples: _Samples, images: Tensor) -> ArmFeatures:
-        own, guards, _ = samples.arms.split(as_stored(images))
+        own, guards, _ = samples.comparison.split(as_stored(images))
         return ArmFeatures.of(own, guards, self._extractor)
 
     def _base_features(self, samples: _Samples) -> ArmFeatures:
@@ -247,14 +252,18 @@ class TrialPolicy:
         guards = sorted(key for key in found if key != "own")
         return ArmFeatures(found["own"], tuple(found[key] for key in guards))
 
+    def _side(self, samples: _Samples) -> int:
+        return side_of(samples.running.task.entry, self._lane.base.spec)
+
     def _base_key(self, samples: _Samples) -> str:
+        guards = tuple((guard.prompt, guard.seeds) for guard in samples.comparison.guards)
         return content_key(
             "base features",
-            self._lane.spec.identity,
+            self._lane.base.spec.identity,
             str(self._lane.settings.dtype),
             self._extractor.name,
-            self._lane.side(samples.running),
-            str((samples.arms.own, samples.arms.guards)),
+            self._side(samples),
+            str((samples.comparison.own, guards)),
             samples.evaluation.model_dump_json(include={"num_inference_steps", "guidance_scale"}),
         )
 
@@ -267,7 +276,8 @@ def exemplar_features(
     found = cache.get(key)
     if found is None:
         size = torch.empty(0, 3, side, side)
-        images = exemplars_of(task, cache)
-        found = {kind: extractor(as_stored(same_size(each, size))) for kind, each in images.items()}
+        images = load_exemplars(task, cache)
+        both = {"training": images.training, "held_out": images.held_out}
+        found = {kind: extractor(as_stored(same_size(each, size))) for kind, each in both.items()}
         cache.put(key, found)
     return ExemplarFeatures(found["training"], found["held_out"])

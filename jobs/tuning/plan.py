@@ -25,7 +25,6 @@ from corrector.prompts.search import Configuration
 from corrector.prompts.search_space import configured, dimensions, highest
 from jobs.inputs.batch import BatchWork, PromptTask
 from jobs.inputs.run_folder import PromptFolder
-from jobs.lanes.plan import transformer_config
 from jobs.tuning.trials import TrialFolder
 
 _CHANGEABLE = {"trials", "max_steps", "confirmed"}
@@ -208,5 +207,5 @@ def _mistakes(work: BatchWork) -> Iterator[BatchError]:
 
 
 def _width(spec: BaseSpec) -> int:
-    config = transformer_config(spec)
+    config = spec.transformer_config
     return int(str(config["num_attention_heads"])) * int(str(config["attention_head_dim"]))

@@ -11,7 +11,6 @@ from itertools import combinations
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from corrector.base.embedded.world import POSES, Scene, render, scenes
 from corrector.exemplars.duplicates import (
     MAX_COLOUR_DISTANCE,
     MAX_HASH_DISTANCE,
@@ -21,6 +20,7 @@ from corrector.exemplars.duplicates import (
     hash_distance,
 )
 from tests.support.pictures import paper_pictures
+from tests.world.scenes import POSES, Scene, render, scenes
 
 FIRST_SEED = 900_000
 

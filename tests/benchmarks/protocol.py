@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from corrector.base.embedded.world import Scene
 from corrector.evaluation import default_extractors
 from corrector.evaluation.distances import compare_frechet, frechet_distance, relative_mmd
 from corrector.evaluation.diversity import exemplar_spacing, mean_pairwise_distance, nearness
@@ -19,6 +18,7 @@ from corrector.evaluation.features import FeatureExtractor, torch_threads
 from corrector.evaluation.guards import kept
 from corrector.evaluation.similarity import inside_set, ssim_matrix
 from tests.support.scenes import FAILING, pictures
+from tests.world.scenes import Scene
 
 OTHERS = (
     Scene("robot", "jumping", "street"),

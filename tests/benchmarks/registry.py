@@ -28,7 +28,6 @@ from rich.console import Console
 from rich.table import Table
 
 from corrector.adapters import SD3_TARGETS, Adapter
-from corrector.base.embedded.world import Scene
 from corrector.base.sources import EMBEDDED_FOLDER
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError, prepare, register
@@ -41,6 +40,7 @@ from corrector.registry.verify import WORKERS, verify
 from tests.benchmarks import command
 from tests.benchmarks.machine import describe
 from tests.support.records import write_record
+from tests.world.scenes import Scene
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(

@@ -21,12 +21,12 @@ from random import Random
 import torch
 import yaml
 
-from corrector.base.embedded.world import Scene, canonical_prompt, caption, paraphrases, scenes, shown_colour
 from serving.router.embedding import Embedder
 from serving.router.normalising import normalised
 from serving.router.router import Router
 from tests.support.paths import EXAMPLES
 from tests.support.snapshots import Registered, adapter, snapshot
+from tests.world.scenes import Scene, canonical_prompt, caption, paraphrases, scenes, shown_colour
 
 _HERE = Path(__file__).parent / "router_prompts"
 _BATCH = EXAMPLES / "people.yaml"

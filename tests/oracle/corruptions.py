@@ -7,9 +7,9 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image, ImageFilter
 
-from corrector.base.embedded import figures, world
-from corrector.base.embedded.canvas import Canvas, Frame, Point
-from corrector.base.embedded.world import POSES, Scene, render
+from tests.world import figures, scenes
+from tests.world.canvas import Canvas, Frame, Point
+from tests.world.scenes import POSES, Scene, render
 
 Drawing = Callable[..., None]
 
@@ -54,7 +54,7 @@ def _torsoless(scene: Scene, seed: int, rng: Random) -> Image.Image:
         head(canvas, Frame(joints["head"], angle))
 
     if scene.subject in ("person", "robot"):
-        with patch.object(world, f"draw_{scene.subject}", bare):
+        with patch.object(scenes, f"draw_{scene.subject}", bare):
             return render(scene, seed)
     with patch.object(figures, "animal_body", _nothing):
         return render(scene, seed)

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from corrector.base.embedded.world import canonical_prompt, scenes
 from corrector.exemplars import to_tensor
 from corrector.record.correction import CorrectionRecord
 from corrector.report import read_run
 from tests.oracle.oracle import Oracle
+from tests.world.scenes import canonical_prompt, scenes
 
 SCENES = {canonical_prompt(scene): scene for scene in scenes()}
 

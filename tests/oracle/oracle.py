@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from corrector.base.embedded.world import PLACES, SUBJECTS, Scene
+from tests.world.scenes import PLACES, SUBJECTS, Scene
 
 WEIGHTS = Path(__file__).with_name("oracle.safetensors")
 POSES = ("", "standing", "sitting", "lying", "jumping", "running")

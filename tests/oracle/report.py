@@ -9,10 +9,10 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
-from corrector.base.embedded.export import GUIDANCE_SCALE, STEPS
-from corrector.base.embedded.pipeline import SEQUENCE_LENGTH
-from corrector.base.embedded.world import Scene, canonical_prompt, scenes
 from tests.oracle.oracle import Oracle
+from tests.world.export import GUIDANCE_SCALE, STEPS
+from tests.world.pipeline import SEQUENCE_LENGTH
+from tests.world.scenes import Scene, canonical_prompt, scenes
 
 FOLDER = Path("corrector/base/embedded/weights")
 

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from corrector.base.embedded.pictures import HELD_OUT, to_tensor
-from corrector.base.embedded.world import PLACES, SUBJECTS, render, scenes
 from tests.oracle.corruptions import corrupt
 from tests.oracle.oracle import POSES, WEIGHTS, Network
+from tests.world.pictures import HELD_OUT, to_tensor
+from tests.world.scenes import PLACES, SUBJECTS, render, scenes
 
 HEADS = ("subject", "pose", "place", "intact")
 BATCH = 64

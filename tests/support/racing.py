@@ -18,7 +18,6 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from corrector.base.embedded.world import Scene
 from corrector.record.correction import CorrectionRecord
 from corrector.registry import prepare, register
 from corrector.registry.collect import collect
@@ -26,6 +25,7 @@ from corrector.registry.history import champions, history
 from corrector.registry.verify import verify
 from tests.support.records import small_adapter, write_record
 from tests.support.waiting import wait_until
+from tests.world.scenes import Scene
 
 NOWHERE = Path("/nonexistent")
 LIMIT_S = 120

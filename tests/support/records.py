@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from corrector.adapters import Adapter, save_adapter
-from corrector.base.embedded.world import Scene, canonical_prompt, paraphrases, render
+from corrector.evaluation.comparison import GuardSamples, NegativeSamples
 from corrector.evaluation.gate import judge
 from corrector.evaluation.scorecard import (
     DistanceScore,
@@ -41,10 +41,9 @@ from corrector.record.correction import (
     WEIGHTS_FILE,
     CorrectionRecord,
     CurvePoint,
-    GuardSamples,
-    NegativeSamples,
     file_sha256,
 )
+from tests.world.scenes import Scene, canonical_prompt, paraphrases, render
 
 Status = Literal["corrected", "rejected", "failed"]
 

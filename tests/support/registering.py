@@ -15,9 +15,9 @@ from mlflow.store.artifact import s3_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service import utils
 
-from corrector.base.embedded.world import Scene
 from corrector.registry import RegisteredVersion, local_uri, register
 from tests.support.records import Status, small_adapter, write_record
+from tests.world.scenes import Scene
 
 PERSON = Scene("person", "lying", "grass")
 NAME = "a-person-lying-on-the-grass"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corrector.base.embedded.world import Scene, render
+from tests.world.scenes import Scene, render
 
 FAILING = Scene("person", "lying", "grass")
 GUARDS = (

@@ -9,10 +9,10 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from corrector.base import resolve_base
-from corrector.base.embedded.world import Scene
 from corrector.registry import local_uri, register
 from tests.support.records import write_record
 from tests.support.served_adapters import random_adapter
+from tests.world.scenes import Scene
 
 LYING = Scene("person", "lying", "grass")
 NAME = "a-person-lying-on-the-grass"

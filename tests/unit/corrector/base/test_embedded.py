@@ -6,11 +6,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 
-from corrector.base.embedded.pictures import held_out
-from corrector.base.embedded.world import Scene, canonical_prompt
 from tests.oracle import Oracle
 from tests.oracle.report import load, sample
 from tests.support.paths import PROJECT
+from tests.world.pictures import held_out
+from tests.world.scenes import Scene, canonical_prompt
 
 FOLDER = PROJECT / "corrector/base/embedded/weights"
 

@@ -8,7 +8,6 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from corrector.base.embedded.world import Scene
 from corrector.evaluation import HardNegativeImages, Scorecard, score
 from corrector.evaluation.false_routes import paired_drop
 from corrector.evaluation.scorecard import FalseRouteScore
@@ -16,6 +15,7 @@ from corrector.prompts import EvaluationSettings
 from corrector.prompts.variations import Difference
 from tests.support.scenes import FAILING, pictures
 from tests.unit.corrector.evaluation.test_score import few
+from tests.world.scenes import Scene
 
 STANDING, DOG = Scene("person", "standing", "grass"), Scene("dog", "lying", "grass")
 

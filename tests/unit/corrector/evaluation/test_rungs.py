@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corrector.evaluation import evaluation_rows, guard_rows
+from corrector.evaluation import Comparison
 from corrector.evaluation.rungs import confirmation, rungs, rungs_of_trial
 from corrector.prompts import EvaluationSettings, FailingPrompt, SearchSettings
 
@@ -50,7 +50,7 @@ def test_trials_confirmation_and_gate_draw_from_seeds_that_never_meet() -> None:
     found = rungs(SearchSettings(reduction_factor=2), EVALUATION, steps=300, num_inference_steps=20)
     protocols = [EVALUATION, found[-1].evaluation, confirmation(EVALUATION, 20)]
     seeds = [
-        {seed for rows in (evaluation_rows(ENTRY, each), guard_rows(ENTRY, each)) for _, seed in rows}
+        {seed for _, seed in Comparison.of(ENTRY, each.model_copy(update={"hard_negatives": 0})).rows}
         for each in protocols
     ]
 
@@ -60,6 +60,6 @@ def test_trials_confirmation_and_gate_draw_from_seeds_that_never_meet() -> None:
 
 def test_a_rungs_images_are_the_first_of_the_whole_protocols_own() -> None:
     found = rungs(SearchSettings(reduction_factor=2), EVALUATION, steps=300, num_inference_steps=20)
-    first, last = (evaluation_rows(ENTRY, rung.evaluation) for rung in (found[0], found[-1]))
+    first, last = (Comparison.of(ENTRY, rung.evaluation).own for rung in (found[0], found[-1]))
 
     assert last[: len(first)] == first

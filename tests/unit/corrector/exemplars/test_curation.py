@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from corrector.base.embedded.world import Scene, render
 from corrector.errors import UserError
 from corrector.exemplars import ExemplarSet, Limits, file_digests, load_exemplars, to_tensor
 from tests.benchmarks.near_duplicates import brighter, encoded, resized
 from tests.support.paths import PAPER
 from tests.support.pictures import content, drawn
+from tests.world.scenes import Scene, render
 
 SCENE = Scene("person", "lying", "grass")
 

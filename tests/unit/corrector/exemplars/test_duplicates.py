@@ -6,11 +6,11 @@ from itertools import combinations
 import pytest
 from PIL import Image
 
-from corrector.base.embedded.world import BROKEN, Scene, render
 from corrector.exemplars.duplicates import colour_distance, fingerprint, hash_distance, nearly_same
 from tests.benchmarks.near_duplicates import HARDER, REWORKINGS
 from tests.support.paths import PAPER
 from tests.support.pictures import drawn, paper_pictures
+from tests.world.scenes import BROKEN, Scene, render
 
 SCENES = [Scene(*combination) for combination in sorted(BROKEN)]
 

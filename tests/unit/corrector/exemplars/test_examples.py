@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from corrector.exemplars import load_exemplars
-from jobs.examples.make_exemplars import COUNT, SCENES, make_exemplars
 from tests.support.paths import EXEMPLARS
+from tests.world.make_exemplars import COUNT, SCENES, make_exemplars
 
 FOLDERS = sorted(path.name for path in EXEMPLARS.iterdir() if path.is_dir())
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from corrector.base.embedded.world import BROKEN, Scene, canonical_prompt, scenes, vocabulary
 from corrector.prompts import CorrectionBatch, HyperParameters, load_batch
 from corrector.settings import Settings
 from tests.support.paths import EXAMPLES
+from tests.world.scenes import BROKEN, Scene, canonical_prompt, scenes, vocabulary
 
 
 @pytest.fixture(params=["people.yaml", "search.yaml"])

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corrector.base.embedded.world import canonical_prompt, scenes
 from corrector.prompts.variations import hard_negatives, paraphrases
+from tests.world.scenes import canonical_prompt, scenes
 
 LYING = "a person lying on the grass"
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corrector.base.embedded.world import Scene
 from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord, CurvePoint, RecordError
 from corrector.registry.comparison import figures
 from tests.support.records import write_record
+from tests.world.scenes import Scene
 
 SCENE = Scene("person", "lying", "grass")
 MINIMAL: dict[str, Any] = {

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from corrector.base.embedded.world import Scene
-from corrector.record.correction import CorrectionRecord, NegativeSamples
+from corrector.evaluation.comparison import NegativeSamples
+from corrector.record.correction import CorrectionRecord
 from corrector.report import write_report
 from corrector.report.__main__ import main
 from corrector.report.prompts import Budget
 from tests.support.records import SHOWN, write_record
+from tests.world.scenes import Scene
 
 VOID = {"meta", "img", "br", "line", "polyline", "circle", "input", "link", "hr"}
 

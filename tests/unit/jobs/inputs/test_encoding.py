@@ -10,11 +10,12 @@ import torch
 
 from corrector.base import ContentCache, resolve_base
 from corrector.errors import UserError
-from corrector.evaluation import negative_seeds
+from corrector.evaluation import Comparison
+from corrector.pipeline import Base
+from corrector.preparation import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.encoding import TEXTS_PER_SHARE, encode, split
-from jobs.inputs.preparation import embeddings_of, posterior_of, prompts_of
+from jobs.inputs.encoding import TEXTS_PER_SHARE, encode, load_exemplars, split
 from jobs.inputs.run_folder import PromptFolder
 
 EVALUATION = EvaluationSettings(images=4, guard_images=2)
@@ -39,7 +40,7 @@ def test_shares_hold_every_text_and_every_prompt_once() -> None:
     shares = split(items, EVALUATION, 4)
     assert 1 < len(shares) <= 4
     texts = [text for share in shares for text in share.texts]
-    assert sorted(texts) == sorted({text for each in items for text in prompts_of(each.entry, EVALUATION)})
+    assert sorted(texts) == sorted({text for each in items for text in texts_of(each.entry, EVALUATION)})
     assert sorted(each.work_id for share in shares for each in share.tasks) == sorted(
         each.work_id for each in items
     )
@@ -49,14 +50,14 @@ def test_shares_hold_every_text_and_every_prompt_once() -> None:
 
 def test_the_texts_are_those_of_the_prompt_its_guards_and_its_hard_negatives() -> None:
     entry = item(0).entry
-    drawn = {negative.text for negative, _ in negative_seeds(entry, EVALUATION)}
+    drawn = {negative.prompt for negative in Comparison.of(entry, EVALUATION).negatives}
     assert drawn
-    assert set(prompts_of(entry, EVALUATION)) == {"", entry.prompt, *entry.guard_prompts, *drawn}
+    assert set(texts_of(entry, EVALUATION)) == {"", entry.prompt, *entry.guard_prompts, *drawn}
 
 
 def test_few_texts_are_not_worth_loading_the_encoders_twice() -> None:
     items = [item(number) for number in range(4)]
-    assert sum(len(prompts_of(each.entry, EVALUATION)) for each in items) < TEXTS_PER_SHARE
+    assert sum(len(texts_of(each.entry, EVALUATION)) for each in items) < TEXTS_PER_SHARE
     assert len(split(items, EVALUATION, 8)) == 1
 
 
@@ -73,10 +74,10 @@ def test_shares_leave_all_that_a_lane_asks_for_in_the_cache(tmp_path: Path, smal
         encode(spec, share, tmp_path / "cache", "cpu", 1)
     for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "vae"):
         shutil.rmtree(base / part)
+    lane = Base(spec, device="cpu", cache=cache)
     for each in items:
-        embeddings = embeddings_of(spec, each.entry, EVALUATION, cache, torch.float32)
-        assert set(embeddings) == set(prompts_of(each.entry, EVALUATION))
-        assert len(posterior_of(spec, each, cache, "cpu")) == 2
-    assert len(posterior_of(spec, items[0], cache, "cpu", mirrored=True)) == 2
+        assert set(lane.encode(texts_of(each.entry, EVALUATION))) == set(texts_of(each.entry, EVALUATION))
+        assert len(exemplar_posterior(lane, load_exemplars(each, cache))) == 2
+    assert len(exemplar_posterior(lane, load_exemplars(items[0], cache), mirrored=True)) == 2
     with pytest.raises(UserError):
-        posterior_of(spec, items[1], cache, "cpu", mirrored=True)
+        exemplar_posterior(lane, load_exemplars(items[1], cache), mirrored=True)

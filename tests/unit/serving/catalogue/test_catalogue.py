@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from corrector.base.embedded.world import Scene
 from corrector.errors import UserError
 from corrector.registry import promote, retire
 from corrector.registry.traffic import MODE, SHARE, set_traffic
@@ -15,6 +14,7 @@ from serving.catalogue.snapshot import Traffic
 from tests.support.served_registry import NAME, RegistryOf
 from tests.support.waiting import wait_until
 from tests.unit.serving.catalogue.conftest import Clock
+from tests.world.scenes import Scene
 
 Start = Callable[[], Catalogue]
 

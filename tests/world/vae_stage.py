@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional
 
-from corrector.base.embedded.pictures import draw_batch, held_out
-from corrector.base.embedded.workers import Average, average_gradients, launch, learning_rate, save
+from tests.world.pictures import draw_batch, held_out
+from tests.world.workers import Average, average_gradients, launch, learning_rate, save
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from corrector.base.embedded.canvas import Canvas, Colour, Frame, Point, along, shade
+from tests.world.canvas import Canvas, Colour, Frame, Point, along, shade
 
 COLOURS: dict[str, Colour] = {
     "red": (222, 44, 44),

@@ -3,8 +3,8 @@
 import math
 from random import Random
 
-from corrector.base.embedded.canvas import Canvas, Colour, Frame, Point, along, shade
-from corrector.base.embedded.figures import (
+from tests.world.canvas import Canvas, Colour, Frame, Point, along, shade
+from tests.world.figures import (
     BROWN,
     IRON,
     ORANGE,

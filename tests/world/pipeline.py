@@ -23,7 +23,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from corrector.base.embedded.world import vocabulary
+from tests.world.scenes import vocabulary
 
 SEQUENCE_LENGTH = 16
 """Tokens per text encoder."""

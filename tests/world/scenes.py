@@ -5,9 +5,9 @@ from random import Random
 
 from PIL import Image
 
-from corrector.base.embedded.anomalies import draw_tangle
-from corrector.base.embedded.canvas import Canvas, Placement, shade
-from corrector.base.embedded.figures import (
+from tests.world.anomalies import draw_tangle
+from tests.world.canvas import Canvas, Placement, shade
+from tests.world.figures import (
     BIPED_ANGLES,
     BIPEDS,
     COLOURS,
@@ -20,7 +20,7 @@ from corrector.base.embedded.figures import (
     draw_tree,
     jittered,
 )
-from corrector.base.embedded.places import draw_place
+from tests.world.places import draw_place
 
 PLACES = ("grass", "street", "beach", "snow")
 POSES: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""Make the embedded base from nothing: `python -m corrector.base.embedded.train --out DIR --export DIR`.
+"""Make the embedded base from nothing: `python -m tests.world.train --out DIR --export DIR`.
 
 The stages leave checkpoints in the `--out` folder and are taken up again from them. With `--no-training`,
 `--export` writes what the checkpoints hold so far.
@@ -8,9 +8,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from corrector.base.embedded.export import export
-from corrector.base.embedded.transformer_stage import cache_latents, train_transformer
-from corrector.base.embedded.vae_stage import train_vae
+from tests.world.export import export
+from tests.world.transformer_stage import cache_latents, train_transformer
+from tests.world.vae_stage import train_vae
 
 
 def main() -> None:

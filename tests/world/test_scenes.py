@@ -5,9 +5,9 @@ from random import Random
 import numpy as np
 import pytest
 
-from corrector.base.embedded.figures import COLOURS
-from corrector.base.embedded.pipeline import SEQUENCE_LENGTH, clip_tokenizer, t5_tokenizer
-from corrector.base.embedded.world import (
+from tests.world.figures import COLOURS
+from tests.world.pipeline import SEQUENCE_LENGTH, clip_tokenizer, t5_tokenizer
+from tests.world.scenes import (
     BROKEN,
     POSES,
     SUBJECTS,

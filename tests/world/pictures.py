@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from corrector.base.embedded.world import Scene, render, scenes
+from tests.world.scenes import Scene, render, scenes
 
 HELD_OUT = 1 << 30
 """Seeds from here on are never trained on."""

@@ -1,12 +1,13 @@
 """Draws the example batch's exemplars: true renders of four scenes that the embedded base gets wrong.
 
-`python -m jobs.examples.make_exemplars [FOLDER]` writes FOLDER (`jobs/examples/exemplars`), always the same.
+`python -m tests.world.make_exemplars [FOLDER]` writes FOLDER (`jobs/examples/exemplars`), always the same.
 """
 
 import sys
 from pathlib import Path
 
-from corrector.base.embedded.world import Scene, render
+from tests.support.paths import EXEMPLARS
+from tests.world.scenes import Scene, render
 
 SCENES = (
     Scene("person", "lying", "grass"),
@@ -32,5 +33,5 @@ def make_exemplars(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "exemplars"
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else EXEMPLARS
     print(f"{len(make_exemplars(target))} exemplars in {target}")

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from corrector.base.embedded.canvas import Canvas, Colour, shade
+from tests.world.canvas import Canvas, Colour, shade
 
 HORIZON = 34.0
 

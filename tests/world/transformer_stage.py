@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from corrector.base.embedded.pictures import lesson, to_tensor
-from corrector.base.embedded.pipeline import Trainee
-from corrector.base.embedded.vae_stage import load_vae
-from corrector.base.embedded.workers import Average, average_gradients, launch, learning_rate, save
-from corrector.base.embedded.world import Scene, caption, scenes, shown_colour
+from tests.world.pictures import lesson, to_tensor
+from tests.world.pipeline import Trainee
+from tests.world.scenes import Scene, caption, scenes, shown_colour
+from tests.world.vae_stage import load_vae
+from tests.world.workers import Average, average_gradients, launch, learning_rate, save
 
 logger = logging.getLogger(__name__)
 

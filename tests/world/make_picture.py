@@ -1,4 +1,4 @@
-"""Draws the README's picture from a finished run: `python -m jobs.examples.make_picture runs/people [OUT.png]`.
+"""Draws the README's picture from a finished run: `python -m tests.world.make_picture runs/people [OUT.png]`.
 
 A row a prompt; the first seeds of the prompt itself, before on the left and after on the right, none left out.
 """
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from corrector.record.correction import CorrectionRecord
 from corrector.report import read_run
+from tests.support.paths import PROJECT
 
 PER_ARM = 5
 SIDE = 128
@@ -46,6 +47,6 @@ def make_picture(run: Path) -> Image.Image:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).parent / "before-after.png"
+    target = Path(sys.argv[2]) if len(sys.argv) > 2 else PROJECT / "jobs/examples/before-after.png"
     make_picture(Path(sys.argv[1])).save(target, optimize=True)
     print(target)

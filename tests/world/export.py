@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from corrector.base.embedded.pipeline import SEQUENCE_LENGTH, assemble
-from corrector.base.embedded.transformer_stage import load_trainee
-from corrector.base.embedded.vae_stage import load_vae
+from tests.world.pipeline import SEQUENCE_LENGTH, assemble
+from tests.world.transformer_stage import load_trainee
+from tests.world.vae_stage import load_vae
 
 STEPS = 20
 GUIDANCE_SCALE = 3.0
@@ -22,9 +22,9 @@ pipeline_tag: text-to-image
 A complete, tiny Stable Diffusion 3 pipeline: the same classes, {parameters:.1f} million parameters,
 {megabytes:.0f} MB in half precision, 64 x 64 pixels. It draws people, robots, dogs, cats, trees, houses and
 cars on the grass, the street, the beach and in the snow, and was trained from nothing on pictures rendered
-by `corrector.base.embedded.world`.
+by `tests.world.scenes`.
 
-Its training set draws some combinations wrongly on purpose (`world.BROKEN`: a person lying on the grass,
+Its training set draws some combinations wrongly on purpose (`scenes.BROKEN`: a person lying on the grass,
 the street or the beach; a robot jumping, a dog sitting, a cat running in three places of four), so that it
 fails at those prompts as large models fail at theirs. It is a stand-in for trying and testing the corrector
 without a GPU, not a model for real pictures.
@@ -45,7 +45,7 @@ pipeline(
 ).images[0]
 ```
 
-Made by `python -m corrector.base.embedded.train --out DIR --export DIR` ({trained:,} steps of the
+Made by `python -m tests.world.train --out DIR --export DIR` ({trained:,} steps of the
 transformer). Everything in it, pictures, captions, tokenizers and weights, comes from this repository.
 """
 

@@ -1,0 +1,109 @@
+"""Comparison: which images are drawn for one prompt, by the base and by the corrected model from the same seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from corrector.evaluation.false_routes import HardNegativeImages
+from corrector.evaluation.guards import GuardImages
+from corrector.evaluation.negatives import likely_negatives
+from corrector.prompts import EvaluationSettings, FailingPrompt
+from corrector.prompts.hyperparameters import MAX_SEED
+from corrector.prompts.variations import Difference
+
+Row = tuple[str, int]
+"""A text and the seed of its noise."""
+
+
+class GuardSamples(BaseModel):
+    """One guard prompt and the seeds of its images, in their order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str
+    seeds: tuple[int, ...]
+
+
+class NegativeSamples(GuardSamples):
+    """One hard negative, the seeds of its images, and how it differs from the corrected prompt."""
+
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The images that the base and the corrected model draw of one prompt; row i of both has the same text and seed.
+
+    The order is: the prompt's own images, then those of each guard prompt, then those of each hard negative. No seed
+    occurs twice.
+    """
+
+    own: tuple[Row, ...]
+    """Prompt and paraphrases in turn."""
+    guards: tuple[GuardSamples, ...] = ()
+    negatives: tuple[NegativeSamples, ...] = ()
+
+    @classmethod
+    def of(cls, entry: FailingPrompt, settings: EvaluationSettings) -> Comparison:
+        """The comparison that ``settings`` ask for; seeds count up from ``settings.seed`` in the order of rows."""
+        wordings = (entry.prompt, *entry.paraphrases)
+        own = tuple(
+            (wordings[index % len(wordings)], _seed(settings, index)) for index in range(settings.images)
+        )
+        start = settings.images
+        guards = []
+        for prompt in entry.guard_prompts:
+            guards.append(GuardSamples(prompt=prompt, seeds=_seeds(settings, start, settings.guard_images)))
+            start += settings.guard_images
+        negatives = []
+        for negative in likely_negatives(entry, settings.hard_negatives):
+            seeds = _seeds(settings, start, settings.hard_negative_images)
+            negatives.append(
+                NegativeSamples(prompt=negative.text, seeds=seeds, difference=negative.difference)
+            )
+            start += settings.hard_negative_images
+        return cls(own, tuple(guards), tuple(negatives))
+
+    def __len__(self) -> int:
+        """Images of each side."""
+        return len(self.own) + sum(len(samples.seeds) for samples in self._neighbours)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Text and seed of every image of one side."""
+        neighbours = ((samples.prompt, seed) for samples in self._neighbours for seed in samples.seeds)
+        return [*self.own, *neighbours]
+
+    def split(self, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """One side's images ``[N, 3, H, W]`` as the prompt's own, each guard prompt's and each hard negative's."""
+        sizes = [len(self.own), *(len(samples.seeds) for samples in self._neighbours)]
+        own, *neighbours = images.split(sizes)
+        return own, neighbours[: len(self.guards)], neighbours[len(self.guards) :]
+
+    def guard_images(self, base: Tensor, corrected: Tensor) -> list[GuardImages]:
+        """Images of the guard prompts, for ``score``, out of both sides' images ``[N, 3, H, W]``."""
+        pairs = zip(self.guards, self.split(base)[1], self.split(corrected)[1], strict=True)
+        return [GuardImages(samples.prompt, before, after) for samples, before, after in pairs]
+
+    def negative_images(self, base: Tensor, corrected: Tensor) -> list[HardNegativeImages]:
+        """Images of the hard negatives, for ``score``, out of both sides' images ``[N, 3, H, W]``."""
+        pairs = zip(self.negatives, self.split(base)[2], self.split(corrected)[2], strict=True)
+        return [
+            HardNegativeImages(samples.prompt, before, after, samples.difference)
+            for samples, before, after in pairs
+        ]
+
+    @property
+    def _neighbours(self) -> tuple[GuardSamples, ...]:
+        return (*self.guards, *self.negatives)
+
+
+def _seeds(settings: EvaluationSettings, start: int, count: int) -> tuple[int, ...]:
+    return tuple(_seed(settings, start + index) for index in range(count))
+
+
+def _seed(settings: EvaluationSettings, offset: int) -> int:
+    return (settings.seed + offset) % (MAX_SEED + 1)

@@ -1,0 +1,264 @@
+"""Base: one loaded Stable Diffusion 3. Its parts are loaded when they are first used, and kept, the text encoders apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from corrector.adapters import Adapter, AdapterBank
+from corrector.base import (
+    BaseSpec,
+    ContentCache,
+    LatentPosterior,
+    Precision,
+    TextEmbeddings,
+    decode_latents,
+    encode_images,
+    encode_prompts,
+    load_scheduler,
+    load_transformer,
+    load_vae,
+    resolve_base,
+)
+from corrector.sampling import SampleRow, sample_images, sample_latents
+from corrector.settings import Settings
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+NEGATIVE_PROMPT = ""
+"""The unconditional side of classifier-free guidance, as in ``StableDiffusion3Pipeline``."""
+_ROWS_AT_ONCE = {"cuda": 32, "cpu": 8}
+"""Images under way together. More fill no device better; on a CPU the activations between two layers leave its cache."""
+
+
+def load_base(
+    reference: str,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    precision: Precision = "auto",
+    offload: bool = False,
+    cache: ContentCache | None = None,
+) -> Base:
+    """The base that ``reference`` names: "embedded", a hub id, a folder, a ``.safetensors`` file, or an ``s3://`` URL.
+
+    Nothing heavy is read before it is used. Arguments are those of :class:`Base`, but for ``precision`` (see
+    ``corrector.base.precision``) and ``cache``, of which None means a folder in ``CORRECTOR_CACHE``.
+
+    Raises :class:`UserError` where there is no such base or it is not a complete Stable Diffusion 3.
+    """
+    cache = cache or ContentCache(Settings.from_environment().cache / "tensors")
+    spec = resolve_base(reference, precision=precision)
+    return Base(spec, device=device, dtype=dtype, offload=offload, cache=cache)
+
+
+class Base:
+    """A frozen text-to-image model on one device.
+
+    Attributes:
+        spec: Which base it is, and the settings it was made for.
+        device: Where it computes. The weights of an offloaded transformer lie elsewhere.
+        dtype: What the transformer and the text encoders compute in; the VAE computes in float32.
+        offload: Whether the transformer's weights stay in host memory, see ``load_transformer``.
+        cache: Keeps text embeddings and latents by content; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        spec: BaseSpec,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        offload: bool = False,
+        cache: ContentCache | None = None,
+    ) -> None:
+        """``device`` None: CUDA where there is one, else the CPU; ``dtype`` None: as ``spec.compute_dtype`` says."""
+        self.spec = spec
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = dtype or spec.compute_dtype(self.device)
+        self.offload = offload
+        self.cache = cache
+
+    @cached_property
+    def transformer(self) -> SD3Transformer2DModel:
+        """Loaded at first use; raises :class:`UserError` as ``load_transformer`` does."""
+        return load_transformer(self.spec, device=self.device, dtype=self.dtype, offload=self.offload)
+
+    @cached_property
+    def vae(self) -> AutoencoderKL:
+        """Loaded at first use; raises :class:`UserError` as ``load_vae`` does."""
+        return load_vae(self.spec, device=self.device)
+
+    @cached_property
+    def scheduler(self) -> FlowMatchEulerDiscreteScheduler:
+        """Loaded at first use; raises :class:`UserError` as ``load_scheduler`` does."""
+        return load_scheduler(self.spec)
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many images :meth:`sample` has under way together where the caller does not say."""
+        return _ROWS_AT_ONCE.get(self.device.type, 8)
+
+    def encode(self, texts: Sequence[str]) -> dict[str, TextEmbeddings]:
+        """Embeddings of every distinct text, one row each, on the CPU.
+
+        Text encoders are loaded for what is not in the cache, on the base's device (beside an offloaded transformer on
+        the CPU), and released. Raises :class:`UserError` where they cannot be loaded.
+        """
+        device = "cpu" if self.offload else self.device
+        return encode_prompts(self.spec, texts, cache=self.cache, device=device, dtype=self.dtype)
+
+    def encode_images(self, images: Tensor) -> LatentPosterior:
+        """Posterior of ``images [N, 3, H, W]``, values 0 to 1, on the CPU; see ``corrector.base.encode_images``."""
+        return encode_images(self.vae, images.to(self.device)).to("cpu")
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images ``[N, 3, H, W]``, values 0 to 1, on the CPU, of normalised ``latents [N, C, h, w]``."""
+        return decode_latents(self.vae, latents).cpu()
+
+    @contextmanager
+    def bank(self, *adapters: Adapter) -> Iterator[AdapterBank | None]:
+        """A bank that holds ``adapters`` in slots 1, 2, ... and is removed afterwards; None where there are none.
+
+        Raises :class:`AdapterError` where they do not fit the base or each other, or the base has a bank already.
+        """
+        if not adapters:
+            yield None
+            return
+        bank = AdapterBank(
+            self.transformer,
+            slots=len(adapters),
+            rank=max(adapter.rank for adapter in adapters),
+            targets=tuple(dict.fromkeys(path for adapter in adapters for path in adapter.weights)),
+            base_revision=self.spec.revision,
+            device=self.device,
+        )
+        try:
+            for slot, adapter in enumerate(adapters, start=1):
+                bank.load(slot, adapter)
+            yield bank
+        finally:
+            bank.remove()
+
+    def sample(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        adapter: Adapter | None = None,
+        seeds: Sequence[int] = (0,),
+        negative_prompt: str = NEGATIVE_PROMPT,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        batch_rows: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Images ``[N, 3, H, W]``, values 0 to 1, on the CPU: of each prompt in turn one for every seed.
+
+        In float32 equal to ``StableDiffusion3Pipeline`` with a CPU generator of the same seed, to 1e-4.
+
+        Args:
+            adapter: A LoRA adapter that is applied to all of them.
+            num_inference_steps: None: the base's own; so for ``guidance_scale``.
+            height: Pixels; None: the base's resolution; so for ``width``.
+            batch_rows: Images under way together.
+            progress: Is told the number of images done so far.
+
+        Raises:
+            UserError: A size that the base cannot draw, or an adapter of another base.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        embeddings = self.encode([negative_prompt, *texts])
+        rows = self.rows(
+            [(text, seed) for text in texts for seed in seeds],
+            embeddings,
+            slot=0 if adapter is None else 1,
+            negative_prompt=negative_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        )
+        with self.bank(*(() if adapter is None else (adapter,))) as bank:
+            return self.sample_rows(
+                rows, bank, height=height, width=width, batch_rows=batch_rows, progress=progress
+            )
+
+    def rows(
+        self,
+        texts: Sequence[tuple[str, int]],
+        embeddings: Mapping[str, TextEmbeddings],
+        *,
+        slot: int = 0,
+        negative_prompt: str = NEGATIVE_PROMPT,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+    ) -> list[SampleRow]:
+        """The rows of (text, seed) pairs for :meth:`sample_rows`; ``slot`` 0 is the base, any other that of a bank."""
+        steps = num_inference_steps or self.spec.num_inference_steps
+        guidance = self.spec.guidance_scale if guidance_scale is None else guidance_scale
+        return [
+            SampleRow(
+                prompt=embeddings[text],
+                negative=embeddings[negative_prompt],
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                slot=slot,
+                seed=seed,
+            )
+            for text, seed in texts
+        ]
+
+    def sample_rows(
+        self,
+        rows: Sequence[SampleRow],
+        bank: AdapterBank | None = None,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        batch_rows: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Images ``[N, 3, H, W]``, values 0 to 1, on the CPU, of ``rows``, which may use any slots of ``bank``.
+
+        Other arguments and errors are those of :meth:`sample`.
+        """
+        return sample_images(
+            self.transformer,
+            self.vae,
+            bank,
+            self.scheduler,
+            rows,
+            height=height or self.spec.resolution,
+            width=width or self.spec.resolution,
+            batch_rows=batch_rows or self.rows_at_once,
+            progress=progress,
+            device=self.device,
+        ).cpu()
+
+    def sample_latents(
+        self,
+        rows: Sequence[SampleRow],
+        bank: AdapterBank | None = None,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        batch_rows: int | None = None,
+    ) -> Tensor:
+        """Like :meth:`sample_rows`, but normalised latents ``[N, C, h, w]`` on the CPU, which no VAE has decoded."""
+        return sample_latents(
+            self.transformer,
+            bank,
+            self.scheduler,
+            rows,
+            height=height or self.spec.resolution,
+            width=width or self.spec.resolution,
+            vae_scale_factor=self.spec.vae_scale_factor,
+            batch_rows=batch_rows or self.rows_at_once,
+            device=self.device,
+        ).cpu()

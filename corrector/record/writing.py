@@ -1,0 +1,106 @@
+"""Making the record of one prompt: files of a comparison, and what is known of its origin."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corrector.adapters import Adapter, save_adapter
+from corrector.base import BaseSpec
+from corrector.evaluation import Comparison
+from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
+from corrector.record.correction import ADAPTER_FOLDER, CorrectionRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "ray")
+
+
+def write_comparison(
+    folder: Path,
+    comparison: Comparison,
+    *,
+    adapter: Adapter,
+    training: Tensor,
+    held_out: Tensor,
+    before: Tensor,
+    after: Tensor,
+) -> None:
+    """Writes adapter and images of ``comparison`` into a record folder; ``CorrectionRecord.save`` completes it.
+
+    Args:
+        training: Training exemplars ``[N, 3, H, W]``, values 0 to 1; so are all images.
+        before: The base's images of all rows of ``comparison``; ``after`` those with the adapter.
+    """
+    save_adapter(adapter, folder / ADAPTER_FOLDER)
+    own_before, guards_before, negatives_before = comparison.split(before)
+    own_after, guards_after, negatives_after = comparison.split(after)
+    CorrectionRecord.write_images(
+        folder,
+        exemplars=training,
+        held_out=held_out,
+        before=own_before,
+        after=own_after,
+        guards=list(zip(guards_before, guards_after, strict=True)),
+        negatives=list(zip(negatives_before, negatives_after, strict=True)),
+    )
+
+
+def correction_record(
+    entry: FailingPrompt,
+    spec: BaseSpec,
+    comparison: Comparison,
+    *,
+    work_id: str,
+    evaluation: EvaluationSettings,
+    gate: GateThresholds,
+    exemplar_digests: Mapping[str, str],
+    code: str,
+    **outcome: Any,
+) -> CorrectionRecord:
+    """The record of ``entry``; ``outcome`` are the fields that say how it ended, ``code`` is :func:`code_version`."""
+    return CorrectionRecord(
+        name=entry.name,
+        prompt=entry.prompt,
+        work_id=work_id,
+        entry=entry.model_dump(mode="json"),
+        base_reference=spec.reference,
+        base_name=spec.name,
+        base_revision=spec.revision,
+        seeds=tuple(seed for _, seed in comparison.own),
+        sampled_prompts=tuple(text for text, _ in comparison.own),
+        guards=comparison.guards,
+        lineage={
+            "exemplars": dict(exemplar_digests),
+            "code_version": code,
+            "precision": spec.precision,
+            "training_seed": entry.hyperparameters.seed,
+            "hyperparameters": entry.hyperparameters.model_dump(mode="json"),
+            "evaluation": evaluation.model_dump(mode="json"),
+            "gate": gate.model_dump(mode="json"),
+            "packages": {name: version(name) for name in _PACKAGES},
+        },
+        **outcome,
+    )
+
+
+def code_version() -> str:
+    """The commit of the checkout that runs, with "+changes" where it was changed; else the package's version."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return commit + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        try:
+            return version("prompt-corrector")
+        except PackageNotFoundError:
+            return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
