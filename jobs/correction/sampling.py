@@ -19,7 +19,7 @@ from corrector.preparation import comparison_rows, decoded_exemplars, side_of
 from corrector.record.writing import write_comparison
 from corrector.sampling import SampleRow
 from jobs.inputs.run_folder import PromptFolder, remove_folder
-from jobs.lanes.lane import Lane, RunningPrompt
+from jobs.lanes.lane import Lane, LanePolicy, RunningPrompt
 from jobs.lanes.queue import Progress
 
 SAMPLED_FILE = "sampled.json"
@@ -36,7 +36,7 @@ class _Trained:
     curve: list[dict[str, Any]]
 
 
-class CorrectionPolicy:
+class CorrectionPolicy(LanePolicy):
     """Samples all trained prompts of a lane in shared batches when its pack is empty, and writes them to their folders."""
 
     def __init__(self, lane: Lane, queue: object) -> None:
@@ -46,12 +46,6 @@ class CorrectionPolicy:
     def slots_in_use(self) -> int:
         """Each trained prompt needs a slot of the bank when it is sampled."""
         return len(self._trained)
-
-    def admitted(self, running: RunningPrompt) -> None:
-        """Nothing to do."""
-
-    def before_step(self) -> None:
-        """Nothing to do."""
 
     def after_step(self) -> None:
         """Take the finished fine-tunes out of the pack."""
@@ -94,7 +88,7 @@ class CorrectionPolicy:
             for slot, (each, comparison) in enumerate(zip(group, comparisons, strict=True), start=1):
                 lane.engine.bank.unload(slot)
                 self._write(each, comparison, next(sides), next(sides), seconds)
-        lane.workers.all_gather(None)  # until all workers have written
+        lane.workers.wait_for_all()  # until they have written
         lane.report([Progress(name, "sampled") for name in self._trained], wait=True)
         self._trained.clear()
 

@@ -21,7 +21,6 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,26 +35,22 @@ logger = logging.getLogger(__name__)
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-@dataclass(frozen=True)
 class PromptFolder:
-    """The folder of one prompt in one run; the same work always has the same folder."""
+    """The folder of one prompt in one run; the same work always has the same folder.
 
-    path: Path
+    Attributes:
+        checkpoint: The fine-tune's state while it trains.
+        sampled: Adapter, loss curve and images, as the lane wrote them; renamed into place whole.
+        record: The finished record, as registered.
+        registration: The registry's answer; written last, so that its presence means finished.
+    """
 
-    @property
-    def checkpoint(self) -> Path:
-        """The fine-tune's state while it trains."""
-        return self.path / "checkpoint"
-
-    @property
-    def sampled(self) -> Path:
-        """Adapter, loss curve and images, as the lane wrote them; renamed into place whole."""
-        return self.path / "sampled"
-
-    @property
-    def record(self) -> Path:
-        """The finished record, as registered."""
-        return self.path / "record"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint"
+        self.sampled = path / "sampled"
+        self.record = path / "record"
+        self.registration = path / "registration.json"
 
     @property
     def restored_from(self) -> str | None:
@@ -65,11 +60,6 @@ class PromptFolder:
         except FileNotFoundError:
             return None
         return f"{origin['name']}/{origin['version']}"
-
-    @property
-    def registration(self) -> Path:
-        """The registry's answer; written last, so that its presence means finished."""
-        return self.path / "registration.json"
 
     @property
     def is_sampled(self) -> bool:
@@ -88,43 +78,31 @@ class PromptFolder:
 
 
 class RunFolder:
-    """One run's folder under the storage root."""
+    """One run's folder under the storage root.
+
+    Attributes:
+        run: The run's name.
+        cache: The content cache that all runs share.
+        registry: The local registry's root, which all runs share.
+        lanes: Ray Train's storage path.
+        result: The results for scripts.
+        report: The HTML report.
+    """
 
     def __init__(self, storage: Path, run: str) -> None:
         if not _RUN_NAME.fullmatch(run):
             raise UserError(
                 f"run id {run!r}: use letters, digits, '.', '_' and '-', at most 100, starting with a letter or digit"
             )
-        self.storage = storage.resolve()
-        self.run = run
-        self.path = self.storage / run
         if run in ("cache", "registry"):
             raise UserError(f"run id {run!r} is the name of a shared folder; choose another with --run-id")
-
-    @property
-    def cache(self) -> Path:
-        """The content cache that all runs share."""
-        return self.storage / "cache"
-
-    @property
-    def registry(self) -> Path:
-        """The local registry's root."""
-        return self.storage / "registry"
-
-    @property
-    def lanes(self) -> Path:
-        """Ray Train's storage path."""
-        return self.path / "lanes"
-
-    @property
-    def result(self) -> Path:
-        """The results for scripts."""
-        return self.path / "result.json"
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.path / "report.html"
+        self.storage, self.run = storage.resolve(), run
+        self.path = self.storage / run
+        self.cache = self.storage / "cache"
+        self.registry = self.storage / "registry"
+        self.lanes = self.path / "lanes"
+        self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
 
     def prompt(self, name: str, work_id: str) -> PromptFolder:
         """The folder of the prompt `name` whose content hash is `work_id`."""

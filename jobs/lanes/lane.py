@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from corrector.sampling import SampleRow
 from jobs.inputs.batch import PromptTask
 from jobs.inputs.encoding import load_exemplars
 from jobs.lanes.queue import Progress
-from jobs.lanes.worker_group import SingleWorker, WorkerGroup
+from jobs.lanes.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -44,24 +45,27 @@ class Queue(Protocol):
         """Report progress; returns whether to stop. Without `wait` it may return the answer to the call before."""
 
 
-class LanePolicy(Protocol):
+class LanePolicy(ABC):
     """What a lane does with its prompts besides training them."""
 
     def slots_in_use(self) -> int:
         """Slots that the policy needs for itself, so that the lane claims fewer prompts."""
+        return 0
 
-    def admitted(self, running: RunningPrompt) -> None:
+    def admitted(self, running: RunningPrompt) -> None:  # noqa: B027 # a hook
         """Called when a prompt has a slot, before its next step."""
 
-    def before_step(self) -> None:
+    def before_step(self) -> None:  # noqa: B027
         """Called before each step, with all free slots refilled."""
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027
         """Called after each step, with failed prompts removed."""
 
+    @abstractmethod
     def failed(self, running: RunningPrompt, reason: str) -> None:
         """Called for a prompt whose fine-tune failed and has lost its slot."""
 
+    @abstractmethod
     def no_active_slot(self) -> bool:
         """Called when no slot can make a step; returns whether the lane goes on."""
 
@@ -116,9 +120,9 @@ class Lane:
         policy: PolicyFactory,
         workers: WorkerGroup | None = None,
     ) -> None:
-        """`workers` is None for a lane of one worker; only rank 0 calls `queue`."""
+        """`workers`: those of this process by default; only rank 0 calls `queue`."""
         self.settings = settings
-        self.workers = workers or SingleWorker()
+        self.workers = workers or WorkerGroup()
         self.cache = ContentCache(settings.cache)
         self.base = Base(
             spec, device=settings.device, dtype=settings.dtype, offload=settings.offload, cache=self.cache

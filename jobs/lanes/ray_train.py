@@ -24,7 +24,7 @@ from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
 from jobs.lanes.leases import LeaseReturn, brief
 from jobs.lanes.queue import Progress
-from jobs.lanes.worker_group import current_worker_group
+from jobs.lanes.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
     from corrector.record.search import RungReport
@@ -154,7 +154,7 @@ def train_lane(
 ) -> None:
     """What the Ray Train worker runs."""
     bound_threads(threads)
-    workers = current_worker_group()
+    workers = WorkerGroup()
     client = QueueClient(queue, name)
     if workers.rank == 0:
         client.restart("its process ended")

@@ -6,67 +6,34 @@ on the clock or on the queue, and broadcasts it.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
 Value = TypeVar("Value")
 
 
-class WorkerGroup(Protocol):
-    """The workers of a lane as one of them sees them. Rank 0 talks to the queue and writes checkpoints."""
+class WorkerGroup:
+    """The processes of torch.distributed's default group, or this process alone where there is none.
 
-    rank: int
-    size: int
-
-    def broadcast(self, value: Value) -> Value:
-        """Rank 0's value, on every worker; the values that the others pass are ignored."""
-
-    def all_gather(self, value: Value) -> list[Value]:
-        """Every worker's value in the order of ranks, on every worker."""
-
-
-class SingleWorker:
-    """A group of one worker."""
-
-    rank = 0
-    size = 1
-
-    def broadcast(self, value: Value) -> Value:
-        """`value`."""
-        return value
-
-    def all_gather(self, value: Value) -> list[Value]:
-        """`[value]`."""
-        return [value]
-
-
-class DistributedWorkers:
-    """The processes of torch.distributed's default group, which exchange decisions through gloo on the CPU.
-
-    A decision that is broadcast over NCCL would wait for the step that the GPU still computes.
+    They exchange decisions through gloo on the CPU: a decision that is broadcast over NCCL would wait for the step that the
+    GPU still computes.
     """
 
     def __init__(self) -> None:
-        self.rank = torch.distributed.get_rank()
-        self.size = torch.distributed.get_world_size()
-        self._group = torch.distributed.new_group(backend="gloo")
+        self.rank, self.size = 0, 1
+        if torch.distributed.is_initialized():
+            self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self._group = torch.distributed.new_group(backend="gloo") if self.size > 1 else None
 
     def broadcast(self, value: Value) -> Value:
-        """Rank 0's value, pickled and broadcast."""
+        """Rank 0's value, on every worker; the values that the others pass are ignored."""
         values = [value]
-        torch.distributed.broadcast_object_list(values, src=0, group=self._group)
+        if self.size > 1:
+            torch.distributed.broadcast_object_list(values, src=0, group=self._group)
         return values[0]
 
-    def all_gather(self, value: Value) -> list[Value]:
-        """Every worker's value, pickled and gathered."""
-        values = [value] * self.size
-        torch.distributed.all_gather_object(values, value, group=self._group)
-        return values
-
-
-def current_worker_group() -> WorkerGroup:
-    """The group that torch.distributed was initialised for; a single worker where it was not."""
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        return DistributedWorkers()
-    return SingleWorker()
+    def wait_for_all(self) -> None:
+        """Return when every worker has called this."""
+        if self.size > 1:
+            torch.distributed.barrier(group=self._group)

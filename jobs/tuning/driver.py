@@ -192,16 +192,30 @@ class SearchJob:
         """
         lost = None
         while tune.is_alive() and not searcher.is_done:
-            snapshot: list[Progress] = ray.get(queue.snapshot.remote())
-            log.update(snapshot)
             self._tracking.update()
-            lost = lost or pool.reconcile(sum(each.state not in TERMINAL for each in snapshot))
+            unsettled = self._log_progress(queue, log)
+            lost = lost or pool.reconcile(unsettled)
             if self._stop.requested or lost is not None:
                 searcher.halted = True
                 ray.get(queue.stop.remote())
             time.sleep(POLL_SECONDS / 2)
-        log.update(ray.get(queue.snapshot.remote()))
+        self._log_progress(queue, log)
         return lost
+
+    def _wait_for_lanes(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
+        """Keep lanes running until no trial is waiting or in a slot; returns why they were lost."""
+        while not self._stop.requested and (unsettled := self._log_progress(queue, log)):
+            lost = pool.reconcile(unsettled)
+            if lost is not None:
+                return lost
+            time.sleep(POLL_SECONDS / 2)
+        return None
+
+    def _log_progress(self, queue: Any, log: SearchLog) -> int:
+        """Print what is new; returns how many trials are waiting or in a slot."""
+        snapshot: list[Progress] = ray.get(queue.snapshot.remote())
+        log.update(snapshot)
+        return sum(each.state not in TERMINAL for each in snapshot)
 
     def _confirm(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
         """Score the best trials of every group again, on fresh seeds, and choose; returns why the lanes were lost."""
@@ -223,20 +237,6 @@ class SearchJob:
             choice = choose_trial(work, group, self._read_group(group))
             if choice is not None:
                 self._choices |= {search.entry.name: choice for search in group.searches}
-        return None
-
-    def _wait_for_lanes(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
-        """Keep lanes running until no trial is waiting or in a slot; returns why they were lost."""
-        while not self._stop.requested:
-            snapshot: list[Progress] = ray.get(queue.snapshot.remote())
-            log.update(snapshot)
-            unsettled = sum(each.state not in TERMINAL for each in snapshot)
-            if not unsettled:
-                break
-            lost = pool.reconcile(unsettled)
-            if lost is not None:
-                return lost
-            time.sleep(POLL_SECONDS / 2)
         return None
 
     def _read(self, search: PromptSearch) -> PromptSearchResult:

@@ -29,9 +29,9 @@ from corrector.record.search import RungReport
 from corrector.sampling import SampleRow
 from jobs.inputs.batch import PromptTask
 from jobs.inputs.encoding import load_exemplars
-from jobs.lanes.lane import Lane, Queue, RunningPrompt
+from jobs.lanes.lane import Lane, LanePolicy, Queue, RunningPrompt
 from jobs.lanes.queue import Progress
-from jobs.tuning.trials import Outcome, TrialFolder
+from jobs.tuning.trials import Outcome, TrialFolder, from_tensors, to_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class _Samples:
         return Comparison.of(self.running.task.entry, self.evaluation)
 
 
-class TrialPolicy:
+class TrialPolicy(LanePolicy):
     """Scores the trials of a lane at their rungs, and ends those that the search has closed."""
 
     def __init__(
@@ -75,10 +75,6 @@ class TrialPolicy:
         self._search = search
         self._gate = gate
         self._reports: dict[str, list[RungReport]] = {}
-
-    def slots_in_use(self) -> int:
-        """None: trials are sampled from their own slots."""
-        return 0
 
     def admitted(self, running: RunningPrompt) -> None:
         """Go on with the scores in the trial's journal."""
@@ -95,9 +91,6 @@ class TrialPolicy:
         """End closed trials and score those at a rung."""
         self._end_closed()
         self._score_due()
-
-    def after_step(self) -> None:
-        """Nothing to do: a trial that made its last step keeps its slot until it is scored."""
 
     def failed(self, running: RunningPrompt, reason: str) -> None:
         """Write the failure into the trial's journal and report it."""
@@ -218,9 +211,7 @@ class TrialPolicy:
                 missing.setdefault(self._base_key(base), base)
         images = self._sample([*missing.values(), *trials])
         for (key, samples), sampled in zip(missing.items(), images, strict=False):
-            found = self._extracted(samples, sampled)
-            guards = {f"guard-{index:03d}": each for index, each in enumerate(found.guards)}
-            cache.put(key, {"own": found.own, **guards})
+            cache.put(key, to_tensors(self._extracted(samples, sampled)))
         return [
             (self._base_features(samples), self._extracted(samples, sampled))
             for samples, sampled in zip(trials, images[len(missing) :], strict=True)
@@ -249,8 +240,7 @@ class TrialPolicy:
     def _base_features(self, samples: _Samples) -> ArmFeatures:
         found = self._lane.cache.get(self._base_key(samples))
         assert found is not None, "sampled just now"
-        guards = sorted(key for key in found if key != "own")
-        return ArmFeatures(found["own"], tuple(found[key] for key in guards))
+        return from_tensors(found)
 
     def _side(self, samples: _Samples) -> int:
         return side_of(samples.running.task.entry, self._lane.base.spec)

@@ -19,6 +19,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from corrector.evaluation.objective import ArmFeatures
 from corrector.prompts.search import Configuration
@@ -80,11 +81,8 @@ class TrialFolder:
     def add_report(self, report: RungReport, features: ArmFeatures) -> None:
         """Write a rung's score, and the features that it was computed from."""
         self.path.mkdir(parents=True, exist_ok=True)
-        tensors = {"own": features.own} | {
-            f"guard-{index:03d}": each for index, each in enumerate(features.guards)
-        }
         partial = self.path / ".features.partial"
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial)
+        save_file({key: each.contiguous() for key, each in to_tensors(features).items()}, partial)
         partial.replace(self.path / "features.safetensors")
         reports = [*self.reports, report]
         write_json(self.path / "reports.json", [each.model_dump(mode="json") for each in reports])
@@ -92,9 +90,7 @@ class TrialFolder:
     @property
     def features(self) -> ArmFeatures:
         """The features of the images of its last score."""
-        found = load_file(self.path / "features.safetensors")
-        guards = sorted(key for key in found if key != "own")
-        return ArmFeatures(found["own"], tuple(found[key] for key in guards))
+        return from_tensors(load_file(self.path / "features.safetensors"))
 
     @property
     def outcome(self) -> Outcome | None:
@@ -108,3 +104,15 @@ class TrialFolder:
         """Write how it ended, and remove its checkpoint."""
         write_json(self.path / "outcome.json", outcome.model_dump(mode="json"))
         remove_folder(self.checkpoint)
+
+
+def to_tensors(features: ArmFeatures) -> dict[str, Tensor]:
+    """Features by name, for a safetensors file or the cache."""
+    guards = {f"guard-{index:03d}": each for index, each in enumerate(features.guards)}
+    return {"own": features.own, **guards}
+
+
+def from_tensors(tensors: dict[str, Tensor]) -> ArmFeatures:
+    """The features that `to_tensors` named."""
+    guards = sorted(key for key in tensors if key != "own")
+    return ArmFeatures(tensors["own"], tuple(tensors[key] for key in guards))

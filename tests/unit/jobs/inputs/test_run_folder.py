@@ -23,8 +23,8 @@ def test_a_run_id_cannot_leave_the_storage_or_take_a_shared_folders_name(tmp_pat
 
 def test_the_same_work_has_the_same_folder_and_other_work_another(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "people")
-    assert run.prompt("lying", "a" * 64) == run.prompt("lying", "a" * 64)
-    assert run.prompt("lying", "a" * 64) != run.prompt("lying", "b" * 64)
+    assert run.prompt("lying", "a" * 64).path == run.prompt("lying", "a" * 64).path
+    assert run.prompt("lying", "a" * 64).path != run.prompt("lying", "b" * 64).path
 
 
 def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:

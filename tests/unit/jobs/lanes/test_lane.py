@@ -18,7 +18,7 @@ from jobs.correction.sampling import CorrectionPolicy, read_sampled
 from jobs.inputs.batch import PromptTask
 from jobs.lanes.lane import Lane
 from jobs.lanes.queue import PromptQueue
-from jobs.lanes.worker_group import current_worker_group
+from jobs.lanes.worker_group import WorkerGroup
 from tests.support.lanes import LocalClient, curve, prompt_tasks, run_lane, settings
 
 
@@ -128,7 +128,7 @@ def run_worker(
         world_size=size,
         timeout=timedelta(seconds=120),  # where the other has failed
     )
-    workers = current_worker_group()
+    workers = WorkerGroup()
     client = LocalClient(PromptQueue(tasks if workers.rank == 0 else []))
     Lane(spec, client, settings(folder), CorrectionPolicy, workers).run()
     assert (client.reports > 0) == (workers.rank == 0)
