@@ -1,4 +1,4 @@
-"""How a job tells people where it stands: one structured line per prompt and change, and a table at the end."""
+"""The output of a correction on the terminal: a line per prompt and change, and a table at the end."""
 
 from __future__ import annotations
 

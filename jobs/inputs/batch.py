@@ -35,6 +35,15 @@ class PromptTask:
     exemplar_digests: Mapping[str, str]
     rungs: tuple[Rung, ...] = ()
 
+    def load_exemplars(self, cache: ContentCache) -> ExemplarImages:
+        """The decoded exemplars; a UserError says that they are not in the cache."""
+        images = ExemplarImages.load(self.exemplars, cache)
+        if images is None:
+            raise UserError(
+                f"{self.entry.name}: its exemplars are no longer in the cache; submit the batch again"
+            )
+        return images
+
 
 @dataclass(frozen=True)
 class BatchWork:

@@ -14,9 +14,8 @@ from pathlib import Path
 import ray
 
 from corrector.base import BaseSpec, ContentCache
-from corrector.errors import UserError
 from corrector.pipeline import Base
-from corrector.preparation import ExemplarImages, exemplar_posterior, texts_of
+from corrector.preparation import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
 from jobs.inputs.batch import PromptTask
 from jobs.inputs.ray_tasks import bound_threads, get_results
@@ -43,16 +42,6 @@ class EncodingDevice:
     threads: int
 
 
-def load_exemplars(task: PromptTask, cache: ContentCache) -> ExemplarImages:
-    """The decoded exemplars of `task`, from the cache."""
-    images = ExemplarImages.load(task.exemplars, cache)
-    if images is None:
-        raise UserError(
-            f"{task.entry.name}: its exemplars are no longer in the cache; submit the batch again"
-        )
-    return images
-
-
 def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int) -> list[Share]:
     """The batch's texts, each once, and its exemplars, in at most `most` shares of about equal size."""
     texts = list(dict.fromkeys(text for task in tasks for text in texts_of(task.entry, evaluation)))
@@ -67,7 +56,7 @@ def encode(spec: BaseSpec, share: Share, cache_folder: Path, device: str, thread
     base = Base(spec, device=device, cache=cache)
     base.encode(share.texts)
     for task in share.tasks:
-        exemplars = load_exemplars(task, cache)
+        exemplars = task.load_exemplars(cache)
         for mirrored in (False, True)[: 1 + task.entry.hyperparameters.horizontal_flip]:
             exemplar_posterior(base, exemplars, mirrored=mirrored)
 

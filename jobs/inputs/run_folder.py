@@ -172,12 +172,16 @@ def _described(owner: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
+    """Write `value` as JSON; see `write_atomically`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: Path, content: str | bytes) -> Path:
+    """Write a file whole or not at all; returns its path."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    return partial.replace(path)
 
 
 def remove_folder(path: Path) -> None:

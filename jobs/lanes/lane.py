@@ -28,7 +28,6 @@ from corrector.preparation import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.encoding import load_exemplars
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
 
@@ -181,7 +180,7 @@ class Lane:
         if self.workers.rank == 0:
             try:
                 embeddings = self.base.encode(texts_of(task.entry, self.settings.evaluation))
-                exemplars = load_exemplars(task, self.cache)
+                exemplars = task.load_exemplars(self.cache)
                 prepared = fine_tune(
                     task.entry,
                     exemplars,

@@ -1,7 +1,7 @@
-"""What a lane held is given back as soon as its process is gone, in a module that costs Ray Train's controllers nothing.
+"""Returns the leases of a lane as soon as its process is gone. Ray Train's controllers import this module: it is light.
 
-The lane itself gives it back when it starts again, but that may be never: after the loss of a node there need not be room for
-it, while other lanes have free slots.
+A lane that starts again returns them too, but after the loss of a node there may be no room for it to start, while other
+lanes have free slots.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ray.train import UserCallback
 
 
 class LeaseReturn(UserCallback):
-    """Tells the queue that the worker of a lane is gone; runs in the controller of the lane's Ray Train run."""
+    """Returns the leases when a worker of the lane is lost; runs in the controller of the lane's Ray Train run."""
 
     def __init__(self, queue: Any, lane: str) -> None:
         """`queue` is the actor of a `PromptQueue`."""
-        # Ray loads an actor's class wherever its handle is unpacked, and the queue's is not needed unless a worker is lost.
+        # Ray imports an actor's class where its handle is unpickled; here that waits until a worker is lost.
         self._queue = cloudpickle.dumps(queue)
         self._lane = lane
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Give back all that the lane held, before Ray Train looks for room to start it again."""
+        """Return the leases before Ray Train looks for room to start the lane again."""
         queue = cloudpickle.loads(self._queue)
         ray.get(queue.restart.remote(self._lane, brief(next(iter(worker_exceptions.values())))))
 

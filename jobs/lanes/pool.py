@@ -1,4 +1,4 @@
-"""The lanes of a job: as many as the cluster has room for, more as it grows, replaced when they are lost."""
+"""The lanes of a job: as many as the cluster has room for, more when it grows, replaced when they are lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LanePool:
         self._lost: list[str] = []
 
     def reconcile(self, unsettled: int) -> str | None:
-        """Take leases back from lost lanes and start lanes for what waits.
+        """Return the leases of lost lanes and start lanes for waiting prompts.
 
         `unsettled` prompts are neither sampled nor failed. Returns a reason when too many lanes were lost to go on.
         """
@@ -66,7 +66,7 @@ class LanePool:
         return None
 
     def stop(self) -> None:
-        """Ask every lane to save its slots and end, and wait for that a bounded time."""
+        """Tell every lane to save its slots and end, and wait for that at most `STOP_GRACE_SECONDS`."""
         ray.get(self._queue.stop.remote())
         self.join(STOP_GRACE_SECONDS)
 

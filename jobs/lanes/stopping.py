@@ -10,16 +10,16 @@ from types import FrameType
 
 
 class StopSignal:
-    """Whether somebody asked this job to stop, with SIGINT or SIGTERM."""
+    """Whether this job received SIGINT or SIGTERM."""
 
     def __init__(self) -> None:
         self.requested = False
 
     @contextmanager
     def listening(self, advice: str) -> Iterator[None]:
-        """Within, a signal asks for an orderly end; a second one does not wait for it. Enter after Ray's own start.
+        """Handle signals within the block: the first sets `requested`, a second raises. Enter after `ray.init`.
 
-        Outside a process's main thread Python hears no signals: then nothing is listened for.
+        Outside a process's main thread Python handles no signals, and this does nothing.
 
         Args:
             advice: How to go on later, printed when the first signal comes.

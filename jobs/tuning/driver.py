@@ -36,8 +36,15 @@ from jobs.tuning.lane import TrialPolicy
 from jobs.tuning.plan import PromptSearch, SearchGroup, grouped, plan_search
 from jobs.tuning.proposals import max_trials, proposals
 from jobs.tuning.queue import TrialQueue
-from jobs.tuning.report import SearchLog, describe, print_choices
-from jobs.tuning.results import REPORT_FILE, RESULT_FILE, read_prompt, write_best_batch
+from jobs.tuning.report import (
+    REPORT_FILE,
+    RESULT_FILE,
+    SearchLog,
+    describe,
+    print_choices,
+    read_prompt,
+    write_best_batch,
+)
 from jobs.tuning.searcher import GroupSearcher, make_tuner
 from jobs.tuning.tracking import SearchTracking
 

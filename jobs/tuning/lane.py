@@ -28,7 +28,6 @@ from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 from corrector.record.search import RungReport
 from corrector.sampling import SampleRow
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.encoding import load_exemplars
 from jobs.lanes.lane import Lane, LanePolicy, Queue, RunningPrompt
 from jobs.lanes.queue import Progress
 from jobs.tuning.trials import Outcome, TrialFolder, from_tensors, to_tensors
@@ -266,7 +265,7 @@ def exemplar_features(
     found = cache.get(key)
     if found is None:
         size = torch.empty(0, 3, side, side)
-        images = load_exemplars(task, cache)
+        images = task.load_exemplars(cache)
         both = {"training": images.training, "held_out": images.held_out}
         found = {kind: extractor(as_stored(same_size(each, size))) for kind, each in both.items()}
         cache.put(key, found)

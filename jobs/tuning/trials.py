@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from corrector.evaluation.objective import ArmFeatures
 from corrector.prompts.search import Configuration
 from corrector.record.search import RungReport
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.run_folder import remove_folder, write_json
+from jobs.inputs.run_folder import remove_folder, write_atomically, write_json
 
 OWN = 0
 """Index of the trial with the prompt's own configuration, which is always trained to its end; the best is compared with it."""
@@ -70,6 +70,14 @@ class TrialFolder:
         write_json(self.path / "configuration.json", configuration)
 
     @property
+    def changed(self) -> int:
+        """When its scores were written last, in nanoseconds since 1970; 0 before its first score."""
+        try:
+            return (self.path / "reports.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    @property
     def reports(self) -> list[RungReport]:
         """Its scores so far, in the order of rungs."""
         try:
@@ -81,9 +89,8 @@ class TrialFolder:
     def add_report(self, report: RungReport, features: ArmFeatures) -> None:
         """Write a rung's score, and the features that it was computed from."""
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = self.path / ".features.partial"
-        save_file({key: each.contiguous() for key, each in to_tensors(features).items()}, partial)
-        partial.replace(self.path / "features.safetensors")
+        tensors = {key: each.contiguous() for key, each in to_tensors(features).items()}
+        write_atomically(self.path / "features.safetensors", save(tensors))
         reports = [*self.reports, report]
         write_json(self.path / "reports.json", [each.model_dump(mode="json") for each in reports])
 

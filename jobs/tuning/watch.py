@@ -14,8 +14,7 @@ from corrector.errors import UserError
 from corrector.record.search import PromptSearchResult
 from jobs.inputs.batch import BatchWork
 from jobs.tuning.plan import prompt_searches
-from jobs.tuning.report import trials_table
-from jobs.tuning.results import RESULT_FILE, read_prompt
+from jobs.tuning.report import RESULT_FILE, read_prompt, trials_table
 
 SECONDS = 2.0
 """Seconds between two readings of the journals."""

@@ -16,7 +16,7 @@ from jobs.correction.results import PromptResult, Results
 from jobs.correction.sampling import CorrectionPolicy
 from jobs.correction.scoring import ScoringSettings, score_prompt
 from jobs.inputs.batch import PromptTask, check_batch
-from jobs.inputs.encoding import encode, load_exemplars, split
+from jobs.inputs.encoding import encode, split
 from jobs.inputs.run_folder import write_json
 from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.queue import Progress, PromptQueue
@@ -69,5 +69,5 @@ def of_lane(base: Base, task: PromptTask, settings: LaneSettings) -> FineTune:
     """The fine-tune of `task` as a lane prepares it."""
     assert base.cache is not None
     embeddings = base.encode(texts_of(task.entry, settings.evaluation))
-    exemplars = load_exemplars(task, base.cache)
+    exemplars = task.load_exemplars(base.cache)
     return fine_tune(task.entry, exemplars, embeddings, base, name=task.work_id)

@@ -15,7 +15,7 @@ from corrector.pipeline import Base
 from corrector.preparation import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.encoding import TEXTS_PER_SHARE, encode, load_exemplars, split
+from jobs.inputs.encoding import TEXTS_PER_SHARE, encode, split
 from jobs.inputs.run_folder import PromptFolder
 
 EVALUATION = EvaluationSettings(images=4, guard_images=2)
@@ -77,7 +77,7 @@ def test_shares_leave_all_that_a_lane_asks_for_in_the_cache(tmp_path: Path, smal
     lane = Base(spec, device="cpu", cache=cache)
     for each in items:
         assert set(lane.encode(texts_of(each.entry, EVALUATION))) == set(texts_of(each.entry, EVALUATION))
-        assert len(exemplar_posterior(lane, load_exemplars(each, cache))) == 2
-    assert len(exemplar_posterior(lane, load_exemplars(items[0], cache), mirrored=True)) == 2
+        assert len(exemplar_posterior(lane, each.load_exemplars(cache))) == 2
+    assert len(exemplar_posterior(lane, items[0].load_exemplars(cache), mirrored=True)) == 2
     with pytest.raises(UserError):
-        exemplar_posterior(lane, load_exemplars(items[1], cache), mirrored=True)
+        exemplar_posterior(lane, items[1].load_exemplars(cache), mirrored=True)
