@@ -1,8 +1,8 @@
-"""Make a batch file of what users flagged: `python -m jobs.collect VERDICTS [VERDICTS ...] --out flagged.yaml`.
+"""Make a batch file of prompts that users flagged: `python -m jobs.collect VERDICTS [VERDICTS ...] --out flagged.yaml`.
 
 Reads the verdicts that the endpoint keeps (`verdicts.jsonl`, from `POST /v1/feedback`), gathers the bad ones by prompt, and
-writes an entry for each, most flagged first, with the seeds at which it went wrong and what people said. What nobody but a
-person can give is left to fill in: good images in the exemplar folders, paraphrases and guard prompts.
+writes an entry for each, most flagged first, with the seeds of the bad images and the notes. People fill in the rest: good
+images in the exemplar folders, paraphrases and guard prompts.
 
 Exit status: 0 a file was written; 1 nothing was flagged often enough; 2 the user's mistake.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,20 +149,16 @@ def batch_text(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
     for one in flagged:
         name = _free_name(slug(one.prompt), taken)
         lines += [f"  # {comment}" for comment in _comments(one)]
-        entry: dict[str, str | int] = {
+        entry = {
             "name": name,
             "prompt": one.prompt,
             "exemplars": f"{exemplars}/{name}",
             "priority": min(one.count, 1000),
+            "paraphrases": [],
+            "guard_prompts": [],
         }
         first, *rest = _yaml(entry).splitlines()
-        lines += [
-            f"  - {first}",
-            *(f"    {line}" for line in rest),
-            "    paraphrases: []",
-            "    guard_prompts: []",
-            "",
-        ]
+        lines += [f"  - {first}", *(f"    {line}" for line in rest), ""]
     return "\n".join(lines)
 
 
@@ -189,8 +185,8 @@ def _free_name(name: str, taken: set[str]) -> str:
     return chosen
 
 
-def _yaml(values: dict[str, str | int]) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=10**6).rstrip("\n")
+def _yaml(values: Mapping[str, object]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=10**6).rstrip("\n")
 
 
 def _show(flagged: Sequence[Flagged], console: Console) -> None:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         # Ray, MLflow and torch take seconds to import: a batch with mistakes should be told at once.
-        from jobs.batch import check_batch
+        from jobs.inputs.batch import check_batch
 
         work = check_batch(
             options.batch,
@@ -37,15 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             base=options.base,
             precision=options.precision,
         )
-        from jobs.plan import LaneWishes, print_plan
+        from jobs.lanes.plan import LaneLimits, print_plan
 
-        wishes = LaneWishes(options.lanes, options.slots, options.workers)
+        limits = LaneLimits(options.lanes, options.slots, options.workers)
         if options.plan:
-            print_plan(work, console, wishes)
+            print_plan(work, console, limits)
             return 0
-        from jobs.driver import CorrectionJob
+        from jobs.correction.driver import CorrectionJob
 
-        return CorrectionJob(work, console, wishes=wishes, tracking_uri=options.tracking_uri).run()
+        return CorrectionJob(work, console, limits=limits, tracking_uri=options.tracking_uri).run()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
-        from jobs.batch import check_batch
-        from jobs.search_plan import check_search_work
+        from jobs.inputs.batch import check_batch
+        from jobs.tuning.plan import check_search_work
 
         work = check_batch(
             options.batch,
@@ -38,18 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         check_search_work(work)
         if options.watch:
-            from jobs.search_watch import watch
+            from jobs.tuning.watch import watch
 
             watch(work, console)
             return 0
-        from jobs.plan import LaneWishes
-        from jobs.search_driver import SearchJob
+        from jobs.lanes.plan import LaneLimits
+        from jobs.tuning.driver import SearchJob
 
-        wishes = LaneWishes(options.lanes, options.slots)
+        limits = LaneLimits(options.lanes, options.slots)
         job = SearchJob(
             work,
             console,
-            wishes=wishes,
+            limits=limits,
             tracking_uri=options.tracking_uri,
             resume=options.resume,
             warm_start=not options.no_warm_start,

@@ -67,7 +67,7 @@ def ray_connection(ray_head: Head) -> Iterator[None]:
     """This process is a driver of the run's Ray head: a job connects to what is there, as under `ray job submit`."""
     import ray
 
-    from jobs.trainer import TRAIN_ENVIRONMENT
+    from jobs.lanes.ray_train import TRAIN_ENVIRONMENT
 
     environment = {"env_vars": TRAIN_ENVIRONMENT}
     ray.init(address=ray_head.gcs_address, log_to_driver=False, runtime_env=environment)

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from corrector.dreambooth import Engine
-from jobs.preparation import bound_threads
+from jobs.inputs.ray_tasks import bound_threads
 from tests.benchmarks import command, training
 from tests.benchmarks.subject import Subject
 

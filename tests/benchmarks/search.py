@@ -19,6 +19,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,16 @@ from rich.console import Console
 
 from corrector.prompts import load_batch
 from corrector.record.search import RungReport
-from jobs.batch import BatchWork, check_batch
-from jobs.preparation import bound_threads
-from jobs.proposals import proposals
-from jobs.provisioning import connect, work_items
-from jobs.queue import Progress, WorkItem
-from jobs.search_driver import SearchJob
-from jobs.search_plan import plan_search
-from jobs.trial_lane import TrialLane, TrialLaneSettings
-from jobs.trial_queue import TrialQueue
-from jobs.trials import PromptPlan, TrialGroup
+from jobs.inputs.batch import BatchWork, PromptTask, check_batch
+from jobs.inputs.ray_tasks import bound_threads
+from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.provisioning import connect
+from jobs.lanes.queue import Progress
+from jobs.tuning.driver import SearchJob
+from jobs.tuning.lane import TrialPolicy
+from jobs.tuning.plan import PromptSearch, SearchGroup, plan_search
+from jobs.tuning.proposals import proposals
+from jobs.tuning.queue import TrialQueue
 from tests.benchmarks import command
 from tests.support.paths import EXAMPLES
 
@@ -49,12 +50,12 @@ SPACE = {"rank": [4, 8, 16], "learning_rate": {"low": 5e-4, "high": 1e-2}}
 class OneTrial:
     """The queue of a lane that has one trial."""
 
-    def __init__(self, plan: PromptPlan, index: int) -> None:
-        self._queue = TrialQueue({plan.entry.name: TrialGroup(plan.entry.name, (plan,))})
+    def __init__(self, plan: PromptSearch, index: int) -> None:
+        self._queue = TrialQueue({plan.entry.name: SearchGroup(plan.entry.name, (plan,))})
         self._queue.open(plan.entry.name, index, plan.trial_folder(index).configuration or {})
         self._queue.complete()
 
-    def claim(self, count: int, *, max_rank: int) -> list[WorkItem]:
+    def claim(self, count: int, *, max_rank: int) -> list[PromptTask]:
         return self._queue.claim("lane", count, max_rank=max_rank)
 
     def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
@@ -102,7 +103,7 @@ def packed(folder: Path, options: argparse.Namespace, scheduler: str) -> dict[st
     """A search as `jobs.search` runs it."""
     work = work_of(folder, options, scheduler)
     connect()
-    encode_everything(work, work_items(work, work.prompts))
+    encode_everything(work)
     started = time.perf_counter()
     job = SearchJob(work, Console(file=io.StringIO()), warm_start=False)
     result, lost = job.search()
@@ -118,29 +119,27 @@ def alone(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The same trials as Tune runs them by itself: each in a process with one CPU."""
     work = work_of(folder, options, "none")
     work.run.create()
-    items = work_items(work, work.prompts)
-    (search,) = plan_search(work, items, resume=False)
-    source, plan = proposals(work.batch.search, search.plan.entry), search.plan
+    (plan,) = plan_search(work, resume=False)
+    source = proposals(work.batch.search, plan.entry)
     count = 0
     while (proposed := source.next()) is not None:
         plan.trial_folder(proposed[0]).begin(proposed[1])
         count += 1
-    settings = TrialLaneSettings(
+    settings = LaneSettings(
         slots=1,
         rank=16,
         cache=work.run.cache,
         evaluation=work.batch.evaluation,
-        search=work.batch.search,
-        gate=work.batch.gate,
     )
+    policy = partial(TrialPolicy, search=work.batch.search, gate=work.batch.gate)
 
     def train(config: dict[str, Any]) -> None:
         bound_threads(1)
-        TrialLane(work.spec, OneTrial(plan, config["index"]), settings).run()
+        Lane(work.spec, OneTrial(plan, config["index"]), settings, policy).run()
         tune.report({"fid": plan.trial_folder(config["index"]).reports[-1].score.fid})
 
     connect()
-    encode_everything(work, items)
+    encode_everything(work)
     started = time.perf_counter()
     grid = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),
@@ -158,11 +157,12 @@ def alone(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def encode_everything(work: BatchWork, items: Sequence[WorkItem]) -> None:
+def encode_everything(work: BatchWork) -> None:
     """Fill the cache, so that no trial encodes what all share."""
-    from jobs.encoding import encode, split
+    from jobs.inputs.encoding import encode, split
 
-    for share in split(items, work.batch.evaluation, 1):
+    work.store_exemplars(work.tasks)
+    for share in split(work.tasks, work.batch.evaluation, 1):
         encode(work.spec, share, work.run.cache, "cpu", 1)
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 from rich.console import Console
 
 from corrector.record.search import PromptSearchResult, SearchResult
-from jobs.batch import check_batch
-from jobs.driver import CorrectionJob
-from jobs.plan import LaneWishes
-from jobs.search_driver import SearchJob
-from jobs.search_plan import check_search_work
+from jobs.correction.driver import CorrectionJob
+from jobs.inputs.batch import check_batch
+from jobs.lanes.plan import LaneLimits
+from jobs.tuning.driver import SearchJob
+from jobs.tuning.plan import check_search_work
 
 EVALUATION = {
     "images": 16,
@@ -72,7 +72,7 @@ def correct(path: Path, storage: Path, *, workers: int = 1, run: str = "batch") 
     """Submit a batch; the exit status, and what `result.json` says."""
     work = check_batch(path, storage=storage, run=run)
     job = CorrectionJob(
-        work, Console(file=io.StringIO()), wishes=LaneWishes(workers=workers), checkpoint_seconds=0.0
+        work, Console(file=io.StringIO()), limits=LaneLimits(workers=workers), checkpoint_seconds=0.0
     )
     status = job.run()
     result: dict[str, Any] = json.loads((storage / run / "result.json").read_text())
@@ -84,8 +84,8 @@ def search(path: Path, storage: Path, *, resume: bool = False) -> tuple[int, Sea
     work = check_batch(path, storage=storage, run="run")
     check_search_work(work)
     printed = io.StringIO()
-    wishes = LaneWishes(lanes=1, slots=2)
-    job = SearchJob(work, Console(file=printed, width=200), wishes=wishes, resume=resume)
+    limits = LaneLimits(lanes=1, slots=2)
+    job = SearchJob(work, Console(file=printed, width=200), limits=limits, resume=resume)
     status = job.run()
     result = SearchResult.model_validate_json((storage / "run" / "search.json").read_text())
     return status, result, printed.getvalue()

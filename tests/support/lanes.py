@@ -9,11 +9,12 @@ import torch
 
 from corrector.base import BaseSpec, ContentCache
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
-from jobs.arms import read_sampled
-from jobs.encoding import encode, split
-from jobs.lane import Lane, LaneSettings
-from jobs.queue import Progress, PromptQueue, WorkItem
-from jobs.run_folder import PromptFolder
+from jobs.correction.sampling import CorrectionPolicy, read_sampled
+from jobs.inputs.batch import PromptTask
+from jobs.inputs.encoding import encode, split
+from jobs.inputs.run_folder import PromptFolder
+from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.queue import Progress, PromptQueue
 
 EVALUATION = EvaluationSettings(
     images=4, guard_images=2, hard_negatives=2, hard_negative_images=3, num_inference_steps=2
@@ -31,7 +32,7 @@ class LocalClient:
         self._die_after = die_after
         self.reports = 0
 
-    def claim(self, count: int, *, max_rank: int) -> list[WorkItem]:
+    def claim(self, count: int, *, max_rank: int) -> list[PromptTask]:
         return self._queue.claim("lane", count, max_rank=max_rank)
 
     def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
@@ -43,10 +44,10 @@ class LocalClient:
         return self._queue.report("lane", progress)
 
 
-def work_items(folder: Path, spec: BaseSpec, names: Iterable[str], **hyper: object) -> list[WorkItem]:
-    """Work items with random exemplars, prepared as the job's driver does it."""
+def prompt_tasks(folder: Path, spec: BaseSpec, names: Iterable[str], **hyper: object) -> list[PromptTask]:
+    """Tasks with random exemplars, prepared as the job's driver does it."""
     cache = ContentCache(folder / "cache")
-    items = []
+    tasks = []
     for seed, name in enumerate(names):
         generator = torch.Generator().manual_seed(seed)
         side = spec.resolution
@@ -67,10 +68,14 @@ def work_items(folder: Path, spec: BaseSpec, names: Iterable[str], **hyper: obje
             guard_prompts=(f"{name} on the road",),
             hyperparameters=HyperParameters.model_validate(values | hyper),
         )
-        items.append(WorkItem(f"work-{name}", entry, f"exemplars-{name}", str(folder / "prompts" / name)))
-    for share in split(items, EVALUATION, 1):
+        tasks.append(
+            PromptTask(
+                f"work-{name}", entry, f"exemplars-{name}", PromptFolder(folder / "prompts" / name), {}
+            )
+        )
+    for share in split(tasks, EVALUATION, 1):
         encode(spec, share, folder / "cache", "cpu", 1)
-    return items
+    return tasks
 
 
 def settings(folder: Path, *, slots: int = 2) -> LaneSettings:
@@ -87,8 +92,8 @@ def settings(folder: Path, *, slots: int = 2) -> LaneSettings:
 
 
 def run_lane(folder: Path, spec: BaseSpec, client: LocalClient, *, slots: int = 2) -> None:
-    Lane(spec, client, settings(folder, slots=slots)).run()
+    Lane(spec, client, settings(folder, slots=slots), CorrectionPolicy).run()
 
 
-def curve(item: WorkItem) -> list[float]:
-    return [point["loss"] for point in read_sampled(PromptFolder(Path(item.folder)))["curve"]]
+def curve(task: PromptTask) -> list[float]:
+    return [point["loss"] for point in read_sampled(task.folder)["curve"]]

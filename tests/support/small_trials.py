@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,11 +18,14 @@ from corrector.prompts import (
     SearchSettings,
 )
 from corrector.record.search import RungReport
-from jobs.encoding import encode, split
-from jobs.queue import Progress, WorkItem
-from jobs.trial_lane import TrialLane, TrialLaneSettings, TrialSource
-from jobs.trial_queue import TrialQueue
-from jobs.trials import PromptPlan
+from jobs.inputs.batch import PromptTask
+from jobs.inputs.encoding import encode, split
+from jobs.inputs.run_folder import PromptFolder
+from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.queue import Progress
+from jobs.tuning.lane import TrialPolicy, TrialSource
+from jobs.tuning.plan import PromptSearch
+from jobs.tuning.queue import TrialQueue
 
 EVALUATION = EvaluationSettings(
     images=6, guard_images=2, hard_negatives=0, num_inference_steps=2, bootstrap=20, permutations=19
@@ -29,7 +33,7 @@ EVALUATION = EvaluationSettings(
 SEARCH = SearchSettings(rungs=2, reduction_factor=2, first_images=3)
 
 
-def plan(folder: Path, spec: BaseSpec, name: str = "person", *, steps: int = 8) -> PromptPlan:
+def plan(folder: Path, spec: BaseSpec, name: str = "person", *, steps: int = 8) -> PromptSearch:
     """The search for one prompt with random exemplars."""
     generator = torch.Generator().manual_seed(len(name))
     side = spec.resolution
@@ -43,11 +47,12 @@ def plan(folder: Path, spec: BaseSpec, name: str = "person", *, steps: int = 8) 
         guard_prompts=(f"{name} on the road",),
         hyperparameters=HyperParameters(rank=2, steps=steps, batch_size=2, learning_rate=1e-3),
     )
-    item = WorkItem(f"work-{name}", entry, f"exemplars-{name}", str(folder / "prompts" / name))
-    for share in split([item], EVALUATION, 1):
+    place = PromptFolder(folder / "prompts" / name)
+    task = PromptTask(f"work-{name}", entry, f"exemplars-{name}", place, {})
+    for share in split([task], EVALUATION, 1):
         encode(spec, share, folder / "cache", "cpu", 1)
     found = rungs(SEARCH, EVALUATION, steps=steps, num_inference_steps=spec.num_inference_steps)
-    return PromptPlan(item.work_id, entry, item.exemplars, str(folder / "trials" / name), found)
+    return PromptSearch(task.work_id, entry, task.exemplars, folder / "trials" / name, found)
 
 
 class LocalTrials:
@@ -58,7 +63,7 @@ class LocalTrials:
         self._die_after = die_after
         self.delivered: list[tuple[str, RungReport]] = []
 
-    def claim(self, count: int, *, max_rank: int) -> list[WorkItem]:
+    def claim(self, count: int, *, max_rank: int) -> list[PromptTask]:
         return self._queue.claim("lane", count, max_rank=max_rank)
 
     def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
@@ -79,14 +84,12 @@ class LocalTrials:
 
 def run_lane(folder: Path, spec: BaseSpec, source: TrialSource, *, slots: int = 3) -> None:
     """One lane until nothing is left."""
-    settings = TrialLaneSettings(
+    settings = LaneSettings(
         slots=slots,
         rank=4,
         cache=folder / "cache",
         evaluation=EVALUATION,
         report_every=1,
         report_seconds=0.0,
-        search=SEARCH,
-        gate=GateThresholds(),
     )
-    TrialLane(spec, source, settings).run()
+    Lane(spec, source, settings, partial(TrialPolicy, search=SEARCH, gate=GateThresholds())).run()

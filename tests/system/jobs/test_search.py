@@ -21,14 +21,14 @@ from corrector.prompts import load_batch
 from corrector.registry.local import local_uri
 from corrector.registry.searches import EXPERIMENT, log_search
 from corrector.settings import Settings
-from jobs.batch import check_batch
-from jobs.proposals import Figures, Planned
+from jobs.inputs.batch import check_batch
+from jobs.lanes.ray_train import QueueClient, start_queue
 from jobs.search import main
-from jobs.trainer import TrialQueueClient, start_queue
-from jobs.trial_desk import TrialDesk
-from jobs.trial_function import FAILURE
-from jobs.trials import TrialGroup
-from jobs.tuning import GroupSearch, SlotRelease, make_tuner
+from jobs.tuning.plan import SearchGroup
+from jobs.tuning.proposals import Figures, Planned
+from jobs.tuning.queue import TrialQueue
+from jobs.tuning.searcher import GroupSearcher, make_tuner
+from jobs.tuning.trainable import FAILURE
 from tests.support import small_trials
 from tests.support.batches import scores, search, write_search
 from tests.support.paths import PROJECT
@@ -147,15 +147,15 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(tmp_path: Path, sm
             self.told[index] = figures
 
     spec, source = resolve_base(str(small_sd3)), Told()
-    person = {"person": TrialGroup("person", (small_trials.plan(tmp_path, spec),))}
-    queue = start_queue(TrialDesk, person)
-    proposed = GroupSearch({"person": source}, person, 2, opened=queue.open.remote)
-    release = SlotRelease(queue)
+    person = {"person": SearchGroup("person", (small_trials.plan(tmp_path, spec),))}
+    queue = start_queue(TrialQueue, person)
+    searcher = GroupSearcher(
+        {"person": source}, person, 2, on_open=queue.open.remote, on_close=queue.close.remote
+    )
     tuner = make_tuner(
         queue,
         person,
-        proposed,
-        release,
+        searcher,
         small_trials.SEARCH,
         concurrent=2,
         storage=tmp_path / "tune",
@@ -163,7 +163,7 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(tmp_path: Path, sm
     )
 
     def train() -> None:
-        small_trials.run_lane(tmp_path, spec, TrialQueueClient(queue, "lane"))
+        small_trials.run_lane(tmp_path, spec, QueueClient(queue, "lane"))
 
     lane = Thread(target=train, daemon=True)
     lane.start()
@@ -173,7 +173,7 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(tmp_path: Path, sm
 
     assert not lane.is_alive()
     assert results.num_errors == 0
-    assert release.released == proposed.final_count == 2
+    assert searcher.is_done
     good, bad = (results[index].metrics or {} for index in range(2))
     assert (good["steps"], good["training_iteration"]) == (8, 2)
     assert "lower the learning rate" in bad[FAILURE]

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 # A driver that starts six queues, and prints on which nodes they and it are.
 WHERE = """
 import json, ray
-from jobs.trainer import start_queue
+from jobs.lanes.ray_train import start_queue
 class Place:
     def node(self):
         return ray.get_runtime_context().get_node_id()

@@ -22,9 +22,10 @@ from corrector.exemplars.fit import to_image
 from corrector.preparation import ExemplarImages, fine_tune, texts_of
 from corrector.record.correction import CorrectionRecord
 from corrector.record.writing import code_version
-from jobs.queue import PromptQueue, WorkItem
-from jobs.run_folder import PromptFolder
-from jobs.scoring import ScoringTask, score_prompt
+from jobs.correction.scoring import ScoringSettings, score_prompt
+from jobs.inputs.batch import PromptTask
+from jobs.inputs.run_folder import PromptFolder
+from jobs.lanes.queue import PromptQueue
 from tests.support.lanes import EVALUATION, LocalClient, curve, run_lane
 from tests.support.paths import PROJECT
 
@@ -62,24 +63,12 @@ def test_losses_images_and_scorecard_are_those_of_a_lane_to_the_digit(
     spec = resolve_base(str(small_sd3))
     exemplars = load_exemplars(Path(prompt.exemplars), resolution=SIDE)
     key = ExemplarImages.of(exemplars).store(ContentCache(tmp_path / "cache"))
-    item = WorkItem(correction.record.work_id, prompt, key, str(tmp_path / "prompt"))
-    run_lane(tmp_path, spec, LocalClient(PromptQueue([item])), slots=1)
-    assert [point.loss for point in correction.record.curve] == curve(item)
-    task = ScoringTask(
-        entry=prompt,
-        work_id=item.work_id,
-        folder=item.folder,
-        base_reference=spec.reference,
-        base_name=spec.name,
-        base_revision=spec.revision,
-        precision=spec.precision,
-        evaluation=EVALUATION,
-        gate=corrector.GateThresholds(),
-        exemplar_digests=exemplars.file_digests,
-        code_version=code_version(),
-    )
-    score_prompt(task)
-    folder = PromptFolder(Path(item.folder)).record
+    place = PromptFolder(tmp_path / "prompt")
+    task = PromptTask(correction.record.work_id, prompt, key, place, exemplars.file_digests)
+    run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1)
+    assert [point.loss for point in correction.record.curve] == curve(task)
+    score_prompt(task, ScoringSettings(spec, EVALUATION, corrector.GateThresholds(), code_version()))
+    folder = place.record
     of_lane = CorrectionRecord.load(folder)
     same: dict[str, Any] = {"created": of_lane.created, "seconds": of_lane.seconds}
     assert correction.record.model_copy(update=same) == of_lane

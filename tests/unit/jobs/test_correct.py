@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.correct import main
-from jobs.run_folder import RunFolder
+from jobs.inputs.run_folder import RunFolder
 from tests.support.batches import write_batch
 from tests.support.paths import PROJECT
 
@@ -40,3 +40,12 @@ def test_the_plan_is_printed_and_nothing_is_started(
     printed = capsys.readouterr().out
     assert "a person lying on the grass" in printed
     assert not RunFolder(tmp_path / "runs", "batch").path.exists()
+
+
+def test_a_second_submission_of_a_run_is_refused(
+    tmp_path: Path, small_sd3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_batch(tmp_path, small_sd3)
+    with RunFolder(tmp_path / "runs", "batch").locked():
+        assert main([str(path), "--storage", str(tmp_path / "runs")]) == 2
+    assert "works in this run's folder; wait until it ends" in capsys.readouterr().err

@@ -18,7 +18,7 @@ TASKS = (
     fine_tune("guard", 1, rank=4, batch_size=3, steps=4),
     fine_tune("prior", 2, rank=8, batch_size=1, steps=6, preservation="prior"),
     diverging(fine_tune("wild", 3, steps=6)),
-    # Alone after the others' end, with one row a step: one of two workers has none.
+    # SingleWorker after the others' end, with one row a step: one of two workers has none.
     fine_tune("small images", 4, size=4, batch_size=1, preservation="none", steps=9),
 )
 

@@ -1,0 +1,1 @@
+"""`jobs.correct`: samples, scores and registers what lanes train, and reports it."""

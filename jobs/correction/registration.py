@@ -1,0 +1,144 @@
+"""From sampled to registered: scoring tasks on Ray, registration in MLflow, and the prompts that need neither."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import ray
+
+from corrector.errors import UserError
+from corrector.record.writing import code_version
+from corrector.registry import OtherBytes, RegisteredVersion, RegistryError, prepare, register
+from corrector.registry.restore import find_works, restore_record
+from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
+from jobs.inputs.batch import BatchWork, PromptTask
+from jobs.inputs.run_folder import write_json
+
+logger = logging.getLogger(__name__)
+
+
+class RegistrationPipeline:
+    """Scores and registers prompts, a bounded number of scoring tasks at a time.
+
+    `settled(task, error)` is called once for each: with None when its record is in its folder and registered, with the reason
+    when that was not possible.
+    """
+
+    def __init__(
+        self,
+        work: BatchWork,
+        settled: Callable[[PromptTask, str | None], None],
+        *,
+        tracking_uri: str | None,
+        scoring_tasks: int,
+    ) -> None:
+        self._settled = settled
+        self._registry: dict[str, Any] = {"tracking_uri": tracking_uri, "root": work.run.registry}
+        self._scoring_tasks = scoring_tasks
+        self._settings = ScoringSettings(work.spec, work.batch.evaluation, work.batch.gate, code_version())
+        self._waiting: deque[PromptTask] = deque()
+        self._scoring: dict[Any, PromptTask] = {}
+        self._registering: dict[Future[RegisteredVersion], PromptTask] = {}
+        # One thread: registration is quick, and the local registry takes one writer at a time.
+        self._registrar = ThreadPoolExecutor(1, thread_name_prefix="registrar")
+        self._prepared = False
+        # Lanes may hold every CPU until the queue is empty; `scoring_tasks` bounds scoring instead.
+        self._score = ray.remote(score_prompt).options(num_cpus=0, max_retries=2)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a prompt is not yet settled."""
+        return bool(self._waiting or self._scoring or self._registering)
+
+    def prepare(self) -> None:
+        """Open the registry while lanes train, so that the first registration does not wait; does it once."""
+        if not self._prepared:
+            self._prepared = True
+            self._registrar.submit(prepare, **self._registry)
+
+    def restore(self, tasks: Sequence[PromptTask]) -> list[PromptTask]:
+        """Restore the records of prompts that another run has registered; returns the prompts that are left to train.
+
+        A registry or a record that cannot be read leaves its prompts to be trained: training needs no registry.
+        """
+        try:
+            known = find_works({task.work_id: task.entry.name for task in tasks}, **self._registry)
+        except RegistryError as error:
+            logger.warning("not known what is registered already: %s", error)
+            return list(tasks)
+        left = []
+        for task in tasks:
+            if task.work_id not in known:
+                left.append(task)
+                continue
+            try:
+                restore_record(known[task.work_id], task.folder.record, **self._registry)
+            except UserError as error:
+                logger.warning("%s: registered before, but trained again: %s", task.entry.name, error)
+                left.append(task)
+            else:
+                self.register(task)
+        return left
+
+    def score(self, task: PromptTask) -> None:
+        """Take a prompt that a lane has sampled."""
+        self._waiting.append(task)
+
+    def register(self, task: PromptTask) -> None:
+        """Take a prompt that has a record."""
+        self._registering[self._registrar.submit(register, task.folder.record, **self._registry)] = task
+
+    def fail(self, task: PromptTask, reason: str) -> None:
+        """Write the record of a prompt that could not be corrected, and register it."""
+        write_failure(task, self._settings, reason)
+        self.register(task)
+
+    def poll(self) -> None:
+        """Start what can start and collect what is done; returns at once."""
+        while self._waiting and len(self._scoring) < self._scoring_tasks:
+            task = self._waiting.popleft()
+            self._scoring[self._score.remote(task, self._settings)] = task
+        references = list(self._scoring)
+        done = ray.wait(references, num_returns=len(references), timeout=0)[0] if references else []
+        for reference in done:
+            task = self._scoring.pop(reference)
+            try:
+                ray.get(reference)
+            except Exception as error:
+                logger.exception("%s: scoring failed", task.entry.name)
+                self.fail(task, f"scoring failed: {_reason(error)}")
+            else:
+                self.register(task)
+        for future in [future for future in self._registering if future.done()]:
+            self._settle(self._registering.pop(future), future)
+
+    def close(self) -> None:
+        """Wait for the current registration, and drop the others: the next submission registers them."""
+        self._registrar.shutdown(wait=True, cancel_futures=True)
+
+    def _settle(self, task: PromptTask, future: Future[RegisteredVersion]) -> None:
+        error = future.exception()
+        if isinstance(error, OtherBytes):
+            # Another run trained the same work at the same time, and rounding differed.
+            logger.warning("%s: %s", task.entry.name, error)
+            registered = error.registered
+        elif error is not None:
+            logger.error("%s: registration failed", task.entry.name, exc_info=error)
+            self._settled(task, f"registration failed: {_reason(error)}")
+            return
+        else:
+            registered = future.result()
+        if registered.version is not None:
+            write_json(task.folder.registration, asdict(registered))
+        self._settled(task, None)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error's message that is not blank."""
+    cause = getattr(error, "cause", None) or error
+    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)

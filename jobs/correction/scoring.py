@@ -1,0 +1,136 @@
+"""Scorecard, gate and lineage of a sampled prompt: a Ray task that makes `sampled/` the prompt's `record/`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from corrector.base import BaseSpec
+from corrector.correction import score_comparison
+from corrector.evaluation import Comparison
+from corrector.exemplars import to_tensor
+from corrector.files import file_sha256
+from corrector.prompts import EvaluationSettings, GateThresholds
+from corrector.record.correction import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
+from corrector.record.writing import correction_record
+from corrector.registry.runs import REVIEW_PAGE
+from corrector.report import write_report
+from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE, read_decoded, read_sampled
+from jobs.inputs.batch import PromptTask
+from jobs.inputs.ray_tasks import bound_threads
+from jobs.inputs.run_folder import PromptFolder, remove_folder, replace_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """What is the same for all prompts of a batch: base, evaluation, gate, and the version of the code that runs."""
+
+    spec: BaseSpec
+    evaluation: EvaluationSettings
+    gate: GateThresholds
+    code_version: str
+
+
+def score_prompt(task: PromptTask, settings: ScoringSettings) -> None:
+    """Score what a lane sampled and make it the prompt's record. Ray may run this again after any of its statements.
+
+    Images are read back from the PNG files that people look at.
+    """
+    bound_threads(1)
+    started = time.monotonic()
+    folder = task.folder
+    if not folder.is_sampled and _has_scored_record(folder):  # an earlier run of this task made the record
+        _remove_lane_files(folder)
+        return
+    sampled = read_sampled(folder)
+    comparison = replace(Comparison.of(task.entry, settings.evaluation), negatives=sampled["hard_negatives"])
+    images = CorrectionRecord.images(folder.sampled)
+    before, after = (
+        torch.cat([_read(own), *(_read(pair[side]) for pair in (*images.guards, *images.negatives))])
+        for side, own in enumerate((images.before, images.after))
+    )
+    card = score_comparison(
+        comparison,
+        task.entry.name,
+        before=before,
+        after=after,
+        exemplars=(_read(images.exemplars), _read(images.held_out)),
+        decoded=read_decoded(folder),
+        evaluation=settings.evaluation,
+        gate=settings.gate,
+    )
+    seconds = {name: round(value, 2) for name, value in sampled["seconds"].items()}
+    record = _record(
+        task,
+        settings,
+        comparison,
+        status="corrected" if card.verdict.passed else "rejected",
+        adapter_sha256=file_sha256(folder.sampled / ADAPTER_FOLDER / WEIGHTS_FILE),
+        scorecard=card,
+        curve=sampled["curve"],
+        hard_negatives=comparison.negatives,
+        seconds=seconds | {"scoring": round(time.monotonic() - started, 2)},
+    )
+    record.save(folder.sampled)
+    job = {"base": record.base_name, "base revision": record.base_revision, "work": record.work_id}
+    write_report(
+        [(folder.sampled, record)], folder.sampled / REVIEW_PAGE, title=f"Review: {record.name}", job=job
+    )
+    replace_folder(folder.sampled, folder.record)
+    _remove_lane_files(folder)
+
+
+def write_failure(task: PromptTask, settings: ScoringSettings, reason: str) -> None:
+    """Write the record of a prompt that could not be corrected; a scored record that is there stays."""
+    folder = task.folder
+    if _has_scored_record(folder):
+        logger.warning("%s: keeps its record: %s", task.entry.name, reason)
+        return
+    remove_folder(folder.record)
+    comparison = Comparison.of(task.entry, settings.evaluation)
+    _record(task, settings, comparison, status="failed", error=reason).save(folder.record)
+
+
+def _record(
+    task: PromptTask, settings: ScoringSettings, comparison: Comparison, **outcome: Any
+) -> CorrectionRecord:
+    return correction_record(
+        task.entry,
+        settings.spec,
+        comparison,
+        work_id=task.work_id,
+        evaluation=settings.evaluation,
+        gate=settings.gate,
+        exemplar_digests=task.exemplar_digests,
+        code=settings.code_version,
+        **outcome,
+    )
+
+
+def _has_scored_record(folder: PromptFolder) -> bool:
+    return folder.is_recorded and CorrectionRecord.load(folder.record).status != "failed"
+
+
+def _remove_lane_files(folder: PromptFolder) -> None:
+    """Remove from the record what only scoring reads."""
+    for name in (SAMPLED_FILE, DECODED_FILE):
+        (folder.record / name).unlink(missing_ok=True)
+
+
+def _read(paths: Sequence[Path]) -> Tensor:
+    """Images [N, 3, H, W], values 0 to 1, of PNG files of one size."""
+    images = []
+    for path in paths:
+        with Image.open(path) as image:
+            images.append(to_tensor(image.convert("RGB")))
+    return torch.stack(images)

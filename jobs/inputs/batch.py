@@ -1,0 +1,122 @@
+"""A batch as the job works on it: checked as a whole, every prompt with its content hash and folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from corrector.base import BaseSpec, ContentCache, Precision, resolve_base
+from corrector.errors import UserError
+from corrector.evaluation.rungs import Rung
+from corrector.exemplars import ExemplarSet, load_exemplars
+from corrector.preparation import ExemplarImages
+from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
+from corrector.settings import Settings
+from jobs.inputs.run_folder import PromptFolder, RunFolder
+
+
+@dataclass(frozen=True)
+class PromptTask:
+    """One prompt on its way through a job: driver, queue, lane and scoring pass this object on.
+
+    Attributes:
+        work_id: Content hash of all that determines the result; equal work has an equal one.
+        exemplars: The cache key of the decoded exemplars.
+        folder: The prompt's own folder in the run, on storage that every node sees.
+        exemplar_digests: SHA-256 of every exemplar file that is used, by file name.
+        rungs: Where a trial of a search is scored while it trains; empty in a correction.
+    """
+
+    work_id: str
+    entry: FailingPrompt
+    exemplars: str
+    folder: PromptFolder
+    exemplar_digests: Mapping[str, str]
+    rungs: tuple[Rung, ...] = ()
+
+    def load_exemplars(self, cache: ContentCache) -> ExemplarImages:
+        """The decoded exemplars; a UserError says that they are not in the cache."""
+        images = ExemplarImages.load(self.exemplars, cache)
+        if images is None:
+            raise UserError(
+                f"{self.entry.name}: its exemplars are no longer in the cache; submit the batch again"
+            )
+        return images
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """A checked submission, before Ray is asked for anything.
+
+    Attributes:
+        exemplars: The exemplars of every prompt, by the prompt's name.
+    """
+
+    batch: CorrectionBatch
+    spec: BaseSpec
+    run: RunFolder
+    tasks: tuple[PromptTask, ...]
+    exemplars: Mapping[str, ExemplarSet]
+
+    @property
+    def missing(self) -> tuple[PromptTask, ...]:
+        """The prompts that no earlier submission finished."""
+        return tuple(task for task in self.tasks if not task.folder.is_finished)
+
+    def store_exemplars(self, tasks: Sequence[PromptTask]) -> None:
+        """Put the decoded exemplars of `tasks` into the cache, where encoding and lanes read them."""
+        cache = ContentCache(self.run.cache)
+        for task in tasks:
+            ExemplarImages.of(self.exemplars[task.entry.name]).store(cache)
+
+
+def check_batch(
+    path: Path,
+    *,
+    storage: Path,
+    run: str | None = None,
+    base: str | None = None,
+    precision: Precision = "auto",
+    settings: Settings | None = None,
+) -> BatchWork:
+    """Read and check a batch file, its base and all its exemplars.
+
+    Args:
+        settings: The environment's; default: read now.
+
+    Raises:
+        BatchErrors: With every mistake in the file or in its exemplars.
+        UserError: The base or the run's name cannot be used.
+    """
+    batch = load_batch(path, settings=settings)
+    spec = resolve_base(base or batch.base, precision=precision)
+    run_folder = RunFolder(storage, run or path.stem)
+    exemplars: dict[str, ExemplarSet] = {}
+    mistakes: list[BatchError] = []
+    for entry in batch.prompts:
+        hyper = entry.hyperparameters
+        try:
+            exemplars[entry.name] = load_exemplars(
+                batch.exemplar_folder(entry), resolution=hyper.resolution or spec.resolution, seed=hyper.seed
+            )
+        except UserError as error:
+            mistakes.append(batch.mistake(entry, "exemplars", str(error).removeprefix("exemplars: ")))
+    if mistakes:
+        raise BatchErrors(mistakes)
+    tasks = [_task(batch, entry, spec, exemplars[entry.name], run_folder) for entry in batch.prompts]
+    return BatchWork(batch, spec, run_folder, tuple(tasks), exemplars)
+
+
+def _task(
+    batch: CorrectionBatch, entry: FailingPrompt, spec: BaseSpec, exemplars: ExemplarSet, run: RunFolder
+) -> PromptTask:
+    digests = [each.sha256 for each in (*exemplars.training, *exemplars.held_out)]
+    work_id = entry.work_id(spec.identity, digests, batch.evaluation, batch.gate)
+    return PromptTask(
+        work_id=work_id,
+        entry=entry,
+        exemplars=ExemplarImages.of(exemplars).key,
+        folder=run.prompt(entry.name, work_id),
+        exemplar_digests=exemplars.file_digests,
+    )

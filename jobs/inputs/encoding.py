@@ -1,0 +1,91 @@
+"""Encoding as its own stage: before any lane trains, the batch's texts and exemplars are encoded once, in parallel.
+
+Each share is a Ray task with a device of its own. It loads the text encoders, then the VAE, and never the transformer; lanes
+load the transformer and never a text encoder. A task that is retried, or a batch that is submitted again, encodes only what is
+not in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from corrector.base import BaseSpec, ContentCache, check_transformer
+from corrector.pipeline import Base
+from corrector.preparation import exemplar_posterior, texts_of
+from corrector.prompts import EvaluationSettings
+from jobs.inputs.batch import PromptTask
+from jobs.inputs.ray_tasks import bound_threads
+
+TEXTS_PER_SHARE = 64
+"""With fewer texts per share, loading the text encoders again takes longer than encoding them."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one Ray task encodes: texts, and the exemplars of `tasks`."""
+
+    texts: tuple[str, ...]
+    tasks: tuple[PromptTask, ...]
+
+
+@dataclass(frozen=True)
+class EncodingDevice:
+    """What one Ray task asks of the cluster, and where it computes."""
+
+    kind: str
+    cpus: float
+    gpus: float
+    threads: int
+
+
+def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int) -> list[Share]:
+    """The batch's texts, each once, and its exemplars, in at most `most` shares of about equal size."""
+    texts = list(dict.fromkeys(text for task in tasks for text in texts_of(task.entry, evaluation)))
+    count = max(1, min(most, len(tasks), -(-len(texts) // TEXTS_PER_SHARE)))
+    return [Share(tuple(texts[first::count]), tuple(tasks[first::count])) for first in range(count)]
+
+
+def encode(
+    spec: BaseSpec, share: Share, cache_folder: Path, device: str, threads: int, *, check: bool = False
+) -> None:
+    """Encode one share into the cache, on `device`, with `threads` threads; `check`: check the transformer's weights first.
+
+    Raises :class:`UserError` where the base's encoders, VAE or transformer cannot be used.
+    """
+    bound_threads(threads)
+    if check:
+        check_transformer(spec)
+    cache = ContentCache(cache_folder)
+    base = Base(spec, device=device, cache=cache)
+    base.encode(share.texts)
+    for task in share.tasks:
+        exemplars = task.load_exemplars(cache)
+        for mirrored in (False, True)[: 1 + task.entry.hyperparameters.horizontal_flip]:
+            exemplar_posterior(base, exemplars, mirrored=mirrored)
+
+
+def start_encoding(
+    spec: BaseSpec,
+    tasks: Sequence[PromptTask],
+    evaluation: EvaluationSettings,
+    cache_folder: Path,
+    device: EncodingDevice,
+    most: int,
+    *,
+    check: bool,
+) -> list[Any]:
+    """Start to encode the batch in at most `most` Ray tasks; returns references to their ends.
+
+    Args:
+        check: Whether the first task checks the transformer's weights before it encodes.
+    """
+    remote: Any = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
+    return [
+        remote.remote(spec, share, cache_folder, device.kind, device.threads, check=check and number == 0)
+        for number, share in enumerate(split(tasks, evaluation, most))
+    ]

@@ -1,0 +1,290 @@
+"""A lane: one loaded base that trains a pack of fine-tunes, fed from the job's queue. Knows no Ray.
+
+A lane refills its slots from the queue as they become free, advances all of them by one step at a time, and checkpoints every
+prompt by itself, so that any lane can resume it. What else happens to its prompts is up to its policy: a correction samples
+those that are trained (`jobs.correction.sampling`), a search scores trials while they train (`jobs.tuning.lane`).
+
+Each worker of a lane runs this same code. Rank 0 alone talks to the queue and writes checkpoints; it broadcasts what the queue
+answers and what its clock says, so that all workers take the same steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from corrector.base import BaseSpec, ContentCache, TextEmbeddings
+from corrector.dreambooth import Engine, FineTune, Workers, checkpoint
+from corrector.errors import UserError
+from corrector.pipeline import Base
+from corrector.preparation import ExemplarImages, fine_tune, texts_of
+from corrector.prompts import EvaluationSettings
+from corrector.sampling import SampleRow
+from jobs.inputs.batch import PromptTask
+from jobs.lanes.queue import Progress
+from jobs.lanes.worker_group import WorkerGroup
+
+logger = logging.getLogger(__name__)
+
+
+class Queue(Protocol):
+    """What a lane needs of the queue."""
+
+    def claim(self, count: int, *, max_rank: int) -> list[PromptTask]:
+        """Lease up to `count` prompts."""
+
+    def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
+        """Report progress; returns whether to stop. Without `wait` it may return the answer to the call before."""
+
+
+class LanePolicy(ABC):
+    """What a lane does with its prompts besides training them."""
+
+    def slots_in_use(self) -> int:
+        """Slots that the policy needs for itself, so that the lane claims fewer prompts."""
+        return 0
+
+    def admitted(self, running: RunningPrompt) -> None:  # noqa: B027 # a hook
+        """Called when a prompt has a slot, before its next step."""
+
+    def before_step(self) -> None:  # noqa: B027
+        """Called before each step, with all free slots refilled."""
+
+    def after_step(self) -> None:  # noqa: B027
+        """Called after each step, with failed prompts removed."""
+
+    @abstractmethod
+    def failed(self, running: RunningPrompt, reason: str) -> None:
+        """Called for a prompt whose fine-tune failed and has lost its slot."""
+
+    @abstractmethod
+    def no_active_slot(self) -> bool:
+        """Called when no slot can make a step; returns whether the lane goes on."""
+
+
+PolicyFactory = Callable[["Lane", Any], LanePolicy]
+"""Makes the policy of a lane, given its queue too."""
+
+
+@dataclass(frozen=True)
+class LaneSettings:
+    """How a lane works. `dtype` is the base's; LoRA weights and optimiser state are always fp32."""
+
+    slots: int
+    rank: int
+    cache: Path
+    evaluation: EvaluationSettings
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    tokens_per_forward: int | None = None
+    checkpointing: bool = False
+    offload: bool = False
+    compile: bool = False
+    images_at_once: int = 32
+    report_every: int = 5
+    checkpoint_seconds: float = 20.0
+    report_seconds: float = 1.0
+
+
+@dataclass
+class RunningPrompt:
+    """A prompt that holds a slot, with what is needed to sample it."""
+
+    task: PromptTask
+    embeddings: dict[str, TextEmbeddings]
+    exemplars: ExemplarImages
+    seconds: float = 0.0
+    """Its part of the lane's time so far."""
+
+
+class Lane:
+    """Loads the base's transformer and VAE once and works until the queue has nothing for it.
+
+    Attributes:
+        running: The prompts that hold a slot, by work id.
+    """
+
+    def __init__(
+        self,
+        spec: BaseSpec,
+        queue: Queue,
+        settings: LaneSettings,
+        policy: PolicyFactory,
+        workers: WorkerGroup | None = None,
+    ) -> None:
+        """`workers`: those of this process by default; only rank 0 calls `queue`."""
+        self.settings = settings
+        self.workers = workers or WorkerGroup()
+        self.cache = ContentCache(settings.cache)
+        self.base = Base(
+            spec, device=settings.device, dtype=settings.dtype, offload=settings.offload, cache=self.cache
+        )
+        self._queue = queue
+        self.engine = Engine(
+            self.base.transformer,
+            self.base.scheduler,
+            slots=settings.slots,
+            rank=settings.rank,
+            base_revision=spec.revision,
+            report_every=settings.report_every,
+            tokens_per_forward=settings.tokens_per_forward,
+            checkpointing=settings.checkpointing,
+            compile=settings.compile,
+            workers=Workers(self.workers.rank, self.workers.size) if self.workers.size > 1 else None,
+            device=self.base.device,
+        )
+        self.running: dict[str, RunningPrompt] = {}
+        self._stopping = False
+        self._reported = self._saved = time.monotonic()
+        self._policy = policy(self, queue)
+
+    def run(self) -> None:
+        """Work until nothing is left, or until the queue says stop: then every slot is saved before this returns."""
+        while not self._stopping:
+            self.refill()
+            self._policy.before_step()
+            if self.engine.active:
+                self._advance()
+            elif not self._policy.no_active_slot():
+                return
+        self.engine.collect()
+        self.remove_failed()
+        self._policy.after_step()
+        self._save()
+
+    def refill(self) -> None:
+        """Claim prompts for the free slots."""
+        wanted = min(len(self.engine.free_slots), self.settings.slots - self._policy.slots_in_use())
+        if wanted < 1:
+            return
+        claimed: list[PromptTask] = []
+        if self.workers.rank == 0:
+            claimed = self._queue.claim(wanted, max_rank=self.settings.rank)
+        for task in self.workers.broadcast(claimed):
+            try:
+                self._admit(*self._read(task))
+            except (UserError, ValueError) as error:
+                logger.warning("%s: %s", task.entry.name, error)
+                self.report([Progress(task.work_id, "failed", detail=str(error))])
+
+    def _read(self, task: PromptTask) -> tuple[RunningPrompt, FineTune, dict[str, Any] | None]:
+        """The prompt's inputs, fine-tune and checkpoint: rank 0 reads and broadcasts them to all workers."""
+        outcome: tuple[RunningPrompt, FineTune, dict[str, Any] | None] | Exception | None = None
+        if self.workers.rank == 0:
+            try:
+                embeddings = self.base.encode(texts_of(task.entry, self.settings.evaluation))
+                exemplars = task.load_exemplars(self.cache)
+                prepared = fine_tune(
+                    task.entry,
+                    exemplars,
+                    embeddings,
+                    self.base,
+                    name=task.work_id,
+                    bank=self.engine.bank,
+                    batch_rows=self.settings.images_at_once,
+                )
+                outcome = RunningPrompt(task, embeddings, exemplars), prepared, self._checkpoint(task)
+            except (UserError, ValueError) as error:
+                outcome = error
+        outcome = self.workers.broadcast(outcome)
+        if outcome is None or isinstance(outcome, Exception):
+            raise outcome or ValueError(f"{task.entry.name}: the lane's leader read nothing")
+        return outcome
+
+    def _checkpoint(self, task: PromptTask) -> dict[str, Any] | None:
+        """The prompt's checkpoint, where there is one that can be read."""
+        if not checkpoint.exists(task.folder.checkpoint):
+            return None
+        try:
+            return checkpoint.read_state(task.folder.checkpoint)
+        except UserError as error:
+            logger.warning("%s: starts again: %s", task.entry.name, error)
+            return None
+
+    def _admit(self, running: RunningPrompt, prepared: FineTune, state: dict[str, Any] | None) -> None:
+        """Resume from `state`, or begin where there is none or it does not fit."""
+        resumed = False
+        if state is not None:
+            try:
+                checkpoint.resume_state(self.engine, state, running.task.folder.checkpoint)
+                resumed = True
+            except UserError as error:
+                logger.warning("%s: starts again: %s", running.task.entry.name, error)
+        if not resumed:
+            self.engine.admit(prepared)
+        self.running[running.task.work_id] = running
+        self._policy.admitted(running)
+
+    def _advance(self) -> None:
+        """One step of every slot; saves and reports when it is time."""
+        started = time.monotonic()
+        self.engine.step()
+        now = time.monotonic()
+        for running in self.running.values():
+            running.seconds += (now - started) / len(self.running)
+        save, report = self.workers.broadcast(
+            (
+                now - self._saved > self.settings.checkpoint_seconds,
+                now - self._reported > self.settings.report_seconds,
+            )
+        )
+        if save or report:
+            self.engine.collect()
+        self.remove_failed()
+        self._policy.after_step()
+        if save:
+            self._save()
+        if report:
+            self.report([self._progress(running) for running in self.running.values()])
+
+    def remove_failed(self) -> None:
+        """Remove the prompts whose fine-tunes failed."""
+        while self.engine.failures:
+            failure = self.engine.failures.pop(0)
+            self._policy.failed(self.running.pop(failure.name), failure.reason)
+
+    def _save(self) -> None:
+        for name, running in self.running.items():
+            state = self.engine.state_of(name)
+            if self.workers.rank == 0:
+                checkpoint.write_state(state, running.task.folder.checkpoint)
+            self.engine.mark_saved(name)
+        self._saved = time.monotonic()
+
+    def sample(
+        self, rows: list[SampleRow], side: int, progress: Callable[[int], None] | None = None
+    ) -> torch.Tensor:
+        """Images [N, 3, side, side] of `rows`, in shared batches, on the CPU."""
+        at_once = self.settings.images_at_once
+        return self.base.sample_rows(
+            rows, self.engine.bank, height=side, width=side, batch_rows=at_once, progress=progress
+        )
+
+    def report_sampling(self, names: Iterable[str], total: int, done: int) -> None:
+        """Report from within `sample` how many of its images are done; rank 0 speaks of its own part only."""
+        if self.workers.rank == 0 and time.monotonic() - self._reported > self.settings.report_seconds:
+            detail = f"{done}/{total} images"
+            progress = [Progress(name, "sampling", detail=detail) for name in names]
+            self._stopping = self._queue.report(progress) or self._stopping
+            self._reported = time.monotonic()
+
+    def _progress(self, running: RunningPrompt) -> Progress:
+        """Where a prompt in training stands."""
+        name, steps = running.task.work_id, running.task.entry.hyperparameters.steps
+        history = self.engine.history(name)
+        if not history:
+            return Progress(name, "training", steps=steps)
+        return Progress(name, "training", history[-1].step, steps, history[-1].loss)
+
+    def report(self, progress: list[Progress], *, wait: bool = False) -> None:
+        """Report to the queue, and take over from it whether to stop; every worker calls this."""
+        stop = self.workers.rank == 0 and (self._queue.report(progress, wait=wait) or self._stopping)
+        self._stopping = self.workers.broadcast(stop)
+        self._reported = time.monotonic()

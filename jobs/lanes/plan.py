@@ -1,0 +1,231 @@
+"""What a job would run: packs, lanes, estimated time and memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from corrector.base import BaseSpec, describe_precision, transformer_bytes
+from corrector.base.headers import read_headers, weight_files
+from corrector.base.precision import QUANTISED
+from corrector.dreambooth.planner import PackPlan, measure_rate, plan_packs
+from corrector.prompts import HyperParameters
+from jobs.inputs.batch import BatchWork
+from jobs.lanes.lane import LaneSettings
+
+MAX_SLOTS = 16
+MAX_IMAGES = {"cuda": 32, "cpu": 8}
+"""More images at once fill no device better; on a CPU what lies between two layers leaves the cache."""
+_WEIGHTS_SHARE = 0.25
+"""Of a machine's memory, what the copies of the base may take of the lanes that share it."""
+_MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.5}
+"""What of a device's memory lanes may plan with. On a GPU the rest is for the VAE, the allocator's rounding and CUDA itself;
+on a CPU for the node, the object store and the scoring."""
+
+
+@dataclass(frozen=True)
+class LaneDevice:
+    """What a machine has for lanes.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        memory_bytes: What lanes may use of the device's memory.
+        host_memory_bytes: The same of the host's.
+        rate: Training speed in FLOP/s.
+        cores: CPU cores.
+        precision: What keeping the base in a quantised precision saves and spoils; None where it is not quantised.
+    """
+
+    kind: str
+    memory_bytes: int
+    host_memory_bytes: int
+    rate: float
+    cores: int
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class LaneLimits:
+    """Bounds that the user sets; None leaves one to the planner.
+
+    Attributes:
+        lanes: Most lanes at once.
+        slots: Fine-tunes in a lane at once.
+        machine_slots: Fine-tunes at once in all lanes of a device, be it one or several; `slots` goes before it.
+        workers: Workers of a lane, each with a device of its own, which divide its rows among themselves.
+    """
+
+    lanes: int | None = None
+    slots: int | None = None
+    workers: int = 1
+    machine_slots: int | None = None
+
+
+@dataclass(frozen=True)
+class LaneResources:
+    """What one worker of a lane asks of the cluster: logical CPUs and GPUs, and torch's threads; and a lane's workers."""
+
+    cpus: float
+    gpus: float
+    threads: int
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class LanePlan:
+    """How the lanes of a job are made."""
+
+    packs: PackPlan
+    settings: LaneSettings
+    resources: LaneResources
+    max_lanes: int | None
+
+    def lanes_on(self, cluster: Mapping[str, float]) -> int:
+        """How many lanes fit on the cluster as it is now; at least one, which then waits for the cluster to grow."""
+        return _room(cluster, self.resources, self.max_lanes)
+
+
+def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
+    """Measure the machine that this runs on; takes about a second."""
+    host = psutil.virtual_memory().available
+    total = torch.cuda.mem_get_info()[1] if kind == "cuda" else host
+    rate = measure_rate(spec.transformer_config, device=kind, dtype=spec.compute_dtype(kind))
+    return LaneDevice(
+        kind,
+        memory_bytes=int(total * _MEMORY_SHARE[kind]),
+        host_memory_bytes=int(host * _MEMORY_SHARE["cpu"]),
+        rate=rate,
+        cores=os.cpu_count() or 1,
+        precision=str(describe_precision(spec, kind)) if spec.precision in QUANTISED else None,
+    )
+
+
+def plan_lanes(
+    work: BatchWork,
+    fine_tunes: Sequence[HyperParameters],
+    cluster: Mapping[str, float],
+    device: LaneDevice,
+    limits: LaneLimits,
+) -> LanePlan:
+    """Plan the lanes for `fine_tunes` on a cluster with these resources, made of machines like `device`.
+
+    On GPUs a worker is one GPU. On CPUs a machine has as many lanes as its memory and the prompts allow, which share its
+    cores: the threads of a lane wait for each other at every operation, lanes do not, and on a machine that others use, too,
+    that is faster (`tests.benchmarks.lanes`).
+    """
+    spec, gpu = work.spec, device.kind == "cuda"
+    weights = weights_bytes(spec, device.kind)
+    if gpu:
+        shared = 1
+        resources = LaneResources(cpus=1.0, gpus=1.0, threads=1, workers=limits.workers)
+    else:
+        cpus = min(cluster.get("CPU", 1.0), float(device.cores))
+        shared = _lanes_of_machine(int(cpus), weights, device.memory_bytes, len(fine_tunes), limits)
+        resources = LaneResources(
+            cpus=max(1.0, cpus // (shared * limits.workers)),
+            gpus=0.0,
+            threads=max(1, device.cores // (shared * limits.workers)),
+            workers=limits.workers,
+        )
+    packs = plan_packs(
+        spec.transformer_config,
+        fine_tunes,
+        resolution=spec.resolution,
+        vae_scale_factor=spec.vae_scale_factor,
+        tokens=spec.text_tokens,
+        memory_bytes=device.memory_bytes // shared,
+        lanes=_room(cluster, resources, limits.lanes),
+        rate=device.rate / shared,
+        dtype=spec.compute_dtype(device.kind),
+        max_slots=limits.slots or max(1, (limits.machine_slots or MAX_SLOTS) // shared),
+        weights_bytes=weights,
+        workers=limits.workers,
+        allow_offload=gpu,
+        host_memory_bytes=device.host_memory_bytes // shared,
+    )
+    settings = LaneSettings(
+        slots=packs.slots,
+        rank=packs.rank,
+        tokens_per_forward=packs.tokens_per_forward,
+        checkpointing=packs.checkpointing,
+        offload=packs.offload,
+        compile=gpu,
+        images_at_once=min(MAX_IMAGES[device.kind], packs.images_at_once),
+        cache=work.run.cache,
+        evaluation=work.batch.evaluation,
+        device=device.kind,
+        dtype=spec.compute_dtype(device.kind),
+    )
+    return LanePlan(packs, settings, resources, limits.lanes)
+
+
+def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
+    """Print what a submission on this machine would run; starts nothing."""
+    table = Table(header_style="bold", title=f"{work.batch.path.name} on {escape(work.spec.name)}")
+    for column in ("prompt", "exemplars", "guards", "rank", "steps", "lr", "priority", "state"):
+        table.add_column(column, overflow="fold")
+    for each in work.tasks:
+        hyper, exemplars = each.entry.hyperparameters, work.exemplars[each.entry.name]
+        table.add_row(
+            escape(each.entry.prompt),
+            f"{len(exemplars.training)} + {len(exemplars.held_out)} held out",
+            str(len(each.entry.guard_prompts)),
+            str(hyper.rank),
+            str(hyper.steps),
+            f"{hyper.learning_rate:g}",
+            str(each.entry.priority),
+            "finished" if each.folder.is_finished else "to do",
+        )
+    console.print(table)
+    for note in (*work.batch.notes, *(note for each in work.exemplars.values() for note in each.notes)):
+        console.print(note, style="yellow", markup=False, highlight=False)
+    if not work.missing:
+        console.print("nothing is left to do")
+        return
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    cluster = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    device = inspect_device(work.spec, kind)
+    plan = plan_lanes(work, [each.entry.hyperparameters for each in work.missing], cluster, device, limits)
+    if device.precision:
+        console.print(device.precision, markup=False, highlight=False)
+    console.print(str(plan.packs), markup=False, highlight=False)
+    console.print("(this machine's figures, training only; sampling and scoring come on top)", style="dim")
+
+
+def weights_bytes(spec: BaseSpec, kind: str) -> int:
+    """Bytes of the transformer's weights in memory: `transformer_bytes`, without diffusers where the files are here.
+
+    diffusers takes seconds to import, in which a job's driver would start nothing.
+    """
+    folder = spec.folder / "transformer"
+    if spec.single_file is not None or spec.precision in QUANTISED or not any(folder.glob("*.safetensors")):
+        return transformer_bytes(spec, kind)
+    headers = read_headers(weight_files(folder)).values()
+    return sum(math.prod(header.shape) for header in headers) * spec.compute_dtype(kind).itemsize
+
+
+def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, limits: LaneLimits) -> int:
+    """How many lanes share one machine's cores: with two prompts each at least, and the base small beside a lane's memory."""
+    most = min(
+        cores // limits.workers,
+        -(-prompts // 2),
+        int(memory * _WEIGHTS_SHARE / weights),
+        limits.lanes or cores,
+    )
+    return max(1, most)
+
+
+def _room(cluster: Mapping[str, float], resources: LaneResources, most: int | None) -> int:
+    """How many lanes have room at once; at least one."""
+    by_cpu = cluster.get("CPU", 0) / (resources.cpus * resources.workers)
+    by_gpu = cluster.get("GPU", 0) / (resources.gpus * resources.workers) if resources.gpus else math.inf
+    room = max(1, int(min(by_cpu, by_gpu)))
+    return room if most is None else min(room, most)

@@ -1,0 +1,79 @@
+"""The lanes of a job: as many as the cluster has room for, more when it grows, replaced when they are lost."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from corrector.base import BaseSpec
+from jobs.lanes.lane import PolicyFactory
+from jobs.lanes.plan import LanePlan
+from jobs.lanes.ray_train import LaneRun
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS = 20.0
+
+
+class LanePool:
+    """Starts, watches and ends lanes. Call `reconcile` often; it never blocks for long."""
+
+    def __init__(
+        self,
+        queue: Any,
+        spec: BaseSpec,
+        plan: LanePlan,
+        storage: Path,
+        policy: PolicyFactory,
+        *,
+        after: Sequence[Any] = (),
+        max_lost: int = 3,
+    ) -> None:
+        """`after`: references to tasks that have to end before a lane trains."""
+        self._queue = queue
+        self._plan = plan
+        self._start: Callable[[str], LaneRun] = lambda name: LaneRun(
+            name, queue, spec, plan.settings, plan.resources, storage, policy, after=after
+        )
+        self._max_lost = max_lost
+        self._lanes: list[LaneRun] = []
+        self._started = 0
+        self._lost: list[str] = []
+
+    def reconcile(self, unsettled: int) -> str | None:
+        """Return the leases of lost lanes and start lanes for waiting prompts.
+
+        `unsettled` prompts are neither sampled nor failed. Returns a reason when too many lanes were lost to go on.
+        """
+        for lane in [lane for lane in self._lanes if not lane.running]:
+            self._lanes.remove(lane)
+            if lane.error is not None:
+                self._lost.append(lane.error)
+                ray.get(self._queue.restart.remote(lane.name, lane.error))
+        if len(self._lost) >= self._max_lost and not self._lanes:
+            return f"{len(self._lost)} lanes were lost; the last: {self._lost[-1]}"
+        waiting = ray.get(self._queue.waiting.remote())
+        slots = self._plan.settings.slots
+        wanted = min(math.ceil(unsettled / slots), self._plan.lanes_on(ray.cluster_resources()))
+        while waiting > 0 and len(self._lanes) < max(wanted, 1):
+            self._started += 1
+            self._lanes.append(self._start(f"lane-{self._started}"))
+            waiting -= slots
+        return None
+
+    def stop(self) -> None:
+        """Tell every lane to save its slots and end, and wait for that at most `STOP_GRACE_SECONDS`."""
+        ray.get(self._queue.stop.remote())
+        self.join(STOP_GRACE_SECONDS)
+
+    def join(self, seconds: float = STOP_GRACE_SECONDS) -> None:
+        """Wait at most `seconds` for lanes that have nothing left to do."""
+        until = time.monotonic() + seconds
+        for lane in self._lanes:
+            lane.join(max(0.0, until - time.monotonic()))

@@ -1,0 +1,69 @@
+"""Scoring may be run again after any of its statements, and deletes no finished record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corrector.base import BaseSpec, resolve_base
+from corrector.prompts import GateThresholds
+from corrector.record.correction import CorrectionRecord
+from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE
+from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
+from jobs.inputs.batch import PromptTask
+from jobs.inputs.run_folder import PromptFolder
+from jobs.lanes.queue import PromptQueue
+from tests.support.lanes import EVALUATION, LocalClient, prompt_tasks, run_lane
+
+
+@pytest.fixture(scope="module")
+def spec(small_sd3: Path) -> BaseSpec:
+    return resolve_base(str(small_sd3))
+
+
+@pytest.fixture(scope="module")
+def settings(spec: BaseSpec) -> ScoringSettings:
+    return ScoringSettings(spec, EVALUATION, GateThresholds(), "abc")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory, spec: BaseSpec) -> PromptTask:
+    folder = tmp_path_factory.mktemp("run")
+    (task,) = prompt_tasks(folder, spec, ("person",))
+    run_lane(folder, spec, LocalClient(PromptQueue([task])), slots=1)
+    return task
+
+
+def content(folder: PromptFolder) -> dict[str, bytes]:
+    files = (path for path in folder.record.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder.record)): path.read_bytes() for path in files}
+
+
+def test_a_task_that_ray_runs_again_keeps_the_record_of_the_first_run(
+    task: PromptTask, settings: ScoringSettings
+) -> None:
+    score_prompt(task, settings)
+    first = content(task.folder)
+    assert not {SAMPLED_FILE, DECODED_FILE} & set(first)
+
+    (task.folder.record / SAMPLED_FILE).touch()  # as if the first run had died just after its rename
+    score_prompt(task, settings)
+    assert content(task.folder) == first
+
+    write_failure(task, settings, "the scoring task died")
+    assert content(task.folder) == first
+
+
+def test_a_failed_record_gives_way_to_a_scored_one(
+    tmp_path: Path, spec: BaseSpec, settings: ScoringSettings
+) -> None:
+    (task,) = prompt_tasks(tmp_path, spec, ("dog",))
+    write_failure(task, settings, "the lane died")
+    assert CorrectionRecord.load(task.folder.record).error == "the lane died"
+    run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1)
+
+    score_prompt(task, settings)
+
+    assert CorrectionRecord.load(task.folder.record).status == "rejected"
+    assert {path.name for path in task.folder.path.iterdir()} == {"record"}

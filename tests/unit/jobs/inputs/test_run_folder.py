@@ -1,0 +1,91 @@
+"""The folders of a run, and the lock that keeps a second submission out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corrector.errors import UserError
+from jobs.inputs.run_folder import RunFolder, replace_folder, write_json
+from tests.support.paths import PROJECT
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", ".hidden", "x" * 101, "cache", "registry"])
+def test_a_run_id_cannot_leave_the_storage_or_take_a_shared_folders_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="run id"):
+        RunFolder(tmp_path, name)
+
+
+def test_the_same_work_has_the_same_folder_and_other_work_another(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "people")
+    assert run.prompt("lying", "a" * 64).path == run.prompt("lying", "a" * 64).path
+    assert run.prompt("lying", "a" * 64).path != run.prompt("lying", "b" * 64).path
+
+
+def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--storage"):
+        RunFolder(tmp_path / "file", "people").create()
+
+
+def test_json_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"prompts": [1]})
+    with pytest.raises(TypeError):
+        write_json(path, {"prompts": object()})
+    assert json.loads(path.read_text()) == {"prompts": [1]}
+    assert [each.name for each in tmp_path.iterdir()] == ["result.json"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from jobs.inputs.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1]), "people").locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_is_locked_by_one_job_until_that_dies(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, "people")
+    ray_job = json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}})
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        cwd=PROJECT,
+        env=os.environ | {"RAY_JOB_CONFIG_JSON_ENV_VAR": ray_job},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        with (
+            pytest.raises(UserError, match=rf"job raysubmit_1 \(process {holder.pid} on .* --run-id"),
+            run.locked(),
+        ):
+            pass
+        holder.kill()
+    with run.locked():
+        assert json.loads((run.path / "owner.json").read_text())["process"] == os.getpid()
+    assert not (run.path / "owner.json").exists()
+
+
+def test_a_folder_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    place, new = tmp_path / "record", tmp_path / "sampled"
+    place.mkdir()
+    (place / "old").touch()
+    with pytest.raises(FileNotFoundError):
+        replace_folder(new, place)
+    assert [path.name for path in place.iterdir()] == ["old"]
+
+    new.mkdir()
+    replace_folder(new, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["record"]
+    assert list(place.iterdir()) == []

@@ -1,0 +1,135 @@
+"""A lane trains, samples and hands over what the queue gives it, and loses nothing when it is stopped or killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from corrector.adapters import load_adapter
+from corrector.base import BaseSpec, resolve_base
+from corrector.evaluation.negatives import likely_negatives
+from corrector.record.correction import CorrectionRecord
+from jobs.correction.sampling import CorrectionPolicy, read_sampled
+from jobs.inputs.batch import PromptTask
+from jobs.lanes.lane import Lane
+from jobs.lanes.queue import PromptQueue
+from jobs.lanes.worker_group import WorkerGroup
+from tests.support.lanes import LocalClient, curve, prompt_tasks, run_lane, settings
+
+
+@pytest.fixture(scope="module")
+def spec(small_sd3: Path) -> BaseSpec:
+    return resolve_base(str(small_sd3))
+
+
+def test_every_prompt_ends_with_an_adapter_a_curve_and_both_arms(tmp_path: Path, spec: BaseSpec) -> None:
+    tasks = prompt_tasks(tmp_path, spec, ("a", "person", "dog"))
+    queue = PromptQueue(tasks)
+    run_lane(tmp_path, spec, LocalClient(queue))
+    assert [each.state for each in queue.snapshot()] == ["sampled"] * 3
+    for task in tasks:
+        folder = task.folder
+        images = CorrectionRecord.images(folder.sampled)
+        assert len(images.before) == len(images.after) == 4
+        assert [len(arm) for guard in images.guards for arm in guard] == [2, 2]
+        assert [len(arm) for negative in images.negatives for arm in negative] == [3] * 4
+        named = [
+            (negative.prompt, len(negative.seeds)) for negative in read_sampled(folder)["hard_negatives"]
+        ]
+        assert named == [(negative.text, 3) for negative in likely_negatives(task.entry, 2)]
+        assert len(images.exemplars) == len(images.held_out) == 3
+        assert (folder.sampled / "adapter" / "pytorch_lora_weights.safetensors").is_file()
+        assert len(curve(task)) == 6
+        assert not folder.checkpoint.exists()
+
+
+def test_a_prompt_trains_the_same_whatever_shares_its_lane(tmp_path: Path, spec: BaseSpec) -> None:
+    together = prompt_tasks(tmp_path / "together", spec, ("person", "dog"))
+    run_lane(tmp_path / "together", spec, LocalClient(PromptQueue(together)))
+    alone = prompt_tasks(tmp_path / "alone", spec, ("person", "dog"))[:1]
+    run_lane(tmp_path / "alone", spec, LocalClient(PromptQueue(alone)), slots=1)
+    assert curve(together[0]) == pytest.approx(curve(alone[0]), abs=1e-4)
+
+
+@pytest.mark.parametrize("ending", ["stopped", "killed"])
+def test_an_interrupted_lane_goes_on_where_it_was(tmp_path: Path, spec: BaseSpec, ending: str) -> None:
+    undisturbed = prompt_tasks(tmp_path / "undisturbed", spec, ("person", "dog"))
+    run_lane(tmp_path / "undisturbed", spec, LocalClient(PromptQueue(undisturbed)))
+    tasks = prompt_tasks(tmp_path / "disturbed", spec, ("person", "dog"))
+    if ending == "stopped":
+        run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks), stop_after=3))
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks), die_after=3))
+    assert not any(task.folder.is_sampled for task in tasks)
+    assert all(task.folder.checkpoint.exists() for task in tasks)
+    run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks)))
+    for task, reference in zip(tasks, undisturbed, strict=True):
+        assert curve(task) == pytest.approx(curve(reference), abs=1e-4)
+
+
+def test_a_prompt_that_diverges_fails_alone_with_its_reason(tmp_path: Path, spec: BaseSpec) -> None:
+    good, bad = prompt_tasks(tmp_path, spec, ("person", "dog"))
+    diverging = bad.entry.hyperparameters.model_copy(update={"learning_rate": 1e38, "steps": 50})
+    entry = bad.entry.model_copy(update={"hyperparameters": diverging})
+    bad = replace(bad, entry=entry)
+    queue = PromptQueue([good, bad])
+    run_lane(tmp_path, spec, LocalClient(queue))
+    states = {each.work_id: each for each in queue.snapshot()}
+    assert states[good.work_id].state == "sampled"
+    assert states[bad.work_id].state == "failed"
+    assert "learning rate" in states[bad.work_id].detail
+
+
+def test_a_damaged_checkpoint_means_starting_again(tmp_path: Path, spec: BaseSpec) -> None:
+    tasks = prompt_tasks(tmp_path, spec, ("person",))
+    run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks), stop_after=3))
+    for file in tasks[0].folder.checkpoint.iterdir():
+        file.write_bytes(file.read_bytes()[:-7])
+    run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks)))
+    assert len(curve(tasks[0])) == 6
+
+
+def test_two_workers_of_a_lane_train_what_one_trains_alone(tmp_path: Path, spec: BaseSpec) -> None:
+    names = ("a", "person", "dog")
+    alone = prompt_tasks(tmp_path / "alone", spec, names)
+    run_lane(tmp_path / "alone", spec, LocalClient(PromptQueue(alone)))
+    together = prompt_tasks(tmp_path / "together", spec, names)
+    # One prompt of the three has been under way already, so both workers go on from what the leader reads.
+    run_lane(tmp_path / "together", spec, LocalClient(PromptQueue(together), stop_after=3))
+    arguments = (2, str(tmp_path / "rendezvous"), tmp_path / "together", spec, together)
+    follower = multiprocessing.get_context("spawn").Process(target=run_worker, args=(1, *arguments))
+    follower.start()
+    run_worker(0, *arguments)
+    follower.join()
+    assert follower.exitcode == 0
+    for one, two in zip(alone, together, strict=True):
+        assert curve(two) == pytest.approx(curve(one), abs=1e-4)
+        adapters = [load_adapter(task.folder.sampled / "adapter").weights for task in (one, two)]
+        for path, pair in adapters[0].items():
+            for expected, found in zip(pair, adapters[1][path], strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def run_worker(
+    rank: int, size: int, rendezvous: str, folder: Path, spec: BaseSpec, tasks: list[PromptTask]
+) -> None:
+    """One worker of a lane, alone in its process; only the leader has a queue."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{rendezvous}",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=120),  # where the other has failed
+    )
+    workers = WorkerGroup()
+    client = LocalClient(PromptQueue(tasks if workers.rank == 0 else []))
+    Lane(spec, client, settings(folder), CorrectionPolicy, workers).run()
+    assert (client.reports > 0) == (workers.rank == 0)
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,127 @@
+"""How lanes divide machines: by GPU, or by memory and prompts where there are only CPUs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corrector.base import resolve_base, transformer_bytes
+from corrector.base.precision import Precision
+from corrector.errors import UserError
+from jobs.inputs.batch import BatchWork, check_batch
+from jobs.lanes.plan import LaneDevice, LaneLimits, LanePlan, plan_lanes, weights_bytes
+from tests.support.paths import EXAMPLES, PROJECT
+
+EXAMPLE = EXAMPLES / "people.yaml"
+GIB = 2**30
+BASE = 21 * 2**20
+"""About what the embedded base takes."""
+
+
+# A driver starts lanes after it has planned them, and diffusers takes seconds to import.
+PLAN = """
+import sys
+from pathlib import Path
+from jobs.batch import check_batch
+from jobs.plan import LaneWishes, inspect_device, plan_lanes
+work = check_batch(Path(sys.argv[1]), storage=Path(sys.argv[2]))
+plan_lanes(work, work.prompts, {"CPU": 2.0}, inspect_device(work.spec, "cpu"), LaneWishes())
+assert "diffusers" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> BatchWork:
+    return check_batch(EXAMPLE, storage=tmp_path_factory.mktemp("runs"))
+
+
+def planned(
+    work: BatchWork,
+    *,
+    kind: str = "cpu",
+    cores: int = 4,
+    memory: int = 8 * GIB,
+    prompts: int = 4,
+    machines: int = 1,
+    limits: LaneLimits | None = None,
+) -> tuple[LanePlan, int]:
+    """The plan for the example's first `prompts`, and its lanes on so many machines."""
+    cluster = {"CPU": float(cores * machines)} | ({"GPU": float(machines)} if kind == "cuda" else {})
+    device = LaneDevice(kind, memory, memory, rate=1e10, cores=cores)
+    fine_tunes = [task.entry.hyperparameters for task in work.tasks[:prompts]]
+    plan = plan_lanes(work, fine_tunes, cluster, device, limits or LaneLimits())
+    return plan, plan.lanes_on(cluster)
+
+
+def test_lanes_of_two_prompts_each_share_the_cores_of_a_machine(work: BatchWork) -> None:
+    plan, lanes = planned(work)
+
+    assert (lanes, plan.settings.slots) == (2, 2)
+    assert (plan.resources.cpus, plan.resources.threads) == (2.0, 2)
+
+
+def test_a_lane_that_is_alone_has_all_cores(work: BatchWork) -> None:
+    for plan, lanes in (planned(work, prompts=2), planned(work, limits=LaneLimits(lanes=1))):
+        assert lanes == 1
+        assert (plan.resources.cpus, plan.resources.threads) == (4.0, 4)
+
+
+def test_a_base_that_is_large_for_the_machine_is_loaded_once(work: BatchWork) -> None:
+    plan, lanes = planned(work, memory=6 * BASE)
+
+    assert lanes == 1
+    assert plan.resources.threads == 4
+
+
+def test_lanes_that_share_a_machine_share_its_memory(work: BatchWork) -> None:
+    alone, _ = planned(work, memory=240 * 2**20, limits=LaneLimits(lanes=1))
+    shared, lanes = planned(work, memory=240 * 2**20)
+
+    assert lanes == 2
+    assert 2 * shared.packs.memory_bytes <= 240 * 2**20
+    assert shared.settings.images_at_once <= alone.settings.images_at_once
+    with pytest.raises(UserError, match="memory"):
+        planned(work, memory=BASE // 2)
+
+
+def test_every_machine_has_its_lanes(work: BatchWork) -> None:
+    plan, lanes = planned(work, machines=3)
+
+    assert lanes == 6
+    assert plan.resources.threads == 2
+
+
+def test_a_gpu_is_one_lane_whatever_cores_there_are(work: BatchWork) -> None:
+    plan, lanes = planned(work, kind="cuda", machines=2)
+
+    assert lanes == 2
+    assert (plan.resources.gpus, plan.resources.threads) == (1.0, 1)
+
+
+def test_workers_of_a_lane_divide_its_cores(work: BatchWork) -> None:
+    plan, lanes = planned(work, limits=LaneLimits(workers=2))
+
+    assert lanes == 2
+    assert (plan.resources.workers, plan.resources.cpus, plan.resources.threads) == (2, 1.0, 1)
+
+
+def test_slots_of_a_machine_are_divided_among_its_lanes(work: BatchWork) -> None:
+    plan, _ = planned(work, limits=LaneLimits(machine_slots=2))
+    assert plan.settings.slots == 1
+
+    plan, _ = planned(work, limits=LaneLimits(slots=2, machine_slots=2))
+    assert plan.settings.slots == 2
+
+
+def test_lanes_are_planned_without_diffusers(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", PLAN, EXAMPLE, tmp_path], cwd=PROJECT, check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_weights_bytes_are_those_of_the_configuration(small_sd35: Path, precision: Precision) -> None:
+    for reference in ("embedded", str(small_sd35)):
+        spec = resolve_base(reference, precision=precision)
+        assert weights_bytes(spec, "cpu") == transformer_bytes(spec, "cpu")
