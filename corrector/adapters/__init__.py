@@ -6,15 +6,13 @@ Ground floor of the library: knows PyTorch modules, nothing of bases, prompts or
 
 from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError
 from corrector.adapters.bank import AdapterBank, layout_of
-from corrector.adapters.formats import (
+from corrector.adapters.formats.reading import PEFT_WEIGHTS_NAME, WEIGHTS_NAME, load_adapter
+from corrector.adapters.formats.writing import (
     FORMATS,
-    PEFT_WEIGHTS_NAME,
-    WEIGHTS_NAME,
     AdapterFormat,
     adapter_bytes,
     convert_adapter,
     export_adapter,
-    load_adapter,
     save_adapter,
 )
 from corrector.adapters.layout import Layout, PackedAdapter

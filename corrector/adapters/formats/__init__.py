@@ -4,25 +4,3 @@ The file at rest is diffusers' ``pytorch_lora_weights.safetensors`` beside PEFT'
 its weights, and alpha in the file's metadata, are those of ``StableDiffusion3Pipeline.save_lora_weights`` in diffusers
 0.42 (``loaders/lora_base.py``), so ``load_lora_weights`` reads what :func:`save_adapter` writes.
 """
-
-from corrector.adapters.formats.reading import PEFT_WEIGHTS_NAME, WEIGHTS_NAME, load_adapter
-from corrector.adapters.formats.writing import (
-    FORMATS,
-    AdapterFormat,
-    adapter_bytes,
-    convert_adapter,
-    export_adapter,
-    save_adapter,
-)
-
-__all__ = [
-    "FORMATS",
-    "PEFT_WEIGHTS_NAME",
-    "WEIGHTS_NAME",
-    "AdapterFormat",
-    "adapter_bytes",
-    "convert_adapter",
-    "export_adapter",
-    "load_adapter",
-    "save_adapter",
-]
