@@ -26,8 +26,8 @@ MAX_IMAGES = {"cuda": 32, "cpu": 8}
 _WEIGHTS_SHARE = 0.25
 """Share of a machine's memory that its lanes' copies of the base may take."""
 _MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.5}
-"""Share of a device's memory that lanes may plan with. The rest is for the VAE, the allocator's rounding and CUDA on a GPU, and
-for the node, the object store and scoring on a CPU."""
+"""Share of a device's memory that lanes may plan with. The rest of a GPU is for the VAE, the allocator's rounding and CUDA,
+of a CPU's memory for the node, the object store and scoring."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def plan_lanes(
     """Plan the lanes for `fine_tunes` on a cluster with these resources, made of machines like `device`.
 
     On GPUs a worker is one GPU. On CPUs a machine has as many lanes as its memory and the prompts allow, which share its
-    cores. That is faster than one lane with all threads, which wait for each other at every operation (`tests.benchmarks.lanes`).
+    cores. One lane with all threads is slower: they wait for each other at every operation (`tests.benchmarks.lanes`).
     """
     spec, gpu = work.spec, device.kind == "cuda"
     weights = transformer_bytes(spec, device.kind)
