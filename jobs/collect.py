@@ -31,7 +31,7 @@ _NOTE_LENGTH = 160
 
 
 class FlaggedRequest(BaseModel):
-    """What the endpoint drew, of a line of verdicts."""
+    """The request that a verdict is about."""
 
     prompt: str = Field(min_length=1)
     seeds: tuple[int, ...]
@@ -40,7 +40,7 @@ class FlaggedRequest(BaseModel):
 
 
 class GivenVerdict(BaseModel):
-    """One line of verdicts; keys that are not named here are left alone."""
+    """One line of verdicts; further keys are ignored."""
 
     verdict: Literal["good", "bad"]
     note: str = ""
@@ -52,15 +52,15 @@ class GivenVerdict(BaseModel):
 
 @dataclass
 class Flagged:
-    """A prompt that was flagged, in the spelling of its first request."""
+    """A flagged prompt, in the spelling of its first request."""
 
     prompt: str
     count: int = 0
     good: int = 0
-    """Verdicts in its favour."""
+    """Number of good verdicts."""
     keys: set[str] = field(default_factory=set)
     adapters: set[str] = field(default_factory=set)
-    """What drew it: `NAME@VERSION`, or "the base"."""
+    """`NAME@VERSION` of the adapters that drew it, or "the base"."""
     seeds: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ def read_verdicts(path: Path) -> Iterator[GivenVerdict]:
 
 
 def gather(verdicts: Iterable[GivenVerdict]) -> list[Flagged]:
-    """The flagged prompts, those first that most keys flagged, and then those flagged most often."""
+    """The flagged prompts, sorted by the number of keys that flagged them, then by the number of flags."""
     found: dict[str, Flagged] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.given):
         request = verdict.request

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every job that trains a batch is told."""
+    """Add the arguments that `jobs.correct` and `jobs.search` share."""
     settings = Settings.from_environment()
     parser.add_argument("batch", type=Path, help="YAML, JSON, JSONL or CSV file of failing prompts")
     parser.add_argument(

@@ -13,6 +13,8 @@ STORAGE/
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -24,8 +26,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from corrector.errors import UserError
 from corrector.registry.restore import RESTORED_FILE
@@ -122,33 +122,31 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Make the folders, and keep other submissions out of this run until the block or this process ends.
 
-        The lock is an flock, which the kernel releases with the process, and which NFS and Lustre share between nodes. On
-        storage without file locks nothing is locked, and a warning says so.
+        The lock is an flock: the kernel releases it with the process, and NFS shares it between nodes. On storage without
+        file locks nothing is locked, and a warning says so.
 
         Raises:
             UserError: Another job holds the lock; the message names it.
         """
         self.create()
-        lock, owner = FileLock(self.path / ".lock", timeout=0), self.path / "owner.json"
+        owner = self.path / "owner.json"
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(
-                f"{self.path}: {_described(owner)} works in this run's folder; wait until it ends, stop it, or choose "
-                "another --run-id"
-            ) from None
-        except NotImplementedError:
-            logger.warning(
-                "%s: this storage has no file locks; do not submit this run twice at once", self.path
-            )
-            yield
-            return
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                os.close(descriptor)
+                raise UserError(
+                    f"{self.path}: {_described(owner)} works in this run's folder; wait until it ends, stop it, or "
+                    "choose another --run-id"
+                ) from None
+            logger.warning("%s: no file locks here (%s); do not submit a run twice at once", self.path, error)
         try:
             write_json(owner, _this_job())
             yield
         finally:
             owner.unlink(missing_ok=True)
-            lock.release()
+            os.close(descriptor)
 
 
 def _this_job() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a job would run: packs, lanes, estimated time and memory."""
+"""The plan of a job's lanes: how many, with how many slots, and their estimated time and memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from jobs.lanes.lane import LaneSettings
 
 MAX_SLOTS = 16
 MAX_IMAGES = {"cuda": 32, "cpu": 8}
-"""More images at once fill no device better; on a CPU what lies between two layers leaves the cache."""
+"""Images that are sampled together at most. More do not make a device faster; on a CPU their activations leave the cache."""
 _WEIGHTS_SHARE = 0.25
-"""Of a machine's memory, what the copies of the base may take of the lanes that share it."""
+"""Share of a machine's memory that its lanes' copies of the base may take."""
 _MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.5}
-"""What of a device's memory lanes may plan with. On a GPU the rest is for the VAE, the allocator's rounding and CUDA itself;
-on a CPU for the node, the object store and the scoring."""
+"""Share of a device's memory that lanes may plan with. The rest of a GPU is for the VAE, the allocator's rounding and CUDA,
+of a CPU's memory for the node, the object store and scoring."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class LaneDevice:
 
     Attributes:
         kind: "cuda" or "cpu".
-        memory_bytes: What lanes may use of the device's memory.
-        host_memory_bytes: The same of the host's.
+        memory_bytes: Device memory that lanes may use.
+        host_memory_bytes: Host memory that lanes may use.
         rate: Training speed in FLOP/s.
         cores: CPU cores.
-        precision: What keeping the base in a quantised precision saves and spoils; None where it is not quantised.
+        precision: Memory and error of a quantised base, in words; None where it is not quantised.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class LaneLimits:
     Attributes:
         lanes: Most lanes at once.
         slots: Fine-tunes in a lane at once.
-        machine_slots: Fine-tunes at once in all lanes of a device, be it one or several; `slots` goes before it.
+        machine_slots: Fine-tunes at once in all lanes of a device together, where `slots` is None.
         workers: Workers of a lane, each with a device of its own, which divide its rows among themselves.
     """
 
@@ -71,7 +71,7 @@ class LaneLimits:
 
 @dataclass(frozen=True)
 class LaneResources:
-    """What one worker of a lane asks of the cluster: logical CPUs and GPUs, and torch's threads; and a lane's workers."""
+    """Logical CPUs and GPUs of one worker of a lane, its torch threads, and the number of a lane's workers."""
 
     cpus: float
     gpus: float
@@ -81,7 +81,7 @@ class LaneResources:
 
 @dataclass(frozen=True)
 class LanePlan:
-    """How the lanes of a job are made."""
+    """The lanes of a job."""
 
     packs: PackPlan
     settings: LaneSettings
@@ -118,8 +118,7 @@ def plan_lanes(
     """Plan the lanes for `fine_tunes` on a cluster with these resources, made of machines like `device`.
 
     On GPUs a worker is one GPU. On CPUs a machine has as many lanes as its memory and the prompts allow, which share its
-    cores: the threads of a lane wait for each other at every operation, lanes do not, and on a machine that others use, too,
-    that is faster (`tests.benchmarks.lanes`).
+    cores. One lane with all threads is slower: they wait for each other at every operation (`tests.benchmarks.lanes`).
     """
     spec, gpu = work.spec, device.kind == "cuda"
     weights = weights_bytes(spec, device.kind)
@@ -213,7 +212,7 @@ def weights_bytes(spec: BaseSpec, kind: str) -> int:
 
 
 def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, limits: LaneLimits) -> int:
-    """How many lanes share one machine's cores: with two prompts each at least, and the base small beside a lane's memory."""
+    """How many lanes share a machine's cores, so that each has two prompts and the base is small beside its memory."""
     most = min(
         cores // limits.workers,
         -(-prompts // 2),

@@ -1,4 +1,4 @@
-"""Where the configurations of a search come from, group by group. Knows no Ray.
+"""Sources of the configurations of a search, one per group: planned, or proposed by Optuna. Knows no Ray.
 
 Every source begins with the prompt's own configuration and with what earlier searches found best. A source that is made again
 from a journal proposes what it proposed before, and only then anew.
@@ -16,21 +16,21 @@ from corrector.prompts.search import HIGH, WHOLE, Choices, Configuration, Dimens
 from corrector.prompts.search_space import contains, dimensions, draw, grid, highest, own_configuration
 
 Figures = Mapping[str, float]
-"""A trial's last score and what it is made of, by name; targets are among them."""
+"""A trial's last score and its parts, by name; the targets of a search are among them."""
 
 
 class Proposals(Protocol):
     """The configurations of one group's trials, in their order."""
 
     def next(self) -> tuple[int, Configuration] | None:
-        """The next trial and what it varies; None when there is none left."""
+        """Index and configuration of the next trial; None when none is left."""
 
     def tell(self, index: int, figures: Figures | None) -> None:
-        """How trial `index` ended; None: it failed."""
+        """Learn from the figures of trial `index`; None where it failed."""
 
 
 class Planned:
-    """Configurations that do not depend on how trials end."""
+    """Configurations that do not depend on scores."""
 
     def __init__(self, configurations: Sequence[Configuration]) -> None:
         self._left = list(enumerate(configurations))[::-1]
@@ -40,11 +40,11 @@ class Planned:
         return self._left.pop() if self._left else None
 
     def tell(self, index: int, figures: Figures | None) -> None:
-        """Nothing follows from it."""
+        """Nothing to do."""
 
 
 class Parzen:
-    """Proposals of Optuna's tree-structured Parzen estimator, which learns from what it is told."""
+    """Proposals of Optuna's tree-structured Parzen estimator."""
 
     def __init__(
         self,

@@ -86,6 +86,18 @@ def test_a_prompt_that_diverges_fails_alone_with_its_reason(tmp_path: Path, spec
     assert "learning rate" in states[bad.work_id].detail
 
 
+def test_a_lane_whose_base_is_offloaded_trains_and_samples_the_same(tmp_path: Path, spec: BaseSpec) -> None:
+    (plain,) = prompt_tasks(tmp_path / "plain", spec, ("person",))
+    run_lane(tmp_path / "plain", spec, LocalClient(PromptQueue([plain])))
+    (offloaded,) = prompt_tasks(tmp_path / "offloaded", spec, ("person",))
+    streaming = replace(settings(tmp_path / "offloaded"), offload=True, checkpointing=True)
+    Lane(spec, LocalClient(PromptQueue([offloaded])), streaming, CorrectionPolicy).run()
+
+    assert curve(offloaded) == curve(plain)
+    images = [CorrectionRecord.images(task.folder.sampled).after for task in (plain, offloaded)]
+    assert [path.read_bytes() for path in images[0]] == [path.read_bytes() for path in images[1]]
+
+
 def test_a_damaged_checkpoint_means_starting_again(tmp_path: Path, spec: BaseSpec) -> None:
     tasks = prompt_tasks(tmp_path, spec, ("person",))
     run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks), stop_after=3))
