@@ -33,7 +33,7 @@ from cluster import ports
 from cluster.launch import answers, launch
 from cluster.processes import LABEL_VARIABLE, ServerProcesses, summary
 from cluster.shell import exports
-from cluster.state import PROJECT, locked, tail, write_private
+from cluster.state_folder import PROJECT, locked, tail, write_private
 from corrector.errors import UserError
 
 STATE = PROJECT / ".local"

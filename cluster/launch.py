@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.state import tail
+from cluster.state_folder import tail
 from corrector.errors import UserError
 
 POLL_S = 0.05

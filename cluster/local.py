@@ -20,7 +20,7 @@ from pathlib import Path
 from cluster import head as heads
 from cluster import local_instance, services
 from cluster.head import HeadOptions
-from cluster.state import SERVERS_FOLDER
+from cluster.state_folder import SERVERS_FOLDER
 from corrector.errors import UserError
 
 

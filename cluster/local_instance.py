@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from cluster.head import HeadOptions, program_environment, scratch_folder
-from cluster.state import locked
+from cluster.state_folder import locked
 
 
 def environment(options: HeadOptions, state: Path) -> dict[str, str]:

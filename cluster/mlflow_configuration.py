@@ -4,7 +4,7 @@ What MLflow does by itself, and what is done about it (MLflow 3.17):
 
 - It sends usage statistics, starts a pool of processes for jobs that judge language models, and serves a gateway to
   their providers. All three are off.
-- It answers to any host name that begins like a private address. Here the two names of loopback are all.
+- It accepts every Host header that begins like a private address. Here it accepts localhost and 127.0.0.1 only.
 - Webhooks go to public https addresses only, and their secrets are unreadable after a restart unless it is given a
   key. Here the key is kept, and webhooks may go to this machine over http: a user who may create a webhook can send
   requests to every server of this machine.
@@ -22,7 +22,7 @@ from pathlib import Path
 from cluster import object_store
 from cluster.object_store import ObjectStore
 from cluster.ports import LOOPBACK
-from cluster.state import secrets_of, write_private
+from cluster.state_folder import secrets_of, write_private
 from corrector.errors import UserError
 
 ADMIN = "admin"

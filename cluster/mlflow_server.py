@@ -40,7 +40,7 @@ from cluster.mlflow_configuration import (
 from cluster.object_store import ObjectStore
 from cluster.processes import LABEL_VARIABLE, ServerProcesses, summary
 from cluster.shell import exports
-from cluster.state import SERVERS_FOLDER, locked, write_private
+from cluster.state_folder import SERVERS_FOLDER, locked, write_private
 from corrector.errors import UserError
 
 STATE = SERVERS_FOLDER / "mlflow"

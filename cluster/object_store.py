@@ -28,7 +28,7 @@ from cluster.launch import await_listening, launch
 from cluster.object_store_configuration import ACCOUNT, DEVICE, REGION, SERVERS, write_configuration
 from cluster.processes import LABEL_VARIABLE, ServerProcesses, summary
 from cluster.shell import exports
-from cluster.state import SERVERS_FOLDER, locked, secrets_of, tail, write_private
+from cluster.state_folder import SERVERS_FOLDER, locked, secrets_of, tail, write_private
 from corrector.errors import UserError
 
 STATE = SERVERS_FOLDER / "objects"

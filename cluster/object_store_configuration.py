@@ -1,7 +1,7 @@
 """What OpenStack Swift needs to be an S3 server of one disk: four configuration files, three rings, one folder.
 
-Everything lies in a folder of its own, and nothing is read from /etc/swift. There is no memcached: the pipeline
-has no cache, so that one which happens to run on this machine is never filled with our names and never believed.
+Everything lies in a folder of its own, and nothing is read from /etc/swift. The pipeline has no cache: a memcached
+that runs on this machine is neither written nor read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.ports import LOOPBACK
-from cluster.state import write_private
+from cluster.state_folder import write_private
 from corrector.errors import UserError
 
 ACCOUNT = "corrector"

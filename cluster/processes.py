@@ -1,7 +1,7 @@
-"""The processes of one server: found by what they carry, ended by their pids.
+"""Finds the processes of one server by an environment variable or by their session, and ends them by their pids.
 
-Parentage and process groups do not find them: `ray start` leaves orphans, and a job's driver has a session of its own. No
-single sign is on all of them either: Ray's workers write their title over their environment.
+Parentage and process groups do not find them: `ray start` leaves orphans. Both marks are needed: a job's driver has a
+session of its own, and Ray's workers overwrite their environment.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 - The Ray Client proxy takes 90 MB and port 10001 for a protocol that jobs do not use; `ray start` refuses port 0 for it.
 - The dashboard's usage module, told that usage statistics are off, still asks three clouds' metadata servers where it
-  runs, which blocks the dashboard for up to three seconds, and reports to usage-stats.ray.io that it does not report.
+  runs, which blocks the dashboard for up to three seconds, and tells usage-stats.ray.io once that they are off.
   `ray start` cannot leave it out, and `ray.init(include_dashboard=False)` starts it alone.
 - `ray.init()` starts an autoscaler's monitor, although one machine does not grow.
 - A terminal that is closed sends SIGHUP to Ray's servers and workers, too, while the driver still needs them to save its

@@ -23,7 +23,7 @@ from cluster.head import Head, HeadOptions
 from cluster.mlflow_server import MlflowOptions, MlflowServer
 from cluster.object_store import ObjectStore
 from cluster.shell import exports
-from cluster.state import SERVERS_FOLDER, locked
+from cluster.state_folder import SERVERS_FOLDER, locked
 from corrector.errors import UserError
 
 # Each of these configures an S3 of the user's.

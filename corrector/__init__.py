@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from corrector.correction import Correction, correct
     from corrector.errors import UserError
     from corrector.exemplars import contact_sheet
-    from corrector.pipeline import Base, load_base
+    from corrector.loaded_base import Base, load_base
     from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds, HyperParameters
 
 __all__ = [

@@ -17,13 +17,13 @@ from torch import Tensor
 from corrector.adapters import Adapter, AdapterBank, adapter_bytes, save_adapter
 from corrector.base import free_memory, transformer_bytes
 from corrector.dreambooth import Engine, FineTune, StepReport
-from corrector.dreambooth.planner import plan_packs
+from corrector.dreambooth.pack_plan import plan_packs
 from corrector.errors import UserError
 from corrector.evaluation import Comparison, GateVerdict, Scorecard, score
 from corrector.evaluation.images import as_stored
 from corrector.exemplars import contact_sheet, load_exemplars
-from corrector.pipeline import Base
-from corrector.preparation import (
+from corrector.loaded_base import Base
+from corrector.prompt_inputs import (
     ExemplarImages,
     comparison_rows,
     decoded_exemplars,

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""UserError: the base class of every error that a user or operator can put right."""
 
 
 class UserError(Exception):

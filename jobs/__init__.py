@@ -1,5 +1,5 @@
-"""What `ray job submit` runs. `python -m jobs.correct BATCH` corrects a batch of failing prompts, `jobs.search` looks for
-hyper-parameters that do so better.
+"""The commands that run on a Ray cluster, and their parts.
 
-The jobs are thin: they place work on a Ray cluster and leave what a correction is to `corrector`.
+`jobs.correct` corrects a batch of failing prompts, `jobs.search` searches better hyper-parameters, and `jobs.collect`
+makes a batch file of what users of the endpoint flagged (without Ray). What a correction is stands in `corrector`.
 """

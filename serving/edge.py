@@ -1,6 +1,7 @@
-"""Ray Serve's HTTP proxies take off what no client may send; RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `middlewares`.
+"""Middleware of Ray Serve's HTTP proxies: removes request headers that only Ray may set.
 
-An ingress does not start without that variable. It refuses a request that has such a header all the same.
+Ray loads `middlewares`, which RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names. An ingress does not start without that
+variable. It refuses a request that has such a header all the same.
 """
 
 import os

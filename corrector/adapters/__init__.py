@@ -1,7 +1,7 @@
 """LoRA adapters: one as tensors (:class:`Adapter`), many in one forward (:class:`AdapterBank`), and their
 files.
 
-Ground floor of the library: knows PyTorch modules, nothing of bases, prompts or jobs.
+The lowest layer of the library: it imports nothing of `base` or `prompts`.
 """
 
 from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError

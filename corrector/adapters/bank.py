@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError
-from corrector.adapters.layer import StackedLayer
 from corrector.adapters.layout import Layout, PackedAdapter, Target, some
 from corrector.adapters.plans import Current, RunPlan, StaticPlan
+from corrector.adapters.stacked_layer import StackedLayer
 
 _MAX_PLANS = 64
 

@@ -1,10 +1,10 @@
 """The frozen text-to-image model: finding it, loading its components, text embeddings, latents, and a cache of tensors.
 
-``embedded/weights`` is the tiny Stable Diffusion 3 of this repository; ``corrector.pipeline.Base`` is a loaded base.
+``embedded/weights`` is the tiny Stable Diffusion 3 of this repository; ``corrector.loaded_base.Base`` is a loaded base.
 """
 
 from corrector.base.cache import ContentCache, content_key
-from corrector.base.encoding import encode_prompts
+from corrector.base.cached_embeddings import encode_prompts
 from corrector.base.latents import LatentPosterior, decode_latents, encode_images
 from corrector.base.loading import load_scheduler, load_text_encoders, load_transformer, load_vae
 from corrector.base.memory import (
@@ -17,7 +17,7 @@ from corrector.base.memory import (
 from corrector.base.precision import Precision
 from corrector.base.resolve import resolve_base
 from corrector.base.spec import BaseSpec
-from corrector.base.text import TextEmbeddings, TextEncoders
+from corrector.base.text_encoders import TextEmbeddings, TextEncoders
 from corrector.base.weights import check_transformer
 
 __all__ = [

@@ -17,7 +17,7 @@ from corrector.base.headers import weight_files
 from corrector.base.memory import ensure_memory
 from corrector.base.precision import QUANTISED, quantise, require_bitsandbytes
 from corrector.base.spec import BaseSpec, components
-from corrector.base.text import TextEncoders
+from corrector.base.text_encoders import TextEncoders
 from corrector.base.weights import check_finite, check_transformer_files, check_vae_file
 from corrector.errors import UserError
 

@@ -30,7 +30,7 @@ from corrector.base.sources import (
 )
 from corrector.base.spec import BaseSpec, SingleFile, components, json_object, read_pipeline
 from corrector.errors import UserError
-from corrector.objects import is_s3_url
+from corrector.s3 import is_s3_url
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 _SINGLE_FILE = re.compile(r"(?P<file>.+\.safetensors)(#(?P<pipeline>.*))?")

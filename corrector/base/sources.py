@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Protocol
 
-from corrector import objects
+from corrector import s3
 from corrector.base.hub import hub_files
 from corrector.base.revision import belongs_to_pipeline, folder_revision
 from corrector.errors import UserError
@@ -120,7 +120,7 @@ class S3Pipeline:
     @staticmethod
     def find(url: str) -> S3Pipeline:
         """With its present fingerprint."""
-        return S3Pipeline(url, objects.fingerprint(url, keep=belongs_to_pipeline))
+        return S3Pipeline(url, s3.fingerprint(url, keep=belongs_to_pipeline))
 
     @property
     def folder(self) -> Path:
@@ -137,7 +137,7 @@ class S3Pipeline:
 
         def fetch(folder: Path) -> None:
             with _unchanged(self.url, self.revision, belongs_to_pipeline):
-                objects.download(self.url, folder, keep=keep)
+                s3.download(self.url, folder, keep=keep)
 
         return _fetched_once(self.revision, what, fetch)
 
@@ -176,13 +176,13 @@ class S3Checkpoint:
     @staticmethod
     def find(url: str) -> S3Checkpoint:
         """With its present fingerprint."""
-        return S3Checkpoint(url, objects.fingerprint(url))
+        return S3Checkpoint(url, s3.fingerprint(url))
 
     @property
     def path(self) -> Path:
         def fetch(folder: Path) -> None:
             with _unchanged(self.url, self.fingerprint, None):
-                objects.download(self.url, folder)
+                s3.download(self.url, folder)
 
         return _fetched_once(self.fingerprint, "checkpoint", fetch) / self.url.rpartition("/")[2]
 
@@ -217,7 +217,7 @@ def _unchanged(url: str, fingerprint: str, keep: Callable[[str], bool] | None) -
     """Raises :class:`UserError` where the objects are not those of ``fingerprint`` before or after the ``with``."""
 
     def check() -> None:
-        if objects.fingerprint(url, keep=keep) != fingerprint:
+        if s3.fingerprint(url, keep=keep) != fingerprint:
             raise UserError(f"{url}: changed while it was in use; start again to work with what is there now")
 
     check()

@@ -1,6 +1,7 @@
 """Judges a correction: base against corrected with equal n and the same seeds, then the gate.
 
-`Comparison` says which images to sample; `score` measures them and returns the `Scorecard`. Only tensors come in.
+`Comparison` says which images to sample; `score` measures them and returns the `Scorecard`. It takes images as
+tensors: it loads no base and reads no image files.
 """
 
 from corrector.evaluation.comparison import Comparison, Row

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from corrector.evaluation.figures import Interval
+from corrector.evaluation.scorecard_figures import Interval
 
 _CHUNK = 4_000_000
 """Most float64 entries of one batch of resamples: 32 MB."""

@@ -14,8 +14,8 @@ from statistics import NormalDist
 
 from torch import Tensor
 
-from corrector.evaluation.figures import Interval
 from corrector.evaluation.guards import GuardImages
+from corrector.evaluation.scorecard_figures import Interval
 from corrector.prompts.variations import Difference
 
 _METHOD = "Newcombe's for paired shares, over seed pairs"

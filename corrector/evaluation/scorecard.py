@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corrector.evaluation.figures import Figure, FrozenModel, Interval, interval_metrics, number
+from corrector.evaluation.scorecard_figures import Figure, FrozenModel, Interval, interval_metrics, number
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference
 

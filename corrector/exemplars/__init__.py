@@ -4,7 +4,7 @@ A folder of files from anywhere goes in; decoded, de-duplicated, equally sized p
 training and held-out, with a note for everything that was left out and why.
 """
 
-from corrector.exemplars.curation import Exemplar, ExemplarSet, file_digests, load_exemplars
+from corrector.exemplars.exemplar_set import Exemplar, ExemplarSet, file_digests, load_exemplars
 from corrector.exemplars.files import Limits
 from corrector.exemplars.fit import fit, to_image, to_tensor
 from corrector.exemplars.sheet import contact_sheet

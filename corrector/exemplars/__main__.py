@@ -1,4 +1,6 @@
-"""What a folder amounts to: `python -m corrector.exemplars FOLDER --resolution N [--sheet out.png]`."""
+"""Shows which images of a folder would train, be held out or be left out, and why.
+
+`python -m corrector.exemplars FOLDER --resolution N [--sheet out.png]`."""
 
 import argparse
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from corrector.errors import UserError
-from corrector.exemplars.curation import Exemplar, ExemplarSet, load_exemplars
+from corrector.exemplars.exemplar_set import Exemplar, ExemplarSet, load_exemplars
 from corrector.exemplars.files import printable
 from corrector.exemplars.fit import to_image
 from corrector.exemplars.sheet import contact_sheet

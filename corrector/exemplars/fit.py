@@ -1,4 +1,4 @@
-"""The one way in which a picture becomes a square of a resolution, for training and for every metric."""
+"""Crops an exemplar to a square and resizes it. Metrics resize further, in `corrector.evaluation.images`."""
 
 import numpy as np
 import torch

@@ -1,18 +1,18 @@
 """The registry of adapters in MLflow: registration, download, review and upkeep.
 
 An adapter in the registry is immutable, addressed by name, version and SHA-256, and carries its lineage.
-`registration` stores it, `download` and `restore` read it back. Its alias `candidate` is set at registration; a
-reviewer sets `champion` with `review`, with `python -m corrector.registry`, or in MLflow's own pages, and
-`history` is the log of reviews. `verify` and `garbage` are the upkeep. MLflow is imported only when the
+`registration` stores it, `download` and `restore` read it back. Registration sets the alias `candidate` where the
+gate passed. A reviewer moves `champion` with `promotion`, with `python -m corrector.registry`, or in MLflow's own
+pages; `review_log` keeps the decisions. `verify` and `garbage` are the upkeep. MLflow is imported only when the
 registry is opened (`store`).
 """
 
 from corrector.registry.download import export, fetch
 from corrector.registry.failures import RegistryError
 from corrector.registry.local import local_uri
+from corrector.registry.promotion import promote, reject, retire, rollback
 from corrector.registry.references import CANDIDATE, CHAMPION, Reference, Version, model_name
 from corrector.registry.registration import OtherBytes, RegisteredVersion, register
-from corrector.registry.review import promote, reject, retire, rollback
 from corrector.registry.store import prepare
 from corrector.registry.traffic import CHALLENGER, set_traffic
 

@@ -21,10 +21,10 @@ from corrector.registry.comparison import fetch_compared
 from corrector.registry.download import export
 from corrector.registry.failures import RegistryError
 from corrector.registry.garbage import OLDER_THAN, collect_garbage
-from corrector.registry.history import Entry, history
 from corrector.registry.listing import PAGE, find_version, list_models, show_model
+from corrector.registry.promotion import promote, reject, retire, rollback
 from corrector.registry.references import Reference, Version
-from corrector.registry.review import promote, reject, retire, rollback
+from corrector.registry.review_log import Entry, history
 from corrector.registry.sharing import LIFETIME, LONGEST, share
 from corrector.registry.traffic import Mode, set_traffic, traffic
 from corrector.registry.verify import DigestCheck, verify

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from corrector.registry.download import read_record
 from corrector.registry.failures import RegistryError
+from corrector.registry.mlflow_run import SHEET_FILE
 from corrector.registry.references import Reference, Version, resolve
-from corrector.registry.runs import SHEET_FILE
 from corrector.registry.store import Store, open_store
 from corrector.report.comparison import ComparedVersion
 

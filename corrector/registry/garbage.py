@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 from corrector.registry.failures import RegistryError
 from corrector.registry.local import refuse_outside
+from corrector.registry.mlflow_run import BEGAN, EXPERIMENT, delete_run
 from corrector.registry.references import Version
-from corrector.registry.runs import BEGAN, EXPERIMENT, delete_run
 from corrector.registry.store import Store, open_store
 from corrector.registry.tags import STATUS, WORK_ID
 

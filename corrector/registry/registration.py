@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 from corrector.record.correction import ADAPTER_FOLDER, CorrectionRecord
 from corrector.registry.download import check_adapter
 from corrector.registry.failures import RegistryError
+from corrector.registry.mlflow_run import delete_run, log_run
 from corrector.registry.model_folder import adapter_source
 from corrector.registry.references import CANDIDATE, first_version, model_name
-from corrector.registry.runs import delete_run, log_run
 from corrector.registry.store import Store, open_store
 from corrector.registry.tags import COMPLETE, DECISION, SHA256, STATUS, WORK_ID, describe, record_tags
 

@@ -1,9 +1,8 @@
 """Makes a URL from which somebody without access to the registry can fetch an adapter for a while.
 
-The URL is signed with the S3 credentials of the caller, for as long as the caller says. MLflow 3.17 signs URLs
-of artifacts that go through its server, too, but only for the time that the server was started with. This
-module asks for such a URL, because nothing else of MLflow says where in S3 an artifact is, and does not return
-it.
+The URL is signed with the S3 credentials of the caller, for as long as the caller says. MLflow 3.17 signs URLs of
+artifacts that go through its server, too, but only for the time that the server was started with. Such a URL is used
+only to find the artifact's place in S3, which MLflow tells in no other way.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from corrector import objects
+from corrector import s3
 from corrector.files import file_sha256
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry.download import expected_digest
@@ -71,19 +70,19 @@ def share(
         version = resolve(store, reference)
         expected = expected_digest(version)
         location = _location(store, version.run_id, str(version))
-        found = file_sha256(objects.download(location, Path(staging)))
+        found = file_sha256(s3.download(location, Path(staging)))
         if found != expected:
             raise RegistryError(
                 f"{version}: the SHA-256 of {location} is {found}; registered was {expected}; not shared"
             )
-        url = objects.presigned(location, seconds=int(lifetime.total_seconds()))
+        url = s3.presigned(location, seconds=int(lifetime.total_seconds()))
     return SharedUrl(str(version), url, expected, _expiry(url))
 
 
 def _location(store: Store, run_id: str, what: str) -> str:
     """The `s3://` URL of a run's weights."""
     address = store.artifact_address(run_id)
-    if objects.is_s3_url(address):
+    if s3.is_s3_url(address):
         return f"{address}/{_WEIGHTS}"
     if not address.startswith("mlflow-artifacts:"):
         raise RegistryError(f"{what}: its weights lie in {address}, and not in S3; share a file of `export`")

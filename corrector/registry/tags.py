@@ -9,8 +9,8 @@ import json
 import re
 from typing import Any
 
-from corrector.evaluation.figures import plain
 from corrector.evaluation.scorecard import Scorecard
+from corrector.evaluation.scorecard_figures import plain
 from corrector.record.correction import CorrectionRecord
 from corrector.report.model_card import escape, verdict_lines
 

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from markupsafe import Markup
 
-from corrector.evaluation.figures import Interval, change_text, number
+from corrector.evaluation.scorecard_figures import Interval, change_text, number
 from corrector.record.correction import CurvePoint
 
 _TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')

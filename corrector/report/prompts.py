@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from corrector.evaluation.comparison import GuardSamples
-from corrector.evaluation.figures import change_text
 from corrector.evaluation.scorecard import GuardScore, HardNegativeScore, Scorecard
+from corrector.evaluation.scorecard_figures import change_text
 from corrector.record.correction import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import interval_rows, loss_plot

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corrector.evaluation.figures import Interval, number
+from corrector.evaluation.scorecard_figures import Interval, number
 from corrector.prompts import HyperParameters
 from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
 from corrector.report.page import write_page

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from corrector.evaluation.figures import number
+from corrector.evaluation.scorecard_figures import number
 from corrector.prompts.search import NUMERIC, Value
 from corrector.record.search import TrialResult
 from corrector.report.plots import Chart, nice_ticks, polyline, svg

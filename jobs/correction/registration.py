@@ -1,4 +1,4 @@
-"""From sampled to registered: scoring tasks on Ray, registration in MLflow, and the prompts that need neither."""
+"""Scores sampled prompts in Ray tasks, registers them in MLflow, and restores what an earlier run registered."""
 
 from __future__ import annotations
 

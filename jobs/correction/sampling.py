@@ -15,7 +15,7 @@ from torch import Tensor
 from corrector.adapters import Adapter
 from corrector.evaluation import Comparison
 from corrector.evaluation.comparison import NegativeSamples
-from corrector.preparation import comparison_rows, decoded_exemplars, side_of
+from corrector.prompt_inputs import comparison_rows, decoded_exemplars, side_of
 from corrector.record.writing import write_comparison
 from corrector.sampling import SampleRow
 from jobs.inputs.run_folder import PromptFolder, remove_folder

@@ -21,7 +21,7 @@ from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.record.correction import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
 from corrector.record.writing import correction_record
-from corrector.registry.runs import REVIEW_PAGE
+from corrector.registry.mlflow_run import REVIEW_PAGE
 from corrector.report import write_report
 from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE, read_decoded, read_sampled
 from jobs.inputs.batch import PromptTask

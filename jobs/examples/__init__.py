@@ -1,1 +1,1 @@
-"""The example batch, its exemplars, and what draws them."""
+"""Two example batch files, their exemplars, and the JSON Schema of a batch file."""

@@ -10,7 +10,7 @@ from corrector.base import BaseSpec, ContentCache, Precision, resolve_base
 from corrector.errors import UserError
 from corrector.evaluation.rungs import Rung
 from corrector.exemplars import ExemplarSet, load_exemplars
-from corrector.preparation import ExemplarImages
+from corrector.prompt_inputs import ExemplarImages
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
 from corrector.settings import Settings
 from jobs.inputs.run_folder import PromptFolder, RunFolder

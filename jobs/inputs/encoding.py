@@ -15,8 +15,8 @@ from typing import Any
 import ray
 
 from corrector.base import BaseSpec, ContentCache, check_transformer
-from corrector.pipeline import Base
-from corrector.preparation import exemplar_posterior, texts_of
+from corrector.loaded_base import Base
+from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
 from jobs.inputs.batch import PromptTask
 from jobs.inputs.ray_tasks import bound_threads

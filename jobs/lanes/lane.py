@@ -23,8 +23,8 @@ import torch
 from corrector.base import BaseSpec, ContentCache, TextEmbeddings
 from corrector.dreambooth import Engine, FineTune, Workers, checkpoint
 from corrector.errors import UserError
-from corrector.pipeline import Base
-from corrector.preparation import ExemplarImages, fine_tune, texts_of
+from corrector.loaded_base import Base
+from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow
 from jobs.inputs.batch import PromptTask

@@ -55,7 +55,7 @@ class LanePool:
             self._lanes.remove(lane)
             if lane.error is not None:
                 self._lost.append(lane.error)
-                ray.get(self._queue.restart.remote(lane.name, lane.error))
+                ray.get(self._queue.return_leases.remote(lane.name, lane.error))
         if len(self._lost) >= self._max_lost and not self._lanes:
             return f"{len(self._lost)} lanes were lost; the last: {self._lost[-1]}"
         waiting = ray.get(self._queue.waiting.remote())

@@ -1,7 +1,8 @@
-"""The job's queue: which prompt waits, which lane holds it, and how it ended. Imports no torch: see `jobs.tuning.queue`.
+"""The job's queue: which prompt waits, which lane holds it, and how it ended.
 
-`PromptQueue` knows no Ray; `jobs.correction.driver` runs it as an actor. Its state need not outlive the job: finished prompts
-are in the run folder, and the others resume from their own checkpoints in whichever lane claims them next.
+Imports no torch, because Ray imports this module in every process that holds the actor's handle. `PromptQueue` calls
+nothing of Ray; `jobs.correction.driver` runs it as an actor. Its state need not outlive the job: finished prompts are
+in the run folder, and the others resume from their own checkpoints in whichever lane claims them next.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class PromptQueue:
     """A priority queue with leases.
 
     A claimed prompt is leased to its lane until the lane reports a terminal state. When a process of the lane is lost, its
-    leases are returned (by `jobs.lanes.leases`, and by a lane that starts again under the same name), so that other lanes can
-    claim the prompts. A prompt whose lane died `max_deaths` times while it was leased is failed.
+    leases are returned (by `jobs.lanes.lease_return`, and by a lane that starts again under the same name), so that other
+    lanes can claim the prompts. A prompt whose lane died `max_deaths` times while it was leased is failed.
     """
 
     def __init__(self, tasks: Sequence[PromptTask] = (), *, max_deaths: int = 3) -> None:
@@ -102,7 +103,7 @@ class PromptQueue:
                 entry.lane = None
         return self.stopping
 
-    def restart(self, lane: str, reason: str) -> list[str]:
+    def return_leases(self, lane: str, reason: str) -> list[str]:
         """Return the leases of `lane`, whose process is gone; returns the names of prompts that are failed for it."""
         failed = []
         for work_id, entry in self._entries.items():

@@ -25,7 +25,7 @@ from corrector.base import BaseSpec
 from jobs.inputs.batch import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
-from jobs.lanes.leases import LeaseReturn, brief
+from jobs.lanes.lease_return import LeaseReturn, brief
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
 
@@ -70,9 +70,9 @@ class QueueClient:
             self._pending = None
         return stop
 
-    def restart(self, reason: str) -> list[str]:
+    def return_leases(self, reason: str) -> list[str]:
         """Return the leases of a former lane of this name; returns the names of prompts that are failed for it."""
-        failed: list[str] = ray.get(self._actor.restart.remote(self._lane, reason))
+        failed: list[str] = ray.get(self._actor.return_leases.remote(self._lane, reason))
         return failed
 
     # The queue of a search alone has these.
@@ -192,7 +192,7 @@ def train_lane(
     workers = WorkerGroup()
     client = QueueClient(queue, name)
     if workers.rank == 0:
-        client.restart("its process ended")
+        client.return_leases("its process ended")
     if settings.device == "cuda":
         from ray.train.torch import get_device
 

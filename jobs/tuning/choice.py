@@ -10,7 +10,7 @@ from torch import Tensor
 from corrector.base import ContentCache
 from corrector.evaluation.features import named_extractor
 from corrector.evaluation.trial_score import Choice, Contender, choose
-from corrector.preparation import side_of
+from corrector.prompt_inputs import side_of
 from corrector.record.search import PromptSearchResult, TrialResult
 from jobs.inputs.batch import BatchWork
 from jobs.tuning.lane import exemplar_features

@@ -35,7 +35,6 @@ from jobs.lanes.stopping import StopSignal
 from jobs.tuning.choice import choose_trial, finalists
 from jobs.tuning.lane import TrialPolicy
 from jobs.tuning.plan import PromptSearch, SearchGroup, grouped, plan_search
-from jobs.tuning.proposals import max_trials, proposals
 from jobs.tuning.queue import TrialQueue
 from jobs.tuning.report import (
     REPORT_FILE,
@@ -46,6 +45,7 @@ from jobs.tuning.report import (
     read_prompt,
     write_best_batch,
 )
+from jobs.tuning.samplers import max_trials, proposals
 from jobs.tuning.searcher import GroupSearcher, make_tuner
 from jobs.tuning.tracking import SearchTracking
 

@@ -23,7 +23,7 @@ from corrector.evaluation import Comparison
 from corrector.evaluation.features import FeatureExtractor, named_extractor
 from corrector.evaluation.images import as_stored, same_size
 from corrector.evaluation.trial_score import ExemplarFeatures, SampleFeatures, trial_score
-from corrector.preparation import comparison_rows, side_of
+from corrector.prompt_inputs import comparison_rows, side_of
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 from corrector.record.search import RungReport
 from corrector.sampling import SampleRow

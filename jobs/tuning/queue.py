@@ -1,7 +1,7 @@
 """The queue of a search: trials come as Tune starts them, their scores go back to Tune, and some are closed early.
 
-Knows no Ray; `jobs.tuning.driver` runs it as an actor. Ray imports an actor's class in every process that receives its handle,
-so in every trial's: this module imports no torch.
+Calls nothing of Ray; `jobs.tuning.driver` runs it as an actor. Ray imports an actor's class in every process that
+receives its handle, so in every trial's process: this module imports no torch.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ class TrialQueue:
         """As `PromptQueue.report`."""
         return self._queue.report(lane, progress)
 
-    def restart(self, lane: str, reason: str) -> list[str]:
-        """As `PromptQueue.restart`; closed trials that the lane held end."""
+    def return_leases(self, lane: str, reason: str) -> list[str]:
+        """As `PromptQueue.return_leases`; closed trials that the lane held end."""
         held = [work_id for work_id in self._closed if self._queue.holder(work_id) == lane]
-        failed = self._queue.restart(lane, reason)
+        failed = self._queue.return_leases(lane, reason)
         for work_id in held:
             self._end(work_id)
         return failed

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from corrector.prompts import SearchSettings
 from corrector.prompts.search import Configuration
 from jobs.tuning.plan import SearchGroup
-from jobs.tuning.proposals import Proposals
+from jobs.tuning.samplers import Proposals
 from jobs.tuning.scheduler import GroupHalving
 from jobs.tuning.trainable import GROUP, METRIC, TRIAL, run_trial
 

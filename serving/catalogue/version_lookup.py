@@ -1,4 +1,4 @@
-"""VersionLookup: versions that no alias of the snapshot points at, for reviewers who want to see them draw."""
+"""VersionLookup: finds versions without an alias, so that reviewers can make images with them."""
 
 import asyncio
 import logging

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from corrector.prompts.variations.reading import Reading, read
 from serving.catalogue.snapshot import ServedAdapter, Snapshot
 from serving.router.calibration import sigmoid
-from serving.router.comparison import closest
 from serving.router.decision import Decision
 from serving.router.embedding import DIMENSIONS, Embedder
-from serving.router.head import Head, RegisteredTexts, train_head
 from serving.router.normalising import normalised
+from serving.router.prompt_classifier import Head, RegisteredTexts, train_head
 from serving.router.traffic import served
+from serving.router.word_comparison import closest
 from serving.settings import RouterSettings
 
 _log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from corrector.adapters import AdapterBank
 from corrector.dreambooth.blocks import recompute_blocks
-from corrector.dreambooth.cost import TransformerCost
+from corrector.dreambooth.transformer_cost import TransformerCost
 from tests.support.sd3_family import (
     MODELS,
     TOKENS,

@@ -18,7 +18,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.profiler import ProfilerActivity, profile
 
 from corrector.dreambooth import Engine
-from corrector.dreambooth.planner import PackPlan, plan_packs
+from corrector.dreambooth.pack_plan import PackPlan, plan_packs
 from corrector.prompts import HyperParameters
 from tests.benchmarks import command
 from tests.benchmarks.machine import release_memory

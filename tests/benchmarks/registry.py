@@ -32,8 +32,8 @@ from corrector.base.sources import EMBEDDED_FOLDER
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError, prepare, register
 from corrector.registry.listing import find_version, list_models
+from corrector.registry.promotion import promote
 from corrector.registry.references import CHAMPION, Reference
-from corrector.registry.review import promote
 from corrector.registry.store import open_store
 from corrector.registry.verify import WORKERS, verify
 from tests.benchmarks import command

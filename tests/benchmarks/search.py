@@ -37,8 +37,8 @@ from jobs.lanes.queue import Progress
 from jobs.tuning.driver import SearchJob
 from jobs.tuning.lane import TrialPolicy
 from jobs.tuning.plan import PromptSearch, SearchGroup, plan_search
-from jobs.tuning.proposals import proposals
 from jobs.tuning.queue import TrialQueue
+from jobs.tuning.samplers import proposals
 from tests.benchmarks import command
 from tests.support.paths import EXAMPLES
 

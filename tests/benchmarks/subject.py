@@ -12,7 +12,7 @@ from diffusers import SD3Transformer2DModel
 
 from corrector.base import LatentPosterior, TextEmbeddings, resolve_base
 from corrector.dreambooth import FineTune
-from corrector.dreambooth.cost import TransformerCost
+from corrector.dreambooth.transformer_cost import TransformerCost
 from corrector.prompts import HyperParameters
 from tests.reference.script import CLIP_TOKENS
 from tests.support import sd3_family, small_sd3

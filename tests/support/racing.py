@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from corrector.record.correction import CorrectionRecord
 from corrector.registry import prepare, register
 from corrector.registry.garbage import collect_garbage
-from corrector.registry.history import champions, history
+from corrector.registry.review_log import champions, history
 from corrector.registry.verify import verify
 from tests.support.records import small_adapter, write_record
 from tests.support.waiting import wait_until

@@ -19,7 +19,6 @@ import torch
 
 from corrector.adapters import Adapter, save_adapter
 from corrector.evaluation.comparison import GuardSamples, NegativeSamples
-from corrector.evaluation.figures import Interval
 from corrector.evaluation.gate import judge
 from corrector.evaluation.scorecard import (
     DistanceScore,
@@ -35,6 +34,7 @@ from corrector.evaluation.scorecard import (
     Scorecard,
     SimilarityScore,
 )
+from corrector.evaluation.scorecard_figures import Interval
 from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference

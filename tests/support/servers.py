@@ -21,7 +21,7 @@ from cluster.head import Head, HeadOptions
 from cluster.mlflow_server import MlflowOptions, MlflowServer
 from cluster.object_store import ObjectStore
 from cluster.services import States
-from cluster.state import locked
+from cluster.state_folder import locked
 
 FOLDER = "CORRECTOR_TEST_SERVERS"
 """Environment variable with the servers' state folder, which the processes of a run inherit."""

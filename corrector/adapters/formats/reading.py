@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from corrector.adapters.adapter import Adapter, AdapterError
-from corrector.adapters.formats import fusion, names
+from corrector.adapters.formats import names, qkv_layout
 from corrector.adapters.formats.config import StatedConfig, lineage, stored_config
 from corrector.adapters.formats.container import MAX_FILE_BYTES, read_tensors
-from corrector.adapters.formats.fusion import LoraFactors
+from corrector.adapters.formats.qkv_layout import LoraFactors
 from corrector.files import file_sha256
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
@@ -32,7 +32,7 @@ def load_adapter(source: Path) -> Adapter:
     one rank and alpha and diffusers' layers, are read bit for bit. For the others:
 
     - Alpha is a layer's ``.alpha`` tensor, else that of PEFT's configuration in the file or beside it, else the rank.
-    - A fused qkv layer becomes three (see :mod:`corrector.adapters.formats.fusion`), without a number changed.
+    - A fused qkv layer becomes three (see :mod:`corrector.adapters.formats.qkv_layout`), without a number changed.
     - Where ranks differ, all are zero-padded to the highest, which is exact.
     - Where scales ``alpha / rank`` differ, B takes the ratio to the scale that is most common among the layers of the
       highest rank: exact for ratios that are powers of two, else a rounding of float32. B is then float32 at least.
@@ -170,7 +170,7 @@ def _in_diffusers_layout(
         if name.layout == "diffusers":
             layers[name.layer] = factors
             continue
-        parts = fusion.split(name.layer, factors, stated.rank_of(names.diffusers_layers(name.layer)[0]))
+        parts = qkv_layout.split(name.layer, factors, stated.rank_of(names.diffusers_layers(name.layer)[0]))
         # q, k or v that has no LoRA is fused as zeros; only the configuration tells it from one still untrained.
         layers |= {path: part for path, part in parts.items() if part.up.any() or not stated.leaves_out(path)}
     if not layers:

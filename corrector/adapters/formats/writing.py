@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from corrector.adapters.adapter import Adapter, AdapterError
-from corrector.adapters.formats import fusion, names
+from corrector.adapters.formats import names, qkv_layout
 from corrector.adapters.formats.config import CONFIG_NAME, header_metadata, peft_config
 from corrector.adapters.formats.container import encode
 from corrector.adapters.formats.reading import (
@@ -99,7 +99,7 @@ def adapter_bytes(adapter: Adapter, to: AdapterFormat = "diffusers") -> bytes:
 
 def _kohya_tensors(adapter: Adapter) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for layer, (down, up, alpha) in fusion.fuse(adapter.weights, adapter.alpha).items():
+    for layer, (down, up, alpha) in qkv_layout.fuse(adapter.weights, adapter.alpha).items():
         name = names.kohya_layer(layer)
         stored = torch.tensor(alpha, dtype=torch.float32)
         if not isclose(stored.item(), alpha, rel_tol=ALPHA_TOLERANCE):

@@ -1,6 +1,6 @@
 """Texts near a prompt, from a lexicon and templates: paraphrases, which mean the same, and hard negatives, which do not.
 
-They train and calibrate what must tell the two apart, and are drawn to see what a correction changes that it should not.
+They train and calibrate the router's classifiers. Evaluation also makes images of hard negatives, to find unwanted changes.
 A prompt is split into who, doing what, and where (`reading`); words that the lexicon does not have stay as they are.
 """
 

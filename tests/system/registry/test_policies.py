@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from cluster.buckets import require_bucket
 from cluster.object_store import ObjectStore
-from corrector import objects
+from corrector import s3 as corrector_s3
 from corrector.registry import Reference, local_uri, register
 from corrector.registry.garbage import collect_garbage
 from corrector.registry.sharing import share
@@ -62,8 +62,8 @@ def requests(object_store: ObjectStore, s3: Any, monkeypatch: pytest.MonkeyPatch
 
 def read_with_objects(url: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
-        objects.fingerprint(url)
-        objects.download(url, folder / "downloaded")
+        corrector_s3.fingerprint(url)
+        corrector_s3.download(url, folder / "downloaded")
 
     return read
 

@@ -18,10 +18,10 @@ from corrector.files import file_sha256
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
 from corrector.registry.garbage import collect_garbage
-from corrector.registry.history import history
 from corrector.registry.listing import list_models
+from corrector.registry.promotion import promote, rollback
 from corrector.registry.restore import RESTORED_FILE, find_works, restore_record
-from corrector.registry.review import promote, rollback
+from corrector.registry.review_log import history
 from corrector.registry.verify import verify
 from tests.support.racing import NOWHERE, check_settled
 from tests.support.records import small_adapter, write_record

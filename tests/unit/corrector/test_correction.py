@@ -19,7 +19,7 @@ from corrector.base import ContentCache, resolve_base
 from corrector.dreambooth import Engine
 from corrector.exemplars import load_exemplars
 from corrector.exemplars.fit import to_image
-from corrector.preparation import ExemplarImages, fine_tune, texts_of
+from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.record.correction import CorrectionRecord
 from corrector.record.writing import code_version
 from jobs.correction.scoring import ScoringSettings, score_prompt

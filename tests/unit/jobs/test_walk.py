@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from corrector.dreambooth import FineTune
-from corrector.pipeline import Base
-from corrector.preparation import fine_tune, texts_of
+from corrector.loaded_base import Base
+from corrector.prompt_inputs import fine_tune, texts_of
 from corrector.prompts import FailingPrompt
 from corrector.record.correction import CorrectionRecord
 from corrector.registry import register

@@ -10,7 +10,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from corrector.evaluation.distances import compare_frechet, frechet_distance, kernel_distance, relative_mmd
-from corrector.evaluation.figures import Interval
+from corrector.evaluation.scorecard_figures import Interval
 from tests.unit.corrector.evaluation.conftest import SceneFeatures
 
 pytestmark = pytest.mark.xdist_group("scene features")

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from corrector.evaluation import Measurements, judge
-from corrector.evaluation.figures import Interval
 from corrector.evaluation.scorecard import (
     DistanceScore,
     DiversityScore,
@@ -15,6 +14,7 @@ from corrector.evaluation.scorecard import (
     SafetyScore,
     SanityScore,
 )
+from corrector.evaluation.scorecard_figures import Interval
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 

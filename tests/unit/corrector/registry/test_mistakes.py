@@ -135,7 +135,7 @@ def test_an_artifact_larger_than_it_can_be_is_not_fetched(
 def test_a_record_that_was_swapped_is_noticed(
     registered: Registering, root: Path, tmp_path: Path, client: MlflowClient
 ) -> None:
-    from corrector.registry.review import promote
+    from corrector.registry.promotion import promote
 
     first, second = registered.all((1, "rejected"), 2)
     place = root / "artifacts"

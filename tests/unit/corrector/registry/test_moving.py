@@ -13,10 +13,10 @@ from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord
 from corrector.registry import RegistryError, fetch, local_uri, promote, register
 from corrector.registry.__main__ import main
 from corrector.registry.garbage import collect_garbage
-from corrector.registry.history import history
 from corrector.registry.listing import find_version, show_model
 from corrector.registry.references import Reference
 from corrector.registry.restore import find_works, restore_record
+from corrector.registry.review_log import history
 from corrector.registry.verify import verify
 from tests.support.registering import NAME, Registering, write_work
 

@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from corrector.registry import RegistryError, local_uri, promote, retire, rollback
-from corrector.registry.history import Entry, append, history
+from corrector.registry.review_log import Entry, append, history
 from corrector.registry.store import open_store
 from tests.support.racing import NOWHERE, check_settled
 from tests.support.registering import NAME, Registering

@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError, register
 from corrector.registry.garbage import collect_garbage
-from corrector.registry.runs import BEGAN
+from corrector.registry.mlflow_run import BEGAN
 from corrector.registry.verify import verify
 from tests.support.records import write_record
 from tests.support.registering import NAME, PERSON, Registering

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from corrector.evaluation.figures import Figure
 from corrector.evaluation.scorecard import Scorecard
+from corrector.evaluation.scorecard_figures import Figure
 from corrector.report import write_report
 from corrector.report.comparison import ComparedVersion, compare_records
 from corrector.report.model_card import model_card

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from corrector.evaluation.figures import Interval
+from corrector.evaluation.scorecard_figures import Interval
 from corrector.record.correction import CurvePoint
 from corrector.report.plots import interval_rows, loss_plot, nice_ticks
 

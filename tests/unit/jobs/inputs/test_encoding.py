@@ -11,8 +11,8 @@ import torch
 from corrector.base import ContentCache, resolve_base
 from corrector.errors import UserError
 from corrector.evaluation import Comparison
-from corrector.pipeline import Base
-from corrector.preparation import exemplar_posterior, texts_of
+from corrector.loaded_base import Base
+from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from jobs.inputs.batch import PromptTask
 from jobs.inputs.encoding import TEXTS_PER_SHARE, encode, split

@@ -44,7 +44,7 @@ def test_a_lane_that_starts_again_gives_back_what_it_held() -> None:
     queue = PromptQueue([item("a"), item("b")])
     queue.claim("one", 1, max_rank=8)
     queue.claim("two", 1, max_rank=8)
-    queue.restart("one", "killed")
+    queue.return_leases("one", "killed")
     assert queue.waiting() == 1
     assert names(queue.claim("three", 2, max_rank=8)) == ["a"]
 
@@ -52,9 +52,9 @@ def test_a_lane_that_starts_again_gives_back_what_it_held() -> None:
 def test_a_prompt_that_kills_its_lane_again_and_again_is_failed_with_the_reason() -> None:
     queue = PromptQueue([item("a")], max_deaths=2)
     queue.claim("lane", 1, max_rank=8)
-    assert queue.restart("lane", "out of memory") == []
+    assert queue.return_leases("lane", "out of memory") == []
     queue.claim("lane", 1, max_rank=8)
-    assert queue.restart("lane", "out of memory") == ["a"]
+    assert queue.return_leases("lane", "out of memory") == ["a"]
     (progress,) = queue.snapshot()
     assert progress.state == "failed"
     assert "out of memory" in progress.detail
@@ -64,7 +64,7 @@ def test_a_prompt_that_kills_its_lane_again_and_again_is_failed_with_the_reason(
 def test_a_report_from_a_lane_that_lost_its_lease_changes_nothing() -> None:
     queue = PromptQueue([item("a")])
     queue.claim("one", 1, max_rank=8)
-    queue.restart("one", "killed")
+    queue.return_leases("one", "killed")
     queue.claim("two", 1, max_rank=8)
     queue.report("one", [Progress("work-a", "failed", detail="late")])
     assert queue.snapshot()[0].state == "training"
@@ -92,7 +92,7 @@ def test_every_prompt_is_always_waiting_leased_to_one_lane_or_settled(events: li
         if action == "claim":
             leased[lane] += queue.claim(lane, 2, max_rank=8)
         elif action == "die":
-            queue.restart(lane, "killed")
+            queue.return_leases(lane, "killed")
             leased[lane] = []
         elif leased[lane]:
             done = leased[lane].pop()

@@ -97,7 +97,7 @@ def test_a_closed_trial_whose_lane_dies_does_not_begin_again(tmp_path: Path) -> 
     queue = opened(tmp_path, {"rank": 2}, {"rank": 8})
     names = claimed(queue)
     queue.close("person", 0)
-    queue.restart("lane", "killed")
+    queue.return_leases("lane", "killed")
 
     assert claimed(queue, "another") == [names[1]]
 

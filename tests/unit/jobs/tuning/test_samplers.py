@@ -6,7 +6,7 @@ import pytest
 
 from corrector.prompts import FailingPrompt, HyperParameters, SearchSettings
 from corrector.prompts.search import Choices, Configuration, Range
-from jobs.tuning.proposals import Proposals, max_trials, proposals
+from jobs.tuning.samplers import Proposals, max_trials, proposals
 
 ENTRY = FailingPrompt(
     prompt="a",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from corrector.prompts.variations.reading import read
-from serving.router.comparison import closest
 from serving.router.embedding import Embedder
-from serving.router.head import Head, RegisteredTexts, train_head
+from serving.router.prompt_classifier import Head, RegisteredTexts, train_head
+from serving.router.word_comparison import closest
 from serving.settings import HeadSettings
 
 TEXTS = RegisteredTexts(

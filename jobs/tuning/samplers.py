@@ -1,7 +1,7 @@
 """Sources of the configurations of a search, one per group: planned, or proposed by Optuna. Knows no Ray.
 
-Every source begins with the prompt's own configuration and with what earlier searches found best. A source that is made again
-from a journal proposes what it proposed before, and only then anew.
+Every source begins with the prompt's own configuration and with what earlier searches found best. After a restart a
+source first repeats the configurations of the journal, then proposes new ones.
 """
 
 from __future__ import annotations

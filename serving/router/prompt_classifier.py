@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from corrector.prompts.variations import Split, hard_negatives, paraphrases
 from corrector.prompts.variations.reading import Reading, read
 from serving.router.calibration import REFUSED, Calibration, Vector, calibrate, fit_logistic, platt
-from serving.router.comparison import Comparison, closest
 from serving.router.embedding import WEIGHTS_SHA256, Embedder
+from serving.router.word_comparison import Comparison, closest
 from serving.settings import HeadSettings
 
 _FORMAT = 1

@@ -3,7 +3,7 @@
 import pytest
 
 from corrector.prompts.variations.reading import read
-from serving.router.comparison import closest, compare
+from serving.router.word_comparison import closest, compare
 
 LYING = "a person lying on the grass"
 

@@ -20,18 +20,6 @@ from pathlib import Path
 
 from corrector.registry.download import download_adapter, read_record
 from corrector.registry.failures import RegistryError
-from corrector.registry.history import (
-    MAX_REASON,
-    Action,
-    Entry,
-    append,
-    check_length,
-    entries,
-    last_move,
-    predecessors,
-    time_after,
-    unrecorded_move,
-)
 from corrector.registry.references import (
     CANDIDATE,
     CHAMPION,
@@ -42,6 +30,18 @@ from corrector.registry.references import (
     model,
     resolve,
     versions,
+)
+from corrector.registry.review_log import (
+    MAX_REASON,
+    Action,
+    Entry,
+    append,
+    check_length,
+    entries,
+    last_move,
+    predecessors,
+    time_after,
+    unrecorded_move,
 )
 from corrector.registry.store import Store, open_store
 from corrector.registry.tags import DECISION

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corrector.evaluation.figures import Figure, Interval, number, signed
+from corrector.evaluation.scorecard_figures import Figure, Interval, number, signed
 from tests.support.records import write_record
 from tests.world.scenes import Scene
 

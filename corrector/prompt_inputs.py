@@ -13,7 +13,7 @@ from corrector.base import BaseSpec, ContentCache, LatentPosterior, TextEmbeddin
 from corrector.dreambooth import FineTune
 from corrector.evaluation import Comparison
 from corrector.exemplars import ExemplarSet
-from corrector.pipeline import NEGATIVE_PROMPT, Base
+from corrector.loaded_base import NEGATIVE_PROMPT, Base
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from corrector.sampling import SampleRow
 

@@ -9,8 +9,8 @@ from mlflow.tracking import MlflowClient
 
 from corrector.record.correction import WEIGHTS_FILE
 from corrector.registry import RegistryError
-from corrector.registry.history import OUTSIDE, Entry, champions, history
-from corrector.registry.review import promote, reject, retire, rollback
+from corrector.registry.promotion import promote, reject, retire, rollback
+from corrector.registry.review_log import OUTSIDE, Entry, champions, history
 from tests.support.registering import NAME, Registering
 
 

@@ -1,4 +1,4 @@
-"""The folder in which a server keeps what must outlive it: one command at a time, and for its owner's eyes only."""
+"""A server's state folder: a lock for its commands, and files that only the owner can read."""
 
 from __future__ import annotations
 

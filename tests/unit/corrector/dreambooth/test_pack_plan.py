@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corrector.adapters import AdapterBank
 from corrector.dreambooth.blocks import recompute_blocks
-from corrector.dreambooth.cost import TransformerCost
-from corrector.dreambooth.planner import PackPlan, measure_rate, plan_packs
+from corrector.dreambooth.pack_plan import PackPlan, measure_rate, plan_packs
+from corrector.dreambooth.transformer_cost import TransformerCost
 from corrector.errors import UserError
 from corrector.prompts import HyperParameters
 from tests.benchmarks.activations import Case, track

@@ -9,7 +9,7 @@ import torch
 from corrector.base.cache import ContentCache, content_key
 from corrector.base.loading import load_text_encoders
 from corrector.base.spec import BaseSpec
-from corrector.base.text import TextEmbeddings
+from corrector.base.text_encoders import TextEmbeddings
 
 
 def encode_prompts(

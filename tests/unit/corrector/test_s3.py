@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from botocore.loaders import JSONFileLoader
 
-from corrector import objects
+from corrector import s3 as corrector_s3
 
 
 def test_only_the_first_client_reads_botocores_service_descriptions(
@@ -15,7 +15,7 @@ def test_only_the_first_client_reads_botocores_service_descriptions(
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(variable, "x")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    first = objects.presigned("s3://bucket/key", seconds=60)
+    first = corrector_s3.presigned("s3://bucket/key", seconds=60)
     read: list[str] = []
     load_file = JSONFileLoader.load_file
 
@@ -25,7 +25,7 @@ def test_only_the_first_client_reads_botocores_service_descriptions(
 
     monkeypatch.setattr(JSONFileLoader, "load_file", recorded)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
-    second = objects.presigned("s3://bucket/key", seconds=60)
+    second = corrector_s3.presigned("s3://bucket/key", seconds=60)
     assert read == []
     assert "another" in second
     assert "another" not in first

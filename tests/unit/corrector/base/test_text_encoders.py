@@ -64,7 +64,7 @@ def test_embeddings_are_those_of_the_pipeline(encoders: TextEncoders, reference:
 def test_a_prompt_that_is_cut_is_named_in_the_log(
     encoders: TextEncoders, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="corrector.base.text"):
+    with caplog.at_level(logging.WARNING, logger="corrector.base.text_encoders"):
         encoders.encode(["a dog", "the red house " * 4])
     cut = [record.getMessage() for record in caplog.records]
     assert cut == [f"prompt {'the red house ' * 4!r} is cut for T5: 13 tokens, of which 12 are read"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from corrector.dreambooth.cost import TransformerCost
+from corrector.dreambooth.transformer_cost import TransformerCost
 from corrector.errors import UserError
 from corrector.prompts import HyperParameters
 
