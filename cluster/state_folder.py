@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from corrector.files import write_atomically
+
 PROJECT = Path(__file__).resolve().parent.parent
 SERVERS_FOLDER = PROJECT / ".servers"
 
@@ -24,11 +26,7 @@ def locked(state: Path) -> Iterator[None]:
 
 def write_private(path: Path, text: str) -> None:
     """Write `text` to a file that is whole or not there, and that only its owner reads."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.touch(mode=0o600)
-    partial.write_text(text)
-    partial.replace(path)
+    write_atomically(path, text, mode=0o600)
 
 
 def secrets_of(state: Path, name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:

@@ -20,7 +20,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: str | bytes, *, durable: bool = False) -> Path:
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = False, mode: int = 0o666) -> Path:
     """Write a file in one step and return its path: a reader sees the old content or the new one.
 
     Text is written as UTF-8. The content goes to a temporary file in the same folder first; only a killed process
@@ -28,20 +28,23 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = False)
 
     Args:
         durable: Return only when the content and its name would outlive a power failure (fsync).
+        mode: The file's permissions, less the process's umask.
 
     Raises:
         OSError: The folder is missing, full or read-only.
     """
     partial = _sibling(path)
     try:
-        with partial.open("xb") as file:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         partial.replace(path)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
     if durable:
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -6,10 +6,9 @@ killed before that rename leaves the last checkpoint whole.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from corrector.dreambooth.engine import Engine
 from corrector.errors import UserError
+from corrector.files import write_atomically
 
 STATE_FILE = "engine.json"
 
@@ -50,10 +50,10 @@ def write_state(state: Mapping[str, Any], folder: Path) -> Path:
     payload = safetensors.torch.save(tensors)
     digest = hashlib.sha256(payload).hexdigest()
     weights = f"engine-{digest[:16]}.safetensors"
-    _replace(folder / weights, payload)
+    write_atomically(folder / weights, payload, durable=True)
     index = {"version": _VERSION, "tensors": weights, "sha256": digest, "state": tree}
-    _replace(folder / STATE_FILE, json.dumps(index, allow_nan=False).encode())
-    for stale in [*folder.glob("engine-*.safetensors"), *folder.glob("engine*.partial")]:
+    write_atomically(folder / STATE_FILE, json.dumps(index, allow_nan=False), durable=True)
+    for stale in [*folder.glob("engine-*.safetensors"), *folder.glob(".engine*")]:
         if stale.name != weights:
             stale.unlink(missing_ok=True)
     return folder
@@ -107,22 +107,3 @@ def _join(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(tree, list):
         return [_join(item, tensors) for item in tree]
     return tree
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Puts ``content`` on disk under ``path``, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        _to_disk(file)
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())

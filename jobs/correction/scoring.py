@@ -17,7 +17,7 @@ from corrector.base import BaseSpec
 from corrector.correction import score_comparison
 from corrector.evaluation import Comparison
 from corrector.exemplars import to_tensor
-from corrector.files import file_sha256
+from corrector.files import file_sha256, replace_folder
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.record.correction import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
 from corrector.record.writing import correction_record
@@ -26,7 +26,7 @@ from corrector.report import write_report
 from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE, read_decoded, read_sampled
 from jobs.inputs.batch import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
-from jobs.inputs.run_folder import PromptFolder, remove_folder, replace_folder
+from jobs.inputs.run_folder import PromptFolder, remove_folder
 
 logger = logging.getLogger(__name__)
 

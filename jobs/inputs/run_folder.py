@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from corrector.errors import UserError
+from corrector.files import write_atomically
 from corrector.registry.restore import RESTORED_FILE
 
 logger = logging.getLogger(__name__)
@@ -170,32 +171,11 @@ def _described(owner: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON; see `write_atomically`."""
+    """Write `value` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_atomically(path: Path, content: str | bytes) -> Path:
-    """Write a file whole or not at all; returns its path."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    return partial.replace(path)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder that may be gone already."""
     shutil.rmtree(path, ignore_errors=True)
-
-
-def replace_folder(new: Path, place: Path) -> None:
-    """Rename the folder `new` to `place` and remove what was at `place`, which stays where `new` is missing."""
-    former = place.with_name(f".{place.name}.{os.getpid()}")
-    if place.exists():
-        place.rename(former)
-    try:
-        new.rename(place)
-    except OSError:
-        if former.exists():
-            former.rename(place)
-        raise
-    remove_folder(former)

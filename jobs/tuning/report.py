@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from corrector.evaluation.trial_score import Choice
+from corrector.files import write_atomically
 from corrector.prompts import FailingPrompt
 from corrector.prompts.search import Configuration
 from corrector.record.search import (
@@ -23,7 +24,6 @@ from corrector.record.search import (
     TrialResult,
 )
 from jobs.inputs.batch import BatchWork
-from jobs.inputs.run_folder import write_atomically
 from jobs.lanes.queue import Progress, State
 from jobs.tuning.plan import PromptSearch
 

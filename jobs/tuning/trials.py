@@ -22,10 +22,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from corrector.evaluation.trial_score import SampleFeatures
+from corrector.files import write_atomically
 from corrector.prompts.search import Configuration
 from corrector.record.search import RungReport
 from jobs.inputs.batch import PromptTask
-from jobs.inputs.run_folder import remove_folder, write_atomically, write_json
+from jobs.inputs.run_folder import remove_folder, write_json
 
 OWN = 0
 """Index of the trial with the prompt's own configuration, which is always trained to its end; the best is compared with it."""

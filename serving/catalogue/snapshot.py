@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from corrector.files import write_atomically
 from serving.adapter_identity import AdapterIdentity
 
 _logger = logging.getLogger(__name__)
@@ -69,14 +69,11 @@ class Snapshot:
 
     def save(self, path: Path) -> None:
         """Replace the file, so that an endpoint that starts while the registry is down serves this; a failure is logged."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(_ADAPTERS.dump_json(dict(self.adapters), indent=1))
-            partial.replace(path)
+            write_atomically(path, _ADAPTERS.dump_json(dict(self.adapters), indent=1))
         except OSError as error:
             _logger.warning("%s: what is served cannot be kept: %s", path, error)
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:

@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from corrector.files import write_atomically
 from corrector.prompts.variations import Split, hard_negatives, paraphrases
 from corrector.prompts.variations.reading import Reading, read
 from serving.router.calibration import REFUSED, Calibration, Vector, calibrate, fit_logistic, platt
@@ -72,9 +73,7 @@ class Head:
     def write(self, path: Path) -> None:
         """Write the head as JSON, atomically."""
         content = asdict(self) | {"weights": [float(weight) for weight in self.weights]}
-        partial = path.with_suffix(f".{id(self)}.partial")
-        partial.write_text(json.dumps(content))
-        partial.replace(path)
+        write_atomically(path, json.dumps(content))
 
     @classmethod
     def load(cls, path: Path) -> Head:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from corrector.errors import UserError
+from corrector.files import write_atomically
 from serving.settings import Versions
 
 _PREFIX = "pc-"
@@ -79,14 +78,7 @@ class KeyFile(BaseModel):
     def write(self, path: Path) -> None:
         """Replace the file atomically; only its owner may read it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(self.model_dump_json(indent=2) + "\n")
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(path, self.model_dump_json(indent=2) + "\n", mode=0o600)
 
     def get(self, name: str) -> ApiKey:
         """The key of this name.

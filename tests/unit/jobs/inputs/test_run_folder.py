@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from corrector.errors import UserError
-from jobs.inputs.run_folder import RunFolder, replace_folder, write_json
+from corrector.files import replace_folder
+from jobs.inputs.run_folder import RunFolder, write_json
 from tests.support.paths import PROJECT
 
 
