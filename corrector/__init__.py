@@ -40,7 +40,7 @@ _MODULES = {
     "correction": ("Correction", "correct"),
     "errors": ("UserError",),
     "exemplars": ("contact_sheet",),
-    "pipeline": ("Base", "load_base"),
+    "loaded_base": ("Base", "load_base"),
     "prompts": ("EvaluationSettings", "FailingPrompt", "GateThresholds", "HyperParameters"),
 }
 

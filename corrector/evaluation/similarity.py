@@ -55,12 +55,15 @@ def paired_ssim(first: Tensor, second: Tensor) -> float:
 def psnr_matrix(first: Tensor, second: Tensor) -> Tensor:
     """PSNR `[N, M]` in dB over all channels of `first` `[N, 3, H, W]` and `second` `[M, 3, H, W]`, at most `MAX_PSNR`.
 
-    torchmetrics would pool the errors of a batch; `dim` makes it score each pair by its own.
+    torchmetrics would pool the errors of a batch; `dim` makes it score each pair by its own. Errors are added in float64:
+    in float32 the sum depends on the layout of the images in memory.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     score = partial(peak_signal_noise_ratio, data_range=1.0, dim=(1, 2, 3), reduction="none")
-    return torch.stack([score(first, each.expand_as(first)) for each in second], dim=1).clamp_max(MAX_PSNR)
+    images, references = first.double(), second.double()
+    scores = torch.stack([score(images, each.expand_as(images)) for each in references], dim=1)
+    return scores.float().clamp_max(MAX_PSNR)
 
 
 def over_all_pairs(scores: Tensor) -> float:

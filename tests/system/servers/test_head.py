@@ -34,7 +34,7 @@ LIMIT_S = 120
 PATIENT_DRIVER = """
 import os, pathlib, sys, time
 import ray
-from jobs.stopping import StopRequest
+from jobs.lanes.stopping import StopSignal
 @ray.remote
 def work():
     time.sleep(600)
@@ -43,11 +43,11 @@ def save(path):
     pathlib.Path(path).touch()
 ray.init(log_to_driver=False)
 busy = work.remote()
-stop = StopRequest()
+stop = StopSignal()
 with stop.listening("submit again"):
     address = ray._private.worker._global_node.address
     print("working", os.environ["RAY_AUTH_MODE"], address, ray.cluster_resources(), flush=True)
-    while not stop.asked:
+    while not stop.requested:
         time.sleep(0.05)
 ray.get(save.remote(sys.argv[1]))
 sys.exit(130)

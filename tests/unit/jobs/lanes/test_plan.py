@@ -25,10 +25,11 @@ BASE = 21 * 2**20
 PLAN = """
 import sys
 from pathlib import Path
-from jobs.batch import check_batch
-from jobs.plan import LaneWishes, inspect_device, plan_lanes
+from jobs.inputs.batch import check_batch
+from jobs.lanes.plan import LaneLimits, inspect_device, plan_lanes
 work = check_batch(Path(sys.argv[1]), storage=Path(sys.argv[2]))
-plan_lanes(work, work.prompts, {"CPU": 2.0}, inspect_device(work.spec, "cpu"), LaneWishes())
+fine_tunes = [task.entry.hyperparameters for task in work.tasks]
+plan_lanes(work, fine_tunes, {"CPU": 2.0}, inspect_device(work.spec, "cpu"), LaneLimits())
 assert "diffusers" not in sys.modules
 """
 

@@ -14,15 +14,18 @@ from jobs.lanes.stopping import StopSignal
 def test_the_first_signal_asks_and_the_second_does_not_wait(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = signal.getsignal(number)
+    before = signal.signal(number, signal.default_int_handler)  # under `nohup` SIGHUP would be ignored
     stop = StopSignal()
-    with stop.listening("submit it again"):
-        os.kill(os.getpid(), number)
-        assert stop.requested
-        assert "submit it again" in capsys.readouterr().out
-        with pytest.raises(KeyboardInterrupt):
+    try:
+        with stop.listening("submit it again"):
             os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
+            assert stop.requested
+            assert "submit it again" in capsys.readouterr().out
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_closed_terminal_stays_ignored_under_nohup() -> None:
