@@ -1,32 +1,23 @@
 """The hyper-parameters of one fine-tune: every knob, its bounds, and what it does."""
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 MAX_SEED = 2**32 - 1
 
 
-class Conflict(NamedTuple):
-    """Values that are right alone and wrong together.
+def conflict(message: str, *fields: str) -> PydanticCustomError:
+    """An error of values that are right alone and wrong together.
 
-    Attributes:
-        fields: The fields to blame, the likeliest first.
+    Args:
         message: Why, and what to do.
-        item: The item of the first field's list that is to blame, or None.
+        fields: The fields to blame, the likeliest first.
     """
-
-    fields: tuple[str, ...]
-    message: str
-    item: int | None = None
-
-    @property
-    def field(self) -> str:
-        """The first field to blame: "steps", "guard_prompts[2]"."""
-        return self.fields[0] if self.item is None else f"{self.fields[0]}[{self.item}]"
+    return PydanticCustomError(
+        "conflict", "{field}: {message}", {"field": fields[0], "fields": fields, "message": message}
+    )
 
 
 class HyperParameters(BaseModel):
@@ -59,7 +50,7 @@ class HyperParameters(BaseModel):
         le=100_000,
         description="Steps over which the learning rate rises from 0; fewer than steps.",
     )
-    steps: int = Field(default=500, ge=1, le=100_000, description="Optimiser steps.")
+    steps: int = Field(default=500, ge=1, le=100_000, validate_default=True, description="Optimiser steps.")
     batch_size: int = Field(default=4, ge=1, le=256, description="Exemplars per step.")
     timestep_density: Literal["logit_normal", "mode", "cosmap", "uniform", "sigma_sqrt"] = Field(
         default="logit_normal",
@@ -103,28 +94,11 @@ class HyperParameters(BaseModel):
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of everything random in training.")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "HyperParameters":
-        for conflict in hyperparameter_conflicts(dict(self)):
-            raise PydanticCustomError(
-                "conflict", "{message}", {"message": f"{conflict.field}: {conflict.message}"}
-            )
-        return self
-
-
-def hyperparameter_conflicts(values: Mapping[str, Any]) -> Iterator[Conflict]:
-    """The contradictions among valid values of `HyperParameters`' fields; an absent field is not judged."""
-    warmup, steps = values.get("warmup_steps"), values.get("steps")
-    if warmup is not None and steps is not None and warmup >= steps:
-        yield Conflict(
-            ("warmup_steps", "steps"),
-            f"a warm-up of {warmup} steps leaves nothing of {steps} steps; warm up for fewer or train longer",
-        )
-
-
-@cache
-def field_adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
-    """A validator of one field of a model alone, so that one wrong value hides no other."""
-    field = model.model_fields[key]
-    constrained: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return TypeAdapter(constrained)
+    @field_validator("steps")
+    @classmethod
+    def _more_than_the_warmup(cls, steps: int, info: ValidationInfo) -> int:
+        warmup = info.data.get("warmup_steps", 0)
+        if warmup >= steps:
+            message = f"a warm-up of {warmup} steps leaves nothing of {steps} steps; warm up for fewer or train longer"
+            raise conflict(message, "warmup_steps", "steps")
+        return steps

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,13 +25,11 @@ class Node:
 
     Attributes:
         value: A scalar, a tuple of nodes, or a dictionary of nodes.
-        typed: Whether the format tells numbers from text; CSV's text is converted as needed.
         incomplete: Whether the value, or some of its items, could not be read; that has been reported.
     """
 
     place: Place
     value: "Scalar | tuple[Node, ...] | dict[str, Node]"
-    typed: bool = True
     incomplete: bool = False
 
     def plain(self) -> object:
@@ -39,9 +38,20 @@ class Node:
             return {key: node.plain() for key, node in self.value.items()}
         return tuple(node.plain() for node in self.value) if isinstance(self.value, tuple) else self.value
 
-    def item(self, index: int | None) -> "Node":
-        """An item of a list; the node itself without an index, or where it holds no list."""
-        return self.value[index] if index is not None and isinstance(self.value, tuple) else self
+    def find(self, path: Sequence[str | int]) -> "Node":
+        """The value at the end of `path`, or the last one on the way there."""
+        if not path:
+            return self
+        found = None
+        if isinstance(self.value, dict):
+            found = self.value.get(str(path[0]))
+        elif isinstance(self.value, tuple) and isinstance(path[0], int) and path[0] < len(self.value):
+            found = self.value[path[0]]
+        return self if found is None else found.find(path[1:])
+
+    def holds(self, key: str) -> bool:
+        """Whether this is a mapping with the key."""
+        return isinstance(self.value, dict) and key in self.value
 
 
 def quoted(value: object, limit: int = 60) -> str:

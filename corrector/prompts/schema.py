@@ -1,21 +1,22 @@
 """The batch file's JSON Schema, for editors; and the words in which errors describe what a key may hold."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 
-from corrector.prompts.batch import CorrectionBatch, FailingPrompt
+from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.failing_prompt import FailingPrompt
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.search import NUMERIC, SEARCHED, SearchSettings
 
-PROMPT_KEYS = tuple(name for name in FailingPrompt.model_fields if name != "hyperparameters")
 REQUIRED_KEYS = ("prompt", "exemplars")
-HYPERPARAMETER_KEYS = tuple(HyperParameters.model_fields)
 BATCH_KEYS = ("$schema", "base", "defaults", "evaluation", "gate", "search", "prompts")
 
 
+@cache
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a batch file in YAML or JSON.
 
@@ -60,20 +61,48 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def expectation(model: type[BaseModel], key: str, *, item: bool = False) -> str:
-    """What a key may hold, in words: "a whole number from 1 to 1024"; with `item`, what its list may hold."""
-    schema = _properties(model)[key]
-    return _in_words(_item(schema) if item else schema)
+def described(path: Sequence[str | int]) -> dict[str, Any]:
+    """The schema of what stands at `path` in a batch file: of a value that may be nothing, the other form.
+
+    Raises:
+        StopIteration: Nothing can stand there.
+    """
+    schema = json_schema()
+    for part in path:
+        word = "items" if isinstance(part, int) else "properties"
+        found = next(form[word] for form in _forms(schema) if word in form)
+        schema = found if isinstance(part, int) else found[part]
+    return next(form for form in _forms(schema) if form.get("type") != "null")
 
 
-def is_list(model: type[BaseModel], key: str) -> bool:
-    """Whether a key holds a list."""
-    return bool(_properties(model)[key].get("type") == "array")
+def in_words(schema: dict[str, Any]) -> str:
+    """What a value may be: "a whole number from 1 to 1024"."""
+    if "enum" in schema:
+        return "one of " + ", ".join(f'"{choice}"' for choice in schema["enum"])
+    match schema["type"]:
+        case "object" if "prompts" in schema["properties"]:
+            return 'a mapping with the list of prompts under "prompts"'
+        case "object" if "prompt" in schema["properties"]:
+            return 'a mapping with "prompt" and "exemplars"'
+        case "object":
+            return "a mapping of settings"
+        case "array" if "enum" in schema["items"]:
+            return f"a list, each {in_words(schema['items'])}"
+        case "array":
+            return "a list of prompts" if "$ref" in schema["items"] else "a list of texts"
+        case "boolean":
+            return "true or false"
+        case "string":
+            return "text"
+    noun = "a whole number" if schema["type"] == "integer" else "a number"
+    if "multipleOf" in schema:
+        noun = f"a multiple of {schema['multipleOf']}"
+    return noun + _bounds(schema)
 
 
-def choices(model: type[BaseModel], key: str) -> tuple[str, ...]:
-    """The words among which a key chooses, or nothing."""
-    return tuple(_properties(model)[key].get("enum", ()))
+def _forms(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    prompt = json_schema()["$defs"]["prompt"]
+    return [prompt if "$ref" in form else form for form in schema.get("anyOf", [schema])]
 
 
 @cache
@@ -119,30 +148,6 @@ def _object(properties: dict[str, Any], description: str) -> dict[str, Any]:
 
 def _without_default(schema: dict[str, Any]) -> dict[str, Any]:
     return {word: value for word, value in schema.items() if word != "default"}
-
-
-def _item(schema: dict[str, Any]) -> dict[str, Any]:
-    items: dict[str, Any] = schema["items"]
-    return items
-
-
-def _in_words(schema: dict[str, Any]) -> str:
-    if "anyOf" in schema:
-        return _in_words(next(option for option in schema["anyOf"] if option.get("type") != "null"))
-    if "enum" in schema:
-        return "one of " + ", ".join(f'"{choice}"' for choice in schema["enum"])
-    kind = schema["type"]
-    if kind == "array":
-        items = _item(schema)
-        return "a list of texts" if "enum" not in items else f"a list, each {_in_words(items)}"
-    if kind == "boolean":
-        return "true or false"
-    if kind == "string":
-        return "text"
-    noun = "a whole number" if kind == "integer" else "a number"
-    if "multipleOf" in schema:
-        noun = f"a multiple of {schema['multipleOf']}"
-    return noun + _bounds(schema)
 
 
 def _bounds(schema: dict[str, Any]) -> str:

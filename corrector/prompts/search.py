@@ -5,11 +5,24 @@ of a pack share one bank of layers and one forward.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from corrector.prompts.hyperparameters import MAX_SEED
+from corrector.prompts.hyperparameters import MAX_SEED, HyperParameters
+from corrector.prompts.places import quoted
 
 SEARCHED = (
     "rank",
@@ -26,6 +39,9 @@ SEARCHED = (
 NUMERIC = ("rank", "alpha", "learning_rate", "steps", "batch_size", "preservation_weight")
 """Those that a range can be given for; all are drawn by their logarithm, since their effect goes by ratios."""
 WHOLE = ("rank", "steps", "batch_size")
+
+DEFAULT = "default"
+"""Written for the default space of a hyper-parameter; a key without a value means the same."""
 
 Target = Literal["score", "distance", "damage", "diversity", "seconds"]
 """What TPE can aim at, of a trial's last score; all are to be low but `HIGH`."""
@@ -54,6 +70,60 @@ class Range(BaseModel):
 
 
 Dimension = Choices | Range
+
+
+def _choices(values: tuple[Value, ...]) -> Choices:
+    errors = [
+        InitErrorDetails(
+            type=PydanticCustomError(
+                "message", "{message}", {"message": f"{quoted(value)} is there twice; remove one"}
+            ),
+            loc=(item,),
+            input=value,
+        )
+        for item, value in enumerate(values)
+        if value in values[:item]
+    ]
+    if errors:
+        raise ValidationError.from_exception_data("choices", errors)
+    return Choices(values=values)
+
+
+def _range(bounds: Any) -> Range:
+    low, high = bounds.low, bounds.high
+    if low >= high:
+        message = f"empty: low, {low:g}, is not below high, {high:g}; swap or part them"
+        raise PydanticCustomError("message", "{message}", {"message": message})
+    return Range(low=low, high=high)
+
+
+def _form(written: object) -> str | None:
+    if isinstance(written, list | tuple):
+        return "choices"
+    return "range" if isinstance(written, dict) else "default" if written in (None, DEFAULT) else None
+
+
+def _dimension(key: str) -> Any:
+    """What a file may write for a hyper-parameter: a list of its values, a range, or its default space."""
+    field = HyperParameters.model_fields[key]
+    value: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    choices = Annotated[tuple[value, ...], Field(min_length=1), AfterValidator(_choices)]
+    default = Annotated[Literal["default", None], AfterValidator(lambda _: None)]
+    forms: Any = Annotated[choices, Tag("choices")] | Annotated[default, Tag("default")]
+    ranged = ""
+    if key in NUMERIC:
+        number = next((kind for kind in get_args(field.annotation) if kind is not NoneType), field.annotation)
+        bound: Any = (Annotated[(number, *field.metadata)], ...)
+        bounds = create_model(f"{key}_range", __config__=Range.model_config, low=bound, high=bound)
+        forms |= Annotated[bounds, AfterValidator(_range), Tag("range")]
+        ranged = " {low: ..., high: ...},"
+    expected = f'expected a list of values,{ranged} or "{DEFAULT}"'
+    chosen = Discriminator(_form, custom_error_type="form", custom_error_message=expected)
+    return Annotated[forms, chosen]
+
+
+_DIMENSIONS: Any = {key: (_dimension(key), None) for key in SEARCHED}
+_Space: type[BaseModel] = create_model("_Space", __config__=Range.model_config, **_DIMENSIONS)
 
 
 class SearchSettings(BaseModel):
@@ -134,3 +204,12 @@ class SearchSettings(BaseModel):
         default={"rank": None, "learning_rate": None},
         description="What is varied, by hyper-parameter; None: its default space, which lies around the prompt's own value.",
     )
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _as_written(cls, space: Any) -> Any:
+        """A file writes choices as a list, a range by its bounds, a default space as "default" or as nothing."""
+        if not isinstance(space, Mapping) or any(isinstance(each, Dimension) for each in space.values()):
+            return space
+        read = _Space.model_validate(space, strict=True)
+        return {key: getattr(read, key) for key in space}

@@ -20,7 +20,7 @@ from corrector.prompts import (
     HyperParameters,
     load_batch,
 )
-from corrector.prompts.batch import NAME_PATTERN, slug
+from corrector.prompts.failing_prompt import NAME_PATTERN, slug
 from corrector.settings import Settings
 from tests.support.batch_files import ENTRY, write
 from tests.support.paths import EXAMPLES, PROJECT
@@ -241,7 +241,8 @@ def test_prompts_without_guards_are_noted_where_the_gate_wants_them() -> None:
     unguarded = PROMPT.model_copy(
         update={"guard_prompts": (), "hyperparameters": HyperParameters(preservation="none")}
     )
-    batch = CorrectionBatch(prompts=(unguarded, PROMPT), path=Path("batch.yaml"))
+    guarded = changed(prompt="a cat", name="a-cat")
+    batch = CorrectionBatch(prompts=(unguarded, guarded), path=Path("batch.yaml"))
 
     assert batch.notes == (
         "a-person-lying-on-the-grass: no guard prompts, and gate.require_guards: never a candidate",

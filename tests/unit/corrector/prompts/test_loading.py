@@ -148,8 +148,8 @@ def test_mistakes_in_a_named_table_are_reported_with_those_of_the_batch_file(
     assert [(Path(error.file).name, error.line, error.field) for error in errors] == [
         ("batch.yaml", 2, "base"),
         ("people.csv", 2, "base"),
-        ("people.csv", 2, "guard_prompts"),
         ("people.csv", 2, "exemplars"),
+        ("people.csv", 2, "guard_prompts"),
     ]
     assert all(Path(error.file).parent == folder for error in errors)
 

@@ -151,8 +151,8 @@ def test_mistakes_in_jsonl_have_lines_and_a_broken_line_hides_no_other(
         (5, "base"),
         (5, "exemplars"),
         (6, "prompts[2]"),
-        (7, "prompt"),
         (7, "exemplars"),
+        (7, "prompt"),
         (8, ""),
     ]
 
