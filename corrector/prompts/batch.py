@@ -31,37 +31,28 @@ from corrector.prompts.search_conflicts import search_conflicts
 
 
 class CorrectionBatch(BaseModel):
-    """A whole batch file."""
+    """Prompts that a text-to-image base gets wrong, and how to correct each."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    base: Reference = Field(
-        default="embedded",
-        description='The base: "embedded", a folder in diffusers\' format, a hub id (owner/name@revision), a single '
-        ".safetensors file, or an s3:// URL of such a folder or file.",
-    )
-    defaults: HyperParameters = Field(
-        default=HyperParameters(),
-        description="Hyper-parameters of all prompts, unless a prompt has its own.",
-    )
-    prompts: tuple[FailingPrompt, ...] = Field(
-        min_length=1, description="The failing prompts, in the order of the file."
-    )
-    evaluation: EvaluationSettings = Field(
-        default=EvaluationSettings(), description="How results are compared."
-    )
-    gate: GateThresholds = Field(default=GateThresholds(), description="What a result must reach.")
-    search: SearchSettings = Field(
-        default=SearchSettings(), description="How hyper-parameters are searched; read by jobs.search alone."
-    )
-    path: Path = Field(description="The batch file, as an absolute path.")
-    places: Mapping[str, Mapping[str, Place]] = Field(
-        default={},
-        exclude=True,
-        repr=False,
-        description="Where each key of each prompt, by its name, was written; the empty key is the prompt, and "
-        "under the empty name are the keys of the search.",
-    )
+    base: Reference = "embedded"
+    """The base: "embedded", a folder in diffusers' format, a hub id (owner/name@revision), a single .safetensors
+    file, or an s3:// URL of such a folder or file."""
+    defaults: HyperParameters = HyperParameters()
+    """Hyper-parameters of all prompts, unless a prompt has its own."""
+    prompts: tuple[FailingPrompt, ...] = Field(min_length=1)
+    """The failing prompts; or the name of a CSV or JSONL file that lists them."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How results are compared."""
+    gate: GateThresholds = GateThresholds()
+    """What a result must reach to become a candidate."""
+    search: SearchSettings = SearchSettings()
+    """What jobs.search tries, and how it chooses; jobs.correct does not read it."""
+    path: Path
+    """The batch file, as an absolute path."""
+    places: Mapping[str, Mapping[str, Place]] = Field(default={}, exclude=True, repr=False)
+    """Where each key of each prompt, by its name, was written; the empty key is the prompt, and under the empty
+    name are the keys of the search."""
 
     @field_validator("prompts", mode="wrap")
     @classmethod

@@ -9,10 +9,11 @@ from corrector.prompts.explanations import log_unknown_key
 from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS, PROMPT_KEYS
 from corrector.prompts.mistakes import MistakeLog
 from corrector.prompts.places import Node, Place, quoted
-from corrector.prompts.schema import REQUIRED_KEYS, described
+from corrector.prompts.schema import described
 from corrector.prompts.yaml_reader import plain_scalar
 
 LIST_SEPARATOR = "|"
+_REQUIRED = ("prompt", "exemplars")
 _COLUMNS = ("base", *PROMPT_KEYS, *HYPERPARAMETER_KEYS)
 _DELIMITERS = (",", ";", "\t")
 _NUMBERS: dict[str, type[float]] = {"boolean": bool, "integer": int, "number": float}
@@ -28,10 +29,10 @@ def read_csv(text: str, file: str, log: MistakeLog) -> Node:
     root = Place(file, 1)
     (place, names), *rows = _records(text, file, log) or [(root, [])]
     header, misspelt = _header(names, place, log)
-    for name in REQUIRED_KEYS:
+    for name in _REQUIRED:
         if names and name not in header and name not in misspelt:
             log.add(place, name, f"no column of this name; the columns are {', '.join(names)}")
-    unread = [name for name in (*REQUIRED_KEYS, *misspelt) if name not in header]
+    unread = [name for name in (*_REQUIRED, *misspelt) if name not in header]
     entries: list[Node] = []
     base: Node | None = None
     for place, cells in rows:

@@ -1,32 +1,20 @@
 """What pydantic finds wrong in a batch file, told to its writer: the line, the key that was meant, what was expected."""
 
 import difflib
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
-from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS, PROMPT_KEYS, slug
+from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS, slug
 from corrector.prompts.mistakes import MistakeLog
 from corrector.prompts.places import Node, Place, key_name, quoted
-from corrector.prompts.schema import BATCH_KEYS, described, in_words
-from corrector.prompts.search import SEARCHED, SearchSettings
+from corrector.prompts.schema import described, in_words
 from corrector.prompts.yaml_reader import plain_scalar
 
 Path = tuple[str | int, ...]
 """The keys and indices that lead to a value of the file."""
-
-SCOPES: dict[str, tuple[str, ...]] = {
-    "": BATCH_KEYS,
-    "defaults": HYPERPARAMETER_KEYS,
-    "prompts": (*PROMPT_KEYS, *HYPERPARAMETER_KEYS),
-    "evaluation": tuple(EvaluationSettings.model_fields),
-    "gate": tuple(GateThresholds.model_fields),
-    "search": tuple(SearchSettings.model_fields),
-    "search.space": SEARCHED,
-}
-"""Which keys stand where; the empty scope is the batch file's top level."""
 
 _KNOWN_ELSEWHERE_AS = {
     "lr": "learning_rate",
@@ -120,11 +108,11 @@ def _log_conflict(path: Path, context: dict[str, Any], root: Node, log: MistakeL
 def log_unknown_key(log: MistakeLog, place: Place, path: Path) -> str | None:
     """Log the key at the end of `path`, which its mapping does not have; return the one that was probably meant."""
     key = str(path[-1])
-    scope = ".".join(str(part) for part in path[:-1] if not isinstance(part, int))
-    known = SCOPES.get(scope, ("low", "high"))
+    scope, scopes = _scope(path[:-1]), _scopes()
+    known = scopes.get(scope, ("low", "high"))
     field = _field(path)
     meant = _nearest(key, known)
-    elsewhere = [other for other in SCOPES if other != scope and key in SCOPES[other]]
+    elsewhere = [other for other in scopes if other != scope and key in scopes[other]]
     if key == "hyperparameters" and scope == "prompts":
         log.add(place, field, "unknown key; write the hyper-parameters beside the prompt, or under defaults")
     elif elsewhere and meant and key in _KNOWN_ELSEWHERE_AS:
@@ -140,6 +128,18 @@ def log_unknown_key(log: MistakeLog, place: Place, path: Path) -> str | None:
     else:
         log.add(place, field, "unknown key; remove it (`python -m corrector.prompts schema` lists all keys)")
     return meant
+
+
+@cache
+def _scopes() -> dict[str, tuple[str, ...]]:
+    """Which keys stand where; the empty scope is the batch file's top level."""
+    sections = (("evaluation",), ("gate",), ("search",), ("search", "space"))
+    paths: list[Path] = [(), ("defaults",), ("prompts", 0), *sections]
+    return {_scope(path): tuple(described(path)["properties"]) for path in paths}
+
+
+def _scope(path: Path) -> str:
+    return ".".join(part for part in path if isinstance(part, str))
 
 
 def _nearest(key: str, known: tuple[str, ...]) -> str | None:

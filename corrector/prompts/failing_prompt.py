@@ -97,39 +97,30 @@ def normalised(prompt: str) -> str:
 
 
 class FailingPrompt(BaseModel):
-    """One prompt that the base gets wrong, and how to correct it."""
+    """A failing prompt, with its own hyper-parameters where they differ from the defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    prompt: PromptText = Field(description="The prompt at which the base fails.")
-    name: str = Field(
-        default_factory=lambda values: slug(values.get("prompt", "")),
-        pattern=NAME_PATTERN,
-        description="Name of the correction, its adapter and its folder: lower-case letters, digits, -, _; "
-        "default: made from the prompt.",
-    )
-    exemplars: Reference = Field(
-        description="Folder of good images of the prompt, relative to the batch file; inside that file's "
-        "folder, the working directory or CORRECTOR_EXEMPLAR_ROOTS."
-    )
-    paraphrases: tuple[PromptText, ...] = Field(
-        default=(),
-        max_length=200,
-        description="Other wordings of the prompt, to be corrected with it and evaluated with it.",
-    )
-    guard_prompts: tuple[PromptText, ...] = Field(
-        default=(), max_length=200, description="Neighbouring prompts that work and must not change."
-    )
-    class_prompt: PromptText | None = Field(
-        default=None, description='The prompt\'s class ("a person"), for preservation: prior.'
-    )
-    owner: Owner | None = Field(
-        default=None, description="Who asked for the correction; shown in the registry."
-    )
-    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher is corrected earlier.")
-    hyperparameters: HyperParameters = Field(
-        default=HyperParameters(), validate_default=True, description="How the adapter is trained."
-    )
+    prompt: PromptText
+    """The prompt at which the base fails."""
+    name: str = Field(default_factory=lambda values: slug(values.get("prompt", "")), pattern=NAME_PATTERN)
+    """Name of the correction, its adapter and its folder: lower-case letters, digits, -, _; default: made from the
+    prompt."""
+    exemplars: Reference
+    """Folder of good images of the prompt, relative to the batch file; inside that file's folder, the working
+    directory or CORRECTOR_EXEMPLAR_ROOTS."""
+    paraphrases: tuple[PromptText, ...] = Field(default=(), max_length=200)
+    """Other wordings of the prompt, to be corrected with it and evaluated with it."""
+    guard_prompts: tuple[PromptText, ...] = Field(default=(), max_length=200)
+    """Neighbouring prompts that work and must not change."""
+    class_prompt: PromptText | None = None
+    """The prompt's class ("a person"), for preservation: prior."""
+    owner: Owner | None = None
+    """Who asked for the correction; shown in the registry."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Higher is corrected earlier."""
+    hyperparameters: HyperParameters = Field(default=HyperParameters(), validate_default=True)
+    """How the adapter is trained."""
 
     @field_validator("exemplars")
     @classmethod

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from corrector.prompts.mistakes import MistakeLog
 from corrector.prompts.places import MAX_DEPTH, Node, Place, Scalar, quoted
-from corrector.prompts.schema import BATCH_KEYS
 
-HEADER_KEYS = frozenset(BATCH_KEYS) - {"prompts"}
+HEADER_KEYS = frozenset(("$schema", "base", "defaults", "evaluation", "gate", "search"))
 """A first line with any of these holds the settings of a JSONL file instead of a prompt."""
 
 _SPACES = re.compile(r"[ \t\n\r]*")

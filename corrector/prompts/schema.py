@@ -4,16 +4,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel
-
 from corrector.prompts.batch import CorrectionBatch
-from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
-from corrector.prompts.failing_prompt import FailingPrompt
-from corrector.prompts.hyperparameters import HyperParameters
-from corrector.prompts.search import NUMERIC, SEARCHED, SearchSettings
+from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS
 
-REQUIRED_KEYS = ("prompt", "exemplars")
-BATCH_KEYS = ("$schema", "base", "defaults", "evaluation", "gate", "search", "prompts")
+_PROMPT = "#/$defs/prompt"
 
 
 @cache
@@ -22,43 +16,45 @@ def json_schema() -> dict[str, Any]:
 
     Hyper-parameters stand beside the other keys of a prompt, and under `defaults` for all prompts.
     """
-    entry = {**_properties(FailingPrompt), **_properties(HyperParameters)}
-    del entry["hyperparameters"]
-    batch = _properties(CorrectionBatch)
+    found = CorrectionBatch.model_json_schema()
+    models = found.pop("$defs")
+    schema, prompt = _inlined(found, models), _inlined(models["FailingPrompt"], models)
+    keys = schema["properties"]
+    entry = prompt["properties"] | {
+        key: dict(keys["defaults"]["properties"][key]) for key in HYPERPARAMETER_KEYS
+    }
+    del keys["path"], keys["places"], entry["hyperparameters"]
+    for key in (*entry.values(), *keys["search"]["properties"]["space"]["properties"].values()):
+        key.pop("default", None)
+    listed = {"type": "array", "minItems": 1, "items": {"$ref": _PROMPT}}
+    named = {"type": "string", "pattern": r"\.(csv|jsonl)$"}
+    keys["prompts"] = {"description": keys["prompts"]["description"], "anyOf": [listed, named]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
         "title": "Batch of failing prompts",
-        "description": "Prompts that a text-to-image base gets wrong, and how to correct each.",
-        "type": "object",
-        "additionalProperties": False,
         "required": ["prompts"],
         "properties": {
             "$schema": {"type": "string", "description": "Where editors find this schema."},
-            "base": batch["base"],
-            "defaults": _object(
-                _properties(HyperParameters), "Hyper-parameters of all prompts, unless a prompt has its own."
-            ),
-            "evaluation": _object(_properties(EvaluationSettings), "How results are compared."),
-            "gate": _object(_properties(GateThresholds), "What a result must reach to become a candidate."),
-            "search": _search(),
-            "prompts": {
-                "description": "The failing prompts; or the name of a CSV or JSONL file that lists them.",
-                "anyOf": [
-                    {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/prompt"}},
-                    {"type": "string", "pattern": r"\.(csv|jsonl)$"},
-                ],
-            },
+            **keys,
         },
-        "$defs": {
-            "prompt": {
-                **_object(
-                    {key: _without_default(schema) for key, schema in entry.items()},
-                    "A failing prompt, with its own hyper-parameters where they differ from the defaults.",
-                ),
-                "required": list(REQUIRED_KEYS),
-            }
-        },
+        "$defs": {"prompt": prompt | {"properties": entry}},
     }
+
+
+def _inlined(schema: Any, models: dict[str, Any]) -> Any:
+    """The schema without pydantic's titles, and each model where it is used."""
+    if isinstance(schema, list):
+        return [_inlined(each, models) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        own = {word: value for word, value in schema.items() if word not in ("$ref", "default")}
+        schema = models[schema["$ref"].rpartition("/")[2]] | own
+    found = {word: _inlined(value, models) for word, value in schema.items() if word != "title"}
+    if isinstance(description := found.get("description"), str):
+        found["description"] = description.replace("\n", " ")
+    return found
 
 
 def described(path: Sequence[str | int]) -> dict[str, Any]:
@@ -102,52 +98,8 @@ def in_words(schema: dict[str, Any]) -> str:
 
 def _forms(schema: dict[str, Any]) -> list[dict[str, Any]]:
     prompt = json_schema()["$defs"]["prompt"]
-    return [prompt if "$ref" in form else form for form in schema.get("anyOf", [schema])]
-
-
-@cache
-def _properties(model: type[BaseModel]) -> dict[str, Any]:
-    properties = model.model_json_schema()["properties"]
-    return {
-        key: {word: value for word, value in schema.items() if word != "title"}
-        for key, schema in properties.items()
-    }
-
-
-def _search() -> dict[str, Any]:
-    properties = _properties(SearchSettings)
-    space = _object({key: _dimension(key) for key in SEARCHED}, properties["space"]["description"])
-    return _object(
-        {**properties, "space": {**space, "minProperties": 1}},
-        "What jobs.search tries, and how it chooses; jobs.correct does not read it.",
-    )
-
-
-def _dimension(key: str) -> dict[str, Any]:
-    """What a search may vary a hyper-parameter over: a list of its values, a range, or its default space."""
-    field = _properties(HyperParameters)[key]
-    value = {word: found for word, found in field.items() if word not in ("default", "description")}
-    forms: list[dict[str, Any]] = [
-        {"enum": ["default", None]},
-        {"type": "array", "minItems": 1, "uniqueItems": True, "items": value},
-    ]
-    if key in NUMERIC:
-        bounds = {name: next(iter(value.get("anyOf", [value]))) for name in ("low", "high")}
-        forms.append({**_object(bounds, "From low to high, by ratios."), "required": list(bounds)})
-    return {"description": field["description"], "anyOf": forms}
-
-
-def _object(properties: dict[str, Any], description: str) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "description": description,
-        "additionalProperties": False,
-        "properties": properties,
-    }
-
-
-def _without_default(schema: dict[str, Any]) -> dict[str, Any]:
-    return {word: value for word, value in schema.items() if word != "default"}
+    forms: list[dict[str, Any]] = schema.get("anyOf") or schema.get("oneOf") or [schema]
+    return [prompt if "$ref" in form else form for form in forms]
 
 
 def _bounds(schema: dict[str, Any]) -> str:
