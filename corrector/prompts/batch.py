@@ -1,6 +1,5 @@
 """A batch as the rest of the system sees it: failing prompts with everything that their corrections need."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +7,18 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
+    SkipValidation,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
 )
-from pydantic_core import InitErrorDetails
 
 from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
-from corrector.prompts.failing_prompt import (
-    FailingPrompt,
-    Reference,
-    message_error,
-    repeated_texts,
-    validated_with,
-)
+from corrector.prompts.failing_prompt import FailingPrompt, Reference, repeated_texts
+from corrector.prompts.field_errors import located, message_error, raise_together, validated_with
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.mistakes import BatchError
-from corrector.prompts.places import Place
+from corrector.prompts.places import Node, Place
 from corrector.prompts.search import SearchSettings
 from corrector.prompts.search_conflicts import search_conflicts
 
@@ -50,27 +43,21 @@ class CorrectionBatch(BaseModel):
     """What jobs.search tries, and how it chooses; jobs.correct does not read it."""
     path: Path
     """The batch file, as an absolute path."""
-    places: Mapping[str, Mapping[str, Place]] = Field(default={}, exclude=True, repr=False)
-    """Where each key of each prompt, by its name, was written; the empty key is the prompt, and under the empty
-    name are the keys of the search."""
+    written: SkipValidation[Node | None] = Field(default=None, exclude=True, repr=False)
+    """The file's values with their places."""
 
     @field_validator("prompts", mode="wrap")
     @classmethod
     def _one_correction_a_text(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         repeated = repeated_texts(value) if isinstance(value, list | tuple) else ()
-        return validated_with(handler, value, list(repeated))
+        return validated_with(handler, value, repeated)
 
     @field_validator("search")
     @classmethod
     def _search_fits_the_prompts(cls, search: SearchSettings, info: ValidationInfo) -> SearchSettings:
         if "prompts" in info.data and "evaluation" in info.data:
             conflicts = search_conflicts(search, info.data["prompts"], info.data["evaluation"].images)
-            errors = [
-                InitErrorDetails(type=message_error(message), loc=where, input=search)
-                for where, message in conflicts
-            ]
-            if errors:
-                raise ValidationError.from_exception_data("search", errors)
+            raise_together(located(message_error(message), *where) for where, message in conflicts)
         return search
 
     def exemplar_folder(self, prompt: FailingPrompt) -> Path:
@@ -79,14 +66,19 @@ class CorrectionBatch(BaseModel):
 
     def mistake(self, prompt: FailingPrompt, field: str, message: str) -> BatchError:
         """A mistake that only a later check can see, at the line where `field` was set for the prompt."""
-        places = self.places.get(prompt.name, {})
-        place = places.get(field) or places.get("") or Place(str(self.path), None)
-        return BatchError(place.file, place.line, field, message)
+        index = [each.name for each in self.prompts].index(prompt.name)
+        return self._mistake(
+            field, message, ("prompts", index, field), ("defaults", field), ("prompts", index)
+        )
 
     def search_mistake(self, field: str, message: str) -> BatchError:
         """The same for a key of the search, "search.space.rank"; where it was not written, at the section's line."""
-        places = self.places.get("", {})
-        place = places.get(field) or places.get("search") or Place(str(self.path), None)
+        return self._mistake(field, message, tuple(field.split(".")), ("search",))
+
+    def _mistake(self, field: str, message: str, *paths: tuple[str | int, ...]) -> BatchError:
+        """At the first of `paths` that the file has."""
+        nodes = [self.written.get(path) for path in paths] if self.written else []
+        place = next((node.place for node in nodes if node), Place(str(self.path), None))
         return BatchError(place.file, place.line, field, message)
 
     @property

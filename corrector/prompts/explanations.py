@@ -91,14 +91,14 @@ def _field(path: Path) -> str:
 def _is_default(path: Path, root: Node) -> bool:
     """Whether a prompt has the value from the defaults."""
     in_prompt = len(path) > 2 and path[0] == "prompts" and path[2] in HYPERPARAMETER_KEYS
-    return in_prompt and not root.find(path[:2]).holds(str(path[2]))
+    return in_prompt and root.get(path[:3]) is None
 
 
 def _log_conflict(path: Path, context: dict[str, Any], root: Node, log: MistakeLog, told: set[Path]) -> None:
     """Log values that contradict each other, at the likeliest of them that is written there."""
     above = path[:2] if path[0] == "prompts" else path[:1]
     fields = [(*above, field) for field in context["fields"]]
-    nodes = [root.find(field) for field in fields if root.find(above).holds(str(field[-1]))]
+    nodes = [node for field in fields if (node := root.get(field))]
     only_defaults = not nodes and all(_is_default(field, root) for field in fields)
     if not (only_defaults or told & set(fields) or any(node.incomplete for node in nodes)):
         place = nodes[0].place if nodes else root.find(above).place

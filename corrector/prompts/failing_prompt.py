@@ -13,7 +13,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -22,41 +21,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corrector.errors import UserError
 from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.field_errors import conflict, located, message_error, raise_together, validated_with
 from corrector.prompts.folders import check_exemplar_folder
-from corrector.prompts.hyperparameters import HyperParameters, conflict
+from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.places import quoted
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _NAME_LENGTH = 64
+_Path = tuple[int | str, ...]
 _WORK_FORMAT = 1
-
-
-def message_error(message: str) -> PydanticCustomError:
-    """An error with a wording of its own."""
-    return PydanticCustomError("message", "{message}", {"message": message})
-
-
-def validated_with(handler: ValidatorFunctionWrapHandler, value: Any, errors: list[InitErrorDetails]) -> Any:
-    """The value that `handler` makes of `value`.
-
-    Raises:
-        ValidationError: What the handler finds wrong, and `errors`.
-    """
-    try:
-        validated = handler(value)
-    except ValidationError as failure:
-        found = [
-            InitErrorDetails(
-                type=PydanticCustomError(error["type"], error["msg"], error.get("ctx")),
-                loc=error["loc"],
-                input=error["input"],
-            )
-            for error in failure.errors()
-        ]
-        errors = [*found, *errors]
-    if errors:
-        raise ValidationError.from_exception_data("", errors)
-    return validated
 
 
 def _single_line(text: str) -> str:
@@ -147,10 +120,8 @@ class FailingPrompt(BaseModel):
             if (other := seen.setdefault(normalised(text), here)) != here:
                 contradiction = key == "guard_prompts" and not other.startswith(key)
                 remedy = "a guard prompt must not change, that one must" if contradiction else "remove one"
-                error = message_error(f"{quoted(text)} is also {other}; {remedy}")
-                errors.append(InitErrorDetails(type=error, loc=(item,), input=text))
-        if errors:
-            raise ValidationError.from_exception_data(key, errors)
+                errors.append(located(message_error(f"{quoted(text)} is also {other}; {remedy}"), item))
+        raise_together(errors)
         return texts
 
     @field_validator("hyperparameters", mode="wrap")
@@ -158,21 +129,19 @@ class FailingPrompt(BaseModel):
     def _preserves(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
         given = dict(value) if isinstance(value, Mapping | HyperParameters) else {}
         preservation = given.get("preservation", "guard")
-        error = None
+        errors = []
         if preservation == "guard" and info.data.get("guard_prompts") == ():
             message = (
                 "missing; name prompts near this one that work and must not change, or set preservation: none"
             )
-            error = conflict(message, "guard_prompts", "preservation")
+            errors.append(located(conflict(message, "guard_prompts", "preservation")))
         if preservation == "prior" and info.data.get("class_prompt", "") is None:
             message = (
                 'missing; preservation: prior draws images of it, for example of "a person"; name one, or use '
                 "preservation: guard or none"
             )
-            error = conflict(message, "class_prompt", "preservation")
-        return validated_with(
-            handler, value, [InitErrorDetails(type=error, input=preservation)] if error else []
-        )
+            errors.append(located(conflict(message, "class_prompt", "preservation")))
+        return validated_with(handler, value, errors)
 
     def work_id(
         self,
@@ -213,14 +182,14 @@ def repeated_texts(entries: Sequence[Any]) -> Iterator[InitErrorDetails]:
     Args:
         entries: Prompts, or what a file holds for them, right or wrong.
     """
-    texts: dict[str, tuple[int | str, ...]] = {}
-    names: dict[str, tuple[int | str, ...]] = {}
+    texts: dict[str, _Path] = {}
+    names: dict[str, _Path] = {}
     for index, entry in enumerate(entries):
         if not isinstance(entry, Mapping | FailingPrompt):
             continue
         values = dict(entry)
         paraphrases = values.get("paraphrases", ())
-        claims: list[tuple[tuple[int | str, ...], Any]] = [((index, "prompt"), values.get("prompt"))]
+        claims: list[tuple[_Path, Any]] = [((index, "prompt"), values.get("prompt"))]
         if isinstance(paraphrases, list | tuple):
             claims += [((index, "paraphrases", item), text) for item, text in enumerate(paraphrases)]
         repeated = False
@@ -241,11 +210,9 @@ def repeated_texts(entries: Sequence[Any]) -> Iterator[InitErrorDetails]:
                 yield _repeated((index, "name"), name, "the name of the prompt", first, remedy)
 
 
-def _repeated(
-    where: tuple[int | str, ...], text: str, role: str, first: tuple[int | str, ...], remedy: str
-) -> InitErrorDetails:
+def _repeated(where: _Path, text: str, role: str, first: _Path, remedy: str) -> InitErrorDetails:
     context = {"text": quoted(text), "role": role, "first": first, "remedy": remedy}
     error = PydanticCustomError(
         "repeated", "{text} is also {role} in prompts[" + f"{first[0]}]" + "; {remedy}", context
     )
-    return InitErrorDetails(type=error, loc=where, input=text)
+    return located(error, *where)

@@ -3,21 +3,10 @@
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+
+from corrector.prompts.field_errors import conflict
 
 MAX_SEED = 2**32 - 1
-
-
-def conflict(message: str, *fields: str) -> PydanticCustomError:
-    """An error of values that are right alone and wrong together.
-
-    Args:
-        message: Why, and what to do.
-        fields: The fields to blame, the likeliest first.
-    """
-    return PydanticCustomError(
-        "conflict", "{field}: {message}", {"field": fields[0], "fields": fields, "message": message}
-    )
 
 
 class HyperParameters(BaseModel):

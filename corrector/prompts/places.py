@@ -38,20 +38,20 @@ class Node:
             return {key: node.plain() for key, node in self.value.items()}
         return tuple(node.plain() for node in self.value) if isinstance(self.value, tuple) else self.value
 
+    def get(self, path: Sequence[str | int]) -> "Node | None":
+        """The value at the end of `path`, where there is one."""
+        node: Node | None = self
+        for part in path:
+            value = None if node is None else node.value
+            if isinstance(value, tuple) and isinstance(part, int):
+                node = value[part] if part < len(value) else None
+            else:
+                node = value.get(str(part)) if isinstance(value, dict) else None
+        return node
+
     def find(self, path: Sequence[str | int]) -> "Node":
         """The value at the end of `path`, or the last one on the way there."""
-        if not path:
-            return self
-        found = None
-        if isinstance(self.value, dict):
-            found = self.value.get(str(path[0]))
-        elif isinstance(self.value, tuple) and isinstance(path[0], int) and path[0] < len(self.value):
-            found = self.value[path[0]]
-        return self if found is None else found.find(path[1:])
-
-    def holds(self, key: str) -> bool:
-        """Whether this is a mapping with the key."""
-        return isinstance(self.value, dict) and key in self.value
+        return self.get(path) or self.find(path[:-1])
 
 
 def quoted(value: object, limit: int = 60) -> str:

@@ -18,12 +18,13 @@ def json_schema() -> dict[str, Any]:
     """
     found = CorrectionBatch.model_json_schema()
     models = found.pop("$defs")
+    del found["properties"]["path"], found["properties"]["written"]
     schema, prompt = _inlined(found, models), _inlined(models["FailingPrompt"], models)
     keys = schema["properties"]
     entry = prompt["properties"] | {
         key: dict(keys["defaults"]["properties"][key]) for key in HYPERPARAMETER_KEYS
     }
-    del keys["path"], keys["places"], entry["hyperparameters"]
+    del entry["hyperparameters"]
     for key in (*entry.values(), *keys["search"]["properties"]["space"]["properties"].values()):
         key.pop("default", None)
     listed = {"type": "array", "minItems": 1, "items": {"$ref": _PROMPT}}

@@ -15,12 +15,11 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     create_model,
     field_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from corrector.prompts.field_errors import located, message_error, raise_together
 from corrector.prompts.hyperparameters import MAX_SEED, HyperParameters
 from corrector.prompts.places import quoted
 
@@ -73,27 +72,18 @@ Dimension = Choices | Range
 
 
 def _choices(values: tuple[Value, ...]) -> Choices:
-    errors = [
-        InitErrorDetails(
-            type=PydanticCustomError(
-                "message", "{message}", {"message": f"{quoted(value)} is there twice; remove one"}
-            ),
-            loc=(item,),
-            input=value,
-        )
+    raise_together(
+        located(message_error(f"{quoted(value)} is there twice; remove one"), item)
         for item, value in enumerate(values)
         if value in values[:item]
-    ]
-    if errors:
-        raise ValidationError.from_exception_data("choices", errors)
+    )
     return Choices(values=values)
 
 
 def _range(bounds: Any) -> Range:
     low, high = bounds.low, bounds.high
     if low >= high:
-        message = f"empty: low, {low:g}, is not below high, {high:g}; swap or part them"
-        raise PydanticCustomError("message", "{message}", {"message": message})
+        raise message_error(f"empty: low, {low:g}, is not below high, {high:g}; swap or part them")
     return Range(low=low, high=high)
 
 

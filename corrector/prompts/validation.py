@@ -10,9 +10,9 @@ from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.explanations import log_errors, log_unknown_key
 from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS
 from corrector.prompts.mistakes import MistakeLog
-from corrector.prompts.places import Node, Place
+from corrector.prompts.places import Node
 
-_NOT_IN_FILES = ("path", "places")
+_NOT_IN_FILES = ("path", "written")
 """Fields of the model that a file cannot set."""
 
 
@@ -28,8 +28,8 @@ def validate_batch(root: Node, path: Path, roots: Sequence[Path], log: MistakeLo
         BatchErrors: Everything that is wrong, with what `log` held before.
     """
     for key in _NOT_IN_FILES:
-        if root.holds(key):
-            log_unknown_key(log, root.find((key,)).place, (key,))
+        if node := root.get((key,)):
+            log_unknown_key(log, node.place, (key,))
     try:
         batch = CorrectionBatch.model_validate(
             _document(root, path), strict=True, context=(path.parent, roots)
@@ -39,7 +39,7 @@ def validate_batch(root: Node, path: Path, roots: Sequence[Path], log: MistakeLo
         raise log.failure() from None
     if log.errors:
         raise log.failure()
-    return batch.model_copy(update={"places": _places(root, batch)})
+    return batch
 
 
 def _document(root: Node, path: Path) -> Any:
@@ -59,7 +59,7 @@ def _document(root: Node, path: Path) -> Any:
         shared = defaults if isinstance(defaults, dict) else {}
         shared = {key: value for key, value in shared.items() if key in HYPERPARAMETER_KEYS}
         document["prompts"] = tuple(_prompt(entry, shared) for entry in prompts)
-    return {**document, "path": path}
+    return {**document, "path": path, "written": root}
 
 
 def _prompt(entry: Any, defaults: dict[str, Any]) -> Any:
@@ -69,22 +69,3 @@ def _prompt(entry: Any, defaults: dict[str, Any]) -> Any:
     described = {key: value for key, value in entry.items() if key not in apart}
     own = {key: value for key, value in entry.items() if key in apart}
     return {**described, "hyperparameters": {**defaults, **own}}
-
-
-def _places(root: Node, batch: CorrectionBatch) -> dict[str, dict[str, Place]]:
-    """Where each key of each prompt was written, or its default; and under the empty name those of the search."""
-    shared = _lines(root.find(("defaults",))) if root.holds("defaults") else {}
-    places = {}
-    for index, prompt in enumerate(batch.prompts):
-        entry = root.find(("prompts", index))
-        places[prompt.name] = {**shared, **_lines(entry), "": entry.place}
-    if root.holds("search"):
-        search = root.find(("search",))
-        space = _lines(search.find(("space",)), "search.space.") if search.holds("space") else {}
-        places[""] = {"search": search.place, **_lines(search, "search."), **space}
-    return places
-
-
-def _lines(node: Node, prefix: str = "") -> dict[str, Place]:
-    keys = node.value if isinstance(node.value, dict) else {}
-    return {prefix + key: value.place for key, value in keys.items()}
