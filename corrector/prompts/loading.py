@@ -8,7 +8,7 @@ from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.csv_reader import read_csv
 from corrector.prompts.folders import allowed_path
 from corrector.prompts.json_reader import read_json, read_json_lines
-from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.mistakes import MistakeLog, Unreadable
 from corrector.prompts.places import Node, Place, quoted
 from corrector.prompts.validation import validate_batch
 from corrector.prompts.yaml_reader import read_yaml
@@ -62,61 +62,54 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
 
 
 def _read(path: Path, file: str, log: MistakeLog) -> Node | None:
-    text = _read_text(path, file, log)
-    if text is None:
+    """The file's values; None where they cannot be read, which is logged."""
+    try:
+        text = _read_text(path)
+        before = len(log.errors)
+        for number, line in enumerate(text.split("\n"), start=1):
+            if found := _FORBIDDEN.search(line):
+                code = f"U+{ord(found.group()):04X}"
+                log.add(Place(file, number), "", f"an invisible control character, {code}; remove it")
+        if len(log.errors) > before:
+            return None
+        if (root := _READERS[path.suffix.lower()](text, file, log)) is None:
+            raise Unreadable(1, "nothing but comments; list the failing prompts under prompts")
+        return root
+    except Unreadable as error:
+        log.add(Place(file, error.line), "", str(error))
         return None
-    before = len(log.errors)
-    root = _READERS[path.suffix.lower()](text, file, log)
-    if root is None and len(log.errors) == before:
-        log.add(Place(file, 1), "", "nothing but comments; list the failing prompts under prompts")
-    return root
 
 
-def _read_text(path: Path, file: str, log: MistakeLog) -> str | None:
+def _read_text(path: Path) -> str:
     try:
         if not path.is_file():
-            what = "a folder; name the batch file in it" if path.is_dir() else "no such file"
-            log.add(Place(file, None), "", what)
-            return None
+            raise Unreadable(None, "a folder; name the batch file in it" if path.is_dir() else "no such file")
         if path.suffix.lower() not in SUFFIXES:
             expected = ", ".join(SUFFIXES)
-            log.add(Place(file, None), "", f"cannot tell the format; the name must end in one of {expected}")
-            return None
+            raise Unreadable(None, f"cannot tell the format; the name must end in one of {expected}")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        log.add(Place(file, None), "", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-        return None
+        reason = getattr(error, "strerror", None) or error
+        raise Unreadable(None, f"cannot be read: {reason}") from None
     if len(content) > MAX_BYTES:
-        log.add(Place(file, None), "", f"larger than {MAX_BYTES // 2**20} MiB; split it into several batches")
-        return None
-    return _decoded(content, file, log)
+        raise Unreadable(None, f"larger than {MAX_BYTES // 2**20} MiB; split it into several batches")
+    return _decoded(content)
 
 
-def _decoded(content: bytes, file: str, log: MistakeLog) -> str | None:
+def _decoded(content: bytes) -> str:
     for start, what in _OTHER_ENCODINGS.items():
         if content.startswith(start):
-            log.add(Place(file, 1), "", f"this is {what}, not UTF-8 text; save it as plain text in UTF-8")
-            return None
+            raise Unreadable(1, f"this is {what}, not UTF-8 text; save it as plain text in UTF-8")
     try:
-        text = content.decode("utf-8-sig")
+        text = _unix_lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = _unix_lines(content[: error.start].decode("latin-1")).count("\n") + 1
-        log.add(
-            Place(file, line), "", f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8"
-        )
-        return None
-    text = _unix_lines(text)
-    for number, line_text in enumerate(text.split("\n"), start=1):
-        if found := _FORBIDDEN.search(line_text):
-            log.add(
-                Place(file, number),
-                "",
-                f"an invisible control character, U+{ord(found.group()):04X}; remove it",
-            )
-    if not log.errors and not text.strip():
-        log.add(Place(file, 1), "", "the file is empty; list the failing prompts in it")
-    return None if log.errors else text
+        message = f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8"
+        raise Unreadable(line, message) from None
+    if not text.strip():
+        raise Unreadable(1, "the file is empty; list the failing prompts in it")
+    return text
 
 
 def _unix_lines(text: str) -> str:
