@@ -66,9 +66,10 @@ def log_errors(failure: ValidationError, root: Node, log: MistakeLog) -> None:
     for path, error in errors:
         if error["type"] == "conflict":
             _log_conflict(path, error["ctx"], root, log, told)
-        elif error["type"] != "extra_forbidden" and path not in told and not _is_default(path, root):
-            node = root.find(path)
-            if not (node.incomplete or (error["type"] == "too_short" and node.value)):  # by its valid items
+        elif error["type"] != "extra_forbidden" and not _is_default(path, root):
+            node, written = root.find(path), root.get(path)
+            by_its_valid_items = error["type"] == "too_short" and node.value
+            if not (node.incomplete or by_its_valid_items or (path in told and not written)):
                 log.add(node.place, _field(path), _explain(error, path, node, root))
 
 

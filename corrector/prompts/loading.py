@@ -2,15 +2,19 @@
 
 import re
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from corrector.errors import UserError
 from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.csv_reader import read_csv
+from corrector.prompts.explanations import log_errors, log_unknown_key
+from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS
 from corrector.prompts.folders import allowed_path
 from corrector.prompts.json_reader import read_json, read_json_lines
 from corrector.prompts.mistakes import MistakeLog, Unreadable
 from corrector.prompts.places import Node, Place, quoted
-from corrector.prompts.validation import validate_batch
 from corrector.prompts.yaml_reader import read_yaml
 from corrector.settings import Settings
 
@@ -26,6 +30,8 @@ _READERS = {
 }
 SUFFIXES = tuple(_READERS)
 
+_NOT_IN_FILES = ("path", "written")
+"""Fields of the model that a file cannot set."""
 _FORBIDDEN = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -58,7 +64,18 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
         raise log.failure()
     absolute = path.absolute()
     root = _with_listed_prompts(root, absolute.parent, path.parent, roots, log)
-    return validate_batch(root, absolute, roots, log)
+    for key in _NOT_IN_FILES:
+        if node := root.get((key,)):
+            log_unknown_key(log, node.place, (key,))
+    document, context = _document(root, absolute), (absolute.parent, roots)
+    try:
+        batch = CorrectionBatch.model_validate(document, strict=True, context=context)
+    except ValidationError as failure:
+        log_errors(failure, root, log)
+        raise log.failure() from None
+    if log.errors:
+        raise log.failure()
+    return batch
 
 
 def _read(path: Path, file: str, log: MistakeLog) -> Node | None:
@@ -142,3 +159,32 @@ def _with_listed_prompts(
             else:
                 log.add(node.place, key, f"belongs in {named.place.file}, which names this file")
     return Node(root.place, {**root.value, "prompts": prompts})
+
+
+def _document(root: Node, path: Path) -> Any:
+    """The file's values as the model has them: each prompt with the defaults, its hyper-parameters apart."""
+    if not isinstance(root.value, dict):
+        return root.plain()
+    document: dict[str, Any] = {
+        key: node.plain() for key, node in root.value.items() if key not in ("$schema", *_NOT_IN_FILES)
+    }
+    for section in ("defaults", "evaluation", "gate", "search"):
+        if section in document and document[section] is None:
+            document[section] = {}
+    if isinstance(search := document.get("search"), dict) and "space" in search:
+        document["search"] = {**search, "space": {} if search["space"] is None else search["space"]}
+    defaults, prompts = document.get("defaults"), document.get("prompts")
+    if isinstance(prompts, tuple):
+        shared = defaults if isinstance(defaults, dict) else {}
+        shared = {key: value for key, value in shared.items() if key in HYPERPARAMETER_KEYS}
+        document["prompts"] = tuple(_prompt(entry, shared) for entry in prompts)
+    return {**document, "path": path, "written": root}
+
+
+def _prompt(entry: Any, defaults: dict[str, Any]) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    apart = (*HYPERPARAMETER_KEYS, "hyperparameters")  # the latter is no key of a file, and refused there
+    described = {key: value for key, value in entry.items() if key not in apart}
+    own = {key: value for key, value in entry.items() if key in apart}
+    return {**described, "hyperparameters": {**defaults, **own}}

@@ -4,7 +4,7 @@ Varied is what a slot of a pack can have for itself. Target layers, blocks and t
 of a pack share one bank of layers and one forward.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,11 +15,13 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     create_model,
     field_validator,
 )
 
-from corrector.prompts.field_errors import located, message_error, raise_together
+from corrector.prompts.field_errors import located, message_error, validated_with
 from corrector.prompts.hyperparameters import MAX_SEED, HyperParameters
 from corrector.prompts.places import quoted
 
@@ -71,13 +73,13 @@ class Range(BaseModel):
 Dimension = Choices | Range
 
 
-def _choices(values: tuple[Value, ...]) -> Choices:
-    raise_together(
+def _choices(values: Sequence[Value], handler: ValidatorFunctionWrapHandler) -> Choices:
+    repeated = (
         located(message_error(f"{quoted(value)} is there twice; remove one"), item)
         for item, value in enumerate(values)
         if value in values[:item]
     )
-    return Choices(values=values)
+    return Choices(values=validated_with(handler, values, repeated))
 
 
 def _range(bounds: Any) -> Range:
@@ -100,7 +102,7 @@ def _dimension(key: str) -> Any:
     unique = Field(min_length=1, json_schema_extra={"uniqueItems": True})
     forms: Any = (
         Annotated[Literal["default", None], AfterValidator(lambda _: None), Tag("default")]
-        | Annotated[tuple[value, ...], unique, AfterValidator(_choices), Tag("choices")]
+        | Annotated[tuple[value, ...], unique, WrapValidator(_choices), Tag("choices")]
     )
     ranged = ""
     if key in NUMERIC:

@@ -200,6 +200,11 @@ def test_contradictory_hyper_parameters_cannot_be_made() -> None:
         HyperParameters(warmup_steps=500)
 
 
+def test_a_batch_made_in_code_corrects_a_text_once() -> None:
+    with pytest.raises(ValidationError, match=r"is also the prompt in prompts\[0\]"):
+        CorrectionBatch(prompts=(PROMPT, changed(name="other")), path=Path("batch.yaml"))
+
+
 def test_a_later_check_can_blame_the_line_of_the_file(folder: Path, settings: Settings) -> None:
     text = "defaults:\n  steps: 9\nprompts:\n" + ENTRY + "    rank: 512\n"
     path = write(folder, "batch.yaml", text)
