@@ -10,7 +10,6 @@ from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS, PROMPT_KEYS
 from corrector.prompts.mistakes import MistakeLog
 from corrector.prompts.places import Node, Place, quoted
 from corrector.prompts.schema import described
-from corrector.prompts.yaml_reader import plain_scalar
 
 LIST_SEPARATOR = "|"
 _REQUIRED = ("prompt", "exemplars")
@@ -99,4 +98,4 @@ def _cell(key: str, written: str, place: Place) -> Node:
     try:
         return Node(place, TypeAdapter(_NUMBERS[kind]).validate_python(written))
     except ValidationError:
-        return Node(place, plain_scalar(written))
+        return Node(place, written, typed=False)

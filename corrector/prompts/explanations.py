@@ -185,17 +185,19 @@ def _explain(error: ErrorDetails, path: Path, node: Node, root: Node) -> str:
             return f"expected at most {context['max_length']} texts, found {context['actual_length']}"
     schema = described(path)
     expected = in_words(schema)
-    return f"expected {expected}, found {quoted(value)}{_hint(expected, schema, value)}"
+    return f"expected {expected}, found {quoted(value)}{_hint(expected, schema, node)}"
 
 
-def _hint(expected: str, schema: dict[str, Any], value: object) -> str:
+def _hint(expected: str, schema: dict[str, Any], node: Node) -> str:
+    value = node.value
     if isinstance(value, str):
         if close := difflib.get_close_matches(value.lower(), schema.get("enum", ()), n=1):
             return f'; did you mean "{close[0]}"?'
         if expected.startswith("a list"):
             return f"; write [{quoted(value)}]"
         unquoted = plain_scalar(value)
-        if isinstance(unquoted, bool) == (expected == "true or false") and not isinstance(unquoted, str):
+        meant = isinstance(unquoted, bool) == (expected == "true or false") and not isinstance(unquoted, str)
+        if node.typed and meant:
             return "; write it without quotes"
     elif expected == "text" and isinstance(value, int | float):
         return "; put it in quotes"

@@ -25,11 +25,13 @@ class Node:
 
     Attributes:
         value: A scalar, a tuple of nodes, or a dictionary of nodes.
+        typed: Whether the format tells numbers from text; CSV does not.
         incomplete: Whether the value, or some of its items, could not be read; that has been reported.
     """
 
     place: Place
     value: "Scalar | tuple[Node, ...] | dict[str, Node]"
+    typed: bool = True
     incomplete: bool = False
 
     def plain(self) -> object:
