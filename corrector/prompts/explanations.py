@@ -35,7 +35,6 @@ _KNOWN_ELSEWHERE_AS = {
 }
 """Names of the same things in diffusers' scripts and in PEFT, too far from ours for their letters to tell."""
 
-
 _MISSING = {
     "prompts": "missing; list the failing prompts here",
     "prompt": "missing in prompts[{index}]; write the prompt at which the base fails",
