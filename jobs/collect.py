@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from corrector.errors import UserError
-from corrector.prompts.batch import normalised, slug
+from corrector.prompts.failing_prompt import normalised, slug
 
 _SHOWN = 12
 """Seeds and notes that an entry lists at most."""

@@ -5,8 +5,9 @@
 hand.
 """
 
-from corrector.prompts.batch import CorrectionBatch, FailingPrompt
+from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.failing_prompt import FailingPrompt
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.loading import load_batch
 from corrector.prompts.mistakes import BatchError, BatchErrors

@@ -3,15 +3,19 @@
 import csv
 import io
 
-from corrector.prompts.batch import FailingPrompt
+from pydantic import TypeAdapter, ValidationError
+
 from corrector.prompts.explanations import log_unknown_key
+from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS, PROMPT_KEYS
 from corrector.prompts.mistakes import MistakeLog
 from corrector.prompts.places import Node, Place, quoted
-from corrector.prompts.schema import HYPERPARAMETER_KEYS, PROMPT_KEYS, REQUIRED_KEYS, is_list
+from corrector.prompts.schema import described
 
 LIST_SEPARATOR = "|"
+_REQUIRED = ("prompt", "exemplars")
 _COLUMNS = ("base", *PROMPT_KEYS, *HYPERPARAMETER_KEYS)
 _DELIMITERS = (",", ";", "\t")
+_NUMBERS: dict[str, type[float]] = {"boolean": bool, "integer": int, "number": float}
 
 
 def read_csv(text: str, file: str, log: MistakeLog) -> Node:
@@ -24,10 +28,10 @@ def read_csv(text: str, file: str, log: MistakeLog) -> Node:
     root = Place(file, 1)
     (place, names), *rows = _records(text, file, log) or [(root, [])]
     header, misspelt = _header(names, place, log)
-    for name in REQUIRED_KEYS:
+    for name in _REQUIRED:
         if names and name not in header and name not in misspelt:
             log.add(place, name, f"no column of this name; the columns are {', '.join(names)}")
-    unread = [name for name in (*REQUIRED_KEYS, *misspelt) if name not in header]
+    unread = [name for name in (*_REQUIRED, *misspelt) if name not in header]
     entries: list[Node] = []
     base: Node | None = None
     for place, cells in rows:
@@ -44,7 +48,7 @@ def read_csv(text: str, file: str, log: MistakeLog) -> Node:
             first = f"line {base.place.line} has {quoted(base.value)}"
             log.add(place, "base", f"{quoted(given.value)}, and {first}; a batch has one base")
         base = base or given
-        entries.append(Node(place, entry, typed=False))
+        entries.append(Node(place, entry))
     prompts = Node(root, tuple(entries), incomplete=len(log.errors) > before)
     return Node(root, {"prompts": prompts} | ({"base": base} if base else {}))
 
@@ -76,7 +80,7 @@ def _header(names: list[str], place: Place, log: MistakeLog) -> tuple[list[str |
         if not name:
             log.add(place, "", f"column {number} has no name")
         elif name not in _COLUMNS:
-            misspelt.add(log_unknown_key(log, place, name, "prompts") or "")
+            misspelt.add(log_unknown_key(log, place, ("prompts", 0, name)) or "")
         elif name in header:
             log.add(place, name, f"a second column of this name, column {number}; remove one")
         header.append(name if name in _COLUMNS and name not in header else None)
@@ -84,7 +88,14 @@ def _header(names: list[str], place: Place, log: MistakeLog) -> tuple[list[str |
 
 
 def _cell(key: str, written: str, place: Place) -> Node:
-    if key not in PROMPT_KEYS or not is_list(FailingPrompt, key):
+    """The cell as the value that its key holds, where it can be read as that."""
+    kind = "string" if key == "base" else described(("prompts", 0, key))["type"]
+    if kind == "array":
+        parts = (part.strip() for part in written.split(LIST_SEPARATOR))
+        return Node(place, tuple(Node(place, part) for part in parts if part))
+    if kind == "string":
+        return Node(place, written)
+    try:
+        return Node(place, TypeAdapter(_NUMBERS[kind]).validate_python(written))
+    except ValidationError:
         return Node(place, written, typed=False)
-    parts = (part.strip() for part in written.split(LIST_SEPARATOR))
-    return Node(place, tuple(Node(place, part, typed=False) for part in parts if part), typed=False)

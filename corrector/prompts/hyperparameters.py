@@ -1,130 +1,74 @@
 """The hyper-parameters of one fine-tune: every knob, its bounds, and what it does."""
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from corrector.prompts.field_errors import conflict
 
 MAX_SEED = 2**32 - 1
-
-
-class Conflict(NamedTuple):
-    """Values that are right alone and wrong together.
-
-    Attributes:
-        fields: The fields to blame, the likeliest first.
-        message: Why, and what to do.
-        item: The item of the first field's list that is to blame, or None.
-    """
-
-    fields: tuple[str, ...]
-    message: str
-    item: int | None = None
-
-    @property
-    def field(self) -> str:
-        """The first field to blame: "steps", "guard_prompts[2]"."""
-        return self.fields[0] if self.item is None else f"{self.fields[0]}[{self.item}]"
 
 
 class HyperParameters(BaseModel):
     """How one prompt's adapter is trained; the objective is diffusers' `train_dreambooth_lora_sd3.py`'s."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    resolution: int | None = Field(
-        default=None,
-        ge=32,
-        le=4096,
-        multiple_of=16,
-        description="Side of the training images in pixels; none: the base's own.",
-    )
-    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the LoRA update.")
-    alpha: float | None = Field(
-        default=None,
-        gt=0,
-        le=4096,
-        description="LoRA's alpha; the update is scaled by alpha / rank. None: the rank, a scale of 1.",
-    )
-    learning_rate: float = Field(default=1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="constant",
-        description="What the learning rate does after the warm-up: stay, or fall to 0 at the last step.",
-    )
-    warmup_steps: int = Field(
-        default=0,
-        ge=0,
-        le=100_000,
-        description="Steps over which the learning rate rises from 0; fewer than steps.",
-    )
-    steps: int = Field(default=500, ge=1, le=100_000, description="Optimiser steps.")
-    batch_size: int = Field(default=4, ge=1, le=256, description="Exemplars per step.")
-    timestep_density: Literal["logit_normal", "mode", "cosmap", "uniform", "sigma_sqrt"] = Field(
-        default="logit_normal",
-        description="Density from which noise levels are drawn, and the loss weighting that goes with it.",
-    )
-    logit_mean: float = Field(default=0.0, ge=-10, le=10, description="Mean of the logit-normal density.")
-    logit_std: float = Field(
-        default=1.0, gt=0, le=10, description="Standard deviation of the logit-normal density."
-    )
-    mode_scale: float = Field(
-        default=1.29, ge=-1, le=1.75, description="Scale of the mode density; monotone within its bounds."
-    )
-    precondition_outputs: bool = Field(
-        default=True,
-        description="Compare predicted images (EDM preconditioning) rather than predicted velocities.",
-    )
-    weight_decay: float = Field(default=1e-4, ge=0, le=1, description="AdamW's decoupled weight decay.")
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's decay of the first moment.")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's decay of the second moment.")
-    epsilon: float = Field(default=1e-8, gt=0, le=0.1, description="AdamW's term against division by zero.")
-    max_grad_norm: float = Field(
-        default=1.0, gt=0, le=1e6, description="Gradients are clipped to this norm, per adapter."
-    )
-    preservation: Literal["guard", "prior", "none"] = Field(
-        default="guard",
-        description="What keeps neighbouring prompts as they are: the base's own prediction at guard "
-        "prompts (guard), the base's images of the class prompt (prior), or nothing (none).",
-    )
-    preservation_weight: float = Field(
-        default=1.0, gt=0, le=100, description="Weight of the preservation loss."
-    )
-    preservation_batch_size: int | None = Field(
-        default=None, ge=1, le=256, description="Preservation rows per step; none: batch_size."
-    )
-    class_images: int = Field(
-        default=16, ge=1, le=10_000, description="Images of the class prompt drawn for prior preservation."
-    )
-    horizontal_flip: bool = Field(
-        default=False,
-        description="Mirror half of the exemplars at random; not for text or asymmetric things.",
-    )
-    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of everything random in training.")
+    resolution: int | None = Field(default=None, ge=32, le=4096, multiple_of=16)
+    """Side of the training images in pixels; none: the base's own."""
+    rank: int = Field(default=16, ge=1, le=1024)
+    """Rank of the LoRA update."""
+    alpha: float | None = Field(default=None, gt=0, le=4096)
+    """LoRA's alpha; the update is scaled by alpha / rank. None: the rank, a scale of 1."""
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    """Peak learning rate of AdamW."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after the warm-up: stay, or fall to 0 at the last step."""
+    warmup_steps: int = Field(default=0, ge=0, le=100_000)
+    """Steps over which the learning rate rises from 0; fewer than steps."""
+    steps: int = Field(default=500, ge=1, le=100_000, validate_default=True)
+    """Optimiser steps."""
+    batch_size: int = Field(default=4, ge=1, le=256)
+    """Exemplars per step."""
+    timestep_density: Literal["logit_normal", "mode", "cosmap", "uniform", "sigma_sqrt"] = "logit_normal"
+    """Density from which noise levels are drawn, and the loss weighting that goes with it."""
+    logit_mean: float = Field(default=0.0, ge=-10, le=10)
+    """Mean of the logit-normal density."""
+    logit_std: float = Field(default=1.0, gt=0, le=10)
+    """Standard deviation of the logit-normal density."""
+    mode_scale: float = Field(default=1.29, ge=-1, le=1.75)
+    """Scale of the mode density; monotone within its bounds."""
+    precondition_outputs: bool = True
+    """Compare predicted images (EDM preconditioning) rather than predicted velocities."""
+    weight_decay: float = Field(default=1e-4, ge=0, le=1)
+    """AdamW's decoupled weight decay."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's decay of the first moment."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW's decay of the second moment."""
+    epsilon: float = Field(default=1e-8, gt=0, le=0.1)
+    """AdamW's term against division by zero."""
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1e6)
+    """Gradients are clipped to this norm, per adapter."""
+    preservation: Literal["guard", "prior", "none"] = "guard"
+    """What keeps neighbouring prompts as they are: the base's own prediction at guard prompts (guard), the base's
+    images of the class prompt (prior), or nothing (none)."""
+    preservation_weight: float = Field(default=1.0, gt=0, le=100)
+    """Weight of the preservation loss."""
+    preservation_batch_size: int | None = Field(default=None, ge=1, le=256)
+    """Preservation rows per step; none: batch_size."""
+    class_images: int = Field(default=16, ge=1, le=10_000)
+    """Images of the class prompt drawn for prior preservation."""
+    horizontal_flip: bool = False
+    """Mirror half of the exemplars at random; not for text or asymmetric things."""
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    """Seed of everything random in training."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "HyperParameters":
-        for conflict in hyperparameter_conflicts(dict(self)):
-            raise PydanticCustomError(
-                "conflict", "{message}", {"message": f"{conflict.field}: {conflict.message}"}
-            )
-        return self
-
-
-def hyperparameter_conflicts(values: Mapping[str, Any]) -> Iterator[Conflict]:
-    """The contradictions among valid values of `HyperParameters`' fields; an absent field is not judged."""
-    warmup, steps = values.get("warmup_steps"), values.get("steps")
-    if warmup is not None and steps is not None and warmup >= steps:
-        yield Conflict(
-            ("warmup_steps", "steps"),
-            f"a warm-up of {warmup} steps leaves nothing of {steps} steps; warm up for fewer or train longer",
-        )
-
-
-@cache
-def field_adapter(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
-    """A validator of one field of a model alone, so that one wrong value hides no other."""
-    field = model.model_fields[key]
-    constrained: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return TypeAdapter(constrained)
+    @field_validator("steps")
+    @classmethod
+    def _more_than_the_warmup(cls, steps: int, info: ValidationInfo) -> int:
+        warmup = info.data.get("warmup_steps", 0)
+        if warmup >= steps:
+            message = f"a warm-up of {warmup} steps leaves nothing of {steps} steps; warm up for fewer or train longer"
+            raise conflict(message, "warmup_steps", "steps")
+        return steps

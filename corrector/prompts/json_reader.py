@@ -4,11 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 
-from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.mistakes import MistakeLog, Unreadable
 from corrector.prompts.places import MAX_DEPTH, Node, Place, Scalar, quoted
-from corrector.prompts.schema import BATCH_KEYS
 
-HEADER_KEYS = frozenset(BATCH_KEYS) - {"prompts"}
+HEADER_KEYS = frozenset(("$schema", "base", "defaults", "evaluation", "gate", "search"))
 """A first line with any of these holds the settings of a JSONL file instead of a prompt."""
 
 _SPACES = re.compile(r"[ \t\n\r]*")
@@ -19,18 +18,16 @@ _CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}
 _LONGEST_NUMBER = 300
 
 
-def read_json(text: str, file: str, log: MistakeLog, first_line: int = 1) -> Node | None:
-    """The document's value, or None after a syntax error; duplicate keys are logged and reading goes on.
+def read_json(text: str, file: str, log: MistakeLog, first_line: int = 1) -> Node:
+    """The document's value; duplicate keys are logged and reading goes on.
 
     Args:
         first_line: The line of the file at which `text` starts.
+
+    Raises:
+        Unreadable: It is not JSON.
     """
-    parser = _Parser(text, file, log, first_line)
-    try:
-        return parser.document()
-    except _ParseError as refused:
-        log.add(parser.place(refused.position), "", f"not JSON: {refused}")
-        return None
+    return _Parser(text, file, log, first_line).document()
 
 
 def read_json_lines(text: str, file: str, log: MistakeLog) -> Node:
@@ -39,8 +36,13 @@ def read_json_lines(text: str, file: str, log: MistakeLog) -> Node:
     A line that cannot be read is logged and the others are read all the same.
     """
     before = len(log.errors)
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    entries = [read_json(line, file, log, number) for number, line in lines]
+    entries: list[Node | None] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            entries += [read_json(line, file, log, number)] if line.strip() else []
+        except Unreadable as error:
+            log.add(Place(file, error.line), "", str(error))
+            entries.append(None)
     header: dict[str, Node] = {}
     first = entries[0] if entries else None
     if first is not None and isinstance(first.value, dict) and not HEADER_KEYS.isdisjoint(first.value):
@@ -51,12 +53,6 @@ def read_json_lines(text: str, file: str, log: MistakeLog) -> Node:
     read = tuple(entry for entry in entries if entry is not None)
     prompts = Node(Place(file, 1), read, incomplete=len(log.errors) > before)
     return Node(Place(file, 1), {**header, "prompts": prompts})
-
-
-class _ParseError(Exception):
-    def __init__(self, position: int, message: str) -> None:
-        super().__init__(message)
-        self.position = position
 
 
 class _Parser:
@@ -80,6 +76,9 @@ class _Parser:
         self._counted = max(position, self._counted)
         return Place(self._file, self._line)
 
+    def _refused(self, position: int, message: str) -> Unreadable:
+        return Unreadable(self.place(position).line, f"not JSON: {message}")
+
     def _peek(self) -> str:
         """The next character that is no space, or nothing at the end."""
         spaces = _SPACES.match(self._text, self._position)
@@ -92,18 +91,18 @@ class _Parser:
         self._position += 1
         return True
 
-    def _unexpected(self, expected: str) -> _ParseError:
+    def _unexpected(self, expected: str) -> Unreadable:
         word = _WORD.match(self._text, self._position)
         found = {"": "the end of the text", '"': "text"}.get(
             self._peek(), quoted(word.group() if word else self._peek())
         )
-        return _ParseError(self._position, f"expected {expected}, found {found}")
+        return self._refused(self._position, f"expected {expected}, found {found}")
 
     def _value(self, depth: int) -> Node:
         character = self._peek()
         place = self.place(self._position)
         if depth > MAX_DEPTH:
-            raise _ParseError(self._position, f"nested more than {MAX_DEPTH} levels deep")
+            raise self._refused(self._position, f"nested more than {MAX_DEPTH} levels deep")
         if self._take("{"):
             return Node(place, self._object(depth))
         if self._take("["):
@@ -146,20 +145,20 @@ class _Parser:
             if not self._take(","):
                 raise self._unexpected(f'"," or "{end}"')
             if self._peek() == end:
-                raise _ParseError(comma, f'a comma before "{end}"; remove it')
+                raise self._refused(comma, f'a comma before "{end}"; remove it')
 
     def _string(self) -> str:
         string = _STRING.match(self._text, self._position)
         if string is None:
             message = "text that starts here has no closing quote, or a wrong escape in it"
-            raise _ParseError(self._position, message)
+            raise self._refused(self._position, message)
         self._position = string.end()
         decoded: str = json.loads(string.group())
         return decoded
 
     def _number(self, written: str) -> int | float:
         if len(written) > _LONGEST_NUMBER:
-            raise _ParseError(self._position, f"a number of {len(written)} characters")
+            raise self._refused(self._position, f"a number of {len(written)} characters")
         self._position += len(written)
         number: int | float = json.loads(written)
         return number

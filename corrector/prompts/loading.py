@@ -2,15 +2,19 @@
 
 import re
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from corrector.errors import UserError
 from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.csv_reader import read_csv
+from corrector.prompts.explanations import log_errors, log_unknown_key
+from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS
 from corrector.prompts.folders import allowed_path
 from corrector.prompts.json_reader import read_json, read_json_lines
-from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.mistakes import MistakeLog, Unreadable
 from corrector.prompts.places import Node, Place, quoted
-from corrector.prompts.validation import validate_batch
 from corrector.prompts.yaml_reader import read_yaml
 from corrector.settings import Settings
 
@@ -26,6 +30,8 @@ _READERS = {
 }
 SUFFIXES = tuple(_READERS)
 
+_NOT_IN_FILES = ("path", "written")
+"""Fields of the model that a file cannot set."""
 _FORBIDDEN = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -58,65 +64,69 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
         raise log.failure()
     absolute = path.absolute()
     root = _with_listed_prompts(root, absolute.parent, path.parent, roots, log)
-    return validate_batch(root, absolute, roots, log)
+    for key in _NOT_IN_FILES:
+        if node := root.get((key,)):
+            log_unknown_key(log, node.place, (key,))
+    document, context = _document(root, absolute), (absolute.parent, roots)
+    try:
+        batch = CorrectionBatch.model_validate(document, strict=True, context=context)
+    except ValidationError as failure:
+        log_errors(failure, root, log)
+        raise log.failure() from None
+    if log.errors:
+        raise log.failure()
+    return batch
 
 
 def _read(path: Path, file: str, log: MistakeLog) -> Node | None:
-    text = _read_text(path, file, log)
-    if text is None:
+    """The file's values; None where they cannot be read, which is logged."""
+    try:
+        text = _read_text(path)
+        before = len(log.errors)
+        for number, line in enumerate(text.split("\n"), start=1):
+            if found := _FORBIDDEN.search(line):
+                code = f"U+{ord(found.group()):04X}"
+                log.add(Place(file, number), "", f"an invisible control character, {code}; remove it")
+        if len(log.errors) > before:
+            return None
+        if (root := _READERS[path.suffix.lower()](text, file, log)) is None:
+            raise Unreadable(1, "nothing but comments; list the failing prompts under prompts")
+        return root
+    except Unreadable as error:
+        log.add(Place(file, error.line), "", str(error))
         return None
-    before = len(log.errors)
-    root = _READERS[path.suffix.lower()](text, file, log)
-    if root is None and len(log.errors) == before:
-        log.add(Place(file, 1), "", "nothing but comments; list the failing prompts under prompts")
-    return root
 
 
-def _read_text(path: Path, file: str, log: MistakeLog) -> str | None:
+def _read_text(path: Path) -> str:
     try:
         if not path.is_file():
-            what = "a folder; name the batch file in it" if path.is_dir() else "no such file"
-            log.add(Place(file, None), "", what)
-            return None
+            raise Unreadable(None, "a folder; name the batch file in it" if path.is_dir() else "no such file")
         if path.suffix.lower() not in SUFFIXES:
             expected = ", ".join(SUFFIXES)
-            log.add(Place(file, None), "", f"cannot tell the format; the name must end in one of {expected}")
-            return None
+            raise Unreadable(None, f"cannot tell the format; the name must end in one of {expected}")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        log.add(Place(file, None), "", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-        return None
+        reason = getattr(error, "strerror", None) or error
+        raise Unreadable(None, f"cannot be read: {reason}") from None
     if len(content) > MAX_BYTES:
-        log.add(Place(file, None), "", f"larger than {MAX_BYTES // 2**20} MiB; split it into several batches")
-        return None
-    return _decoded(content, file, log)
+        raise Unreadable(None, f"larger than {MAX_BYTES // 2**20} MiB; split it into several batches")
+    return _decoded(content)
 
 
-def _decoded(content: bytes, file: str, log: MistakeLog) -> str | None:
+def _decoded(content: bytes) -> str:
     for start, what in _OTHER_ENCODINGS.items():
         if content.startswith(start):
-            log.add(Place(file, 1), "", f"this is {what}, not UTF-8 text; save it as plain text in UTF-8")
-            return None
+            raise Unreadable(1, f"this is {what}, not UTF-8 text; save it as plain text in UTF-8")
     try:
-        text = content.decode("utf-8-sig")
+        text = _unix_lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = _unix_lines(content[: error.start].decode("latin-1")).count("\n") + 1
-        log.add(
-            Place(file, line), "", f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8"
-        )
-        return None
-    text = _unix_lines(text)
-    for number, line_text in enumerate(text.split("\n"), start=1):
-        if found := _FORBIDDEN.search(line_text):
-            log.add(
-                Place(file, number),
-                "",
-                f"an invisible control character, U+{ord(found.group()):04X}; remove it",
-            )
-    if not log.errors and not text.strip():
-        log.add(Place(file, 1), "", "the file is empty; list the failing prompts in it")
-    return None if log.errors else text
+        message = f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8"
+        raise Unreadable(line, message) from None
+    if not text.strip():
+        raise Unreadable(1, "the file is empty; list the failing prompts in it")
+    return text
 
 
 def _unix_lines(text: str) -> str:
@@ -149,3 +159,32 @@ def _with_listed_prompts(
             else:
                 log.add(node.place, key, f"belongs in {named.place.file}, which names this file")
     return Node(root.place, {**root.value, "prompts": prompts})
+
+
+def _document(root: Node, path: Path) -> Any:
+    """The file's values as the model has them: each prompt with the defaults, its hyper-parameters apart."""
+    if not isinstance(root.value, dict):
+        return root.plain()
+    document: dict[str, Any] = {
+        key: node.plain() for key, node in root.value.items() if key not in ("$schema", *_NOT_IN_FILES)
+    }
+    for section in ("defaults", "evaluation", "gate", "search"):
+        if section in document and document[section] is None:
+            document[section] = {}
+    if isinstance(search := document.get("search"), dict) and "space" in search:
+        document["search"] = {**search, "space": {} if search["space"] is None else search["space"]}
+    defaults, prompts = document.get("defaults"), document.get("prompts")
+    if isinstance(prompts, tuple):
+        shared = defaults if isinstance(defaults, dict) else {}
+        shared = {key: value for key, value in shared.items() if key in HYPERPARAMETER_KEYS}
+        document["prompts"] = tuple(_prompt(entry, shared) for entry in prompts)
+    return {**document, "path": path, "written": root}
+
+
+def _prompt(entry: Any, defaults: dict[str, Any]) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    apart = (*HYPERPARAMETER_KEYS, "hyperparameters")  # the latter is no key of a file, and refused there
+    described = {key: value for key, value in entry.items() if key not in apart}
+    own = {key: value for key, value in entry.items() if key in apart}
+    return {**described, "hyperparameters": {**defaults, **own}}

@@ -42,6 +42,18 @@ class BatchErrors(UserError):
         return type(self), (self.errors,)
 
 
+class Unreadable(Exception):
+    """A file cannot be read any further.
+
+    Attributes:
+        line: Where, counted from 1; None for the whole file.
+    """
+
+    def __init__(self, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 @dataclass
 class MistakeLog:
     """The mistakes that the readers and checks of one batch file have found."""

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class Node:
 
     Attributes:
         value: A scalar, a tuple of nodes, or a dictionary of nodes.
-        typed: Whether the format tells numbers from text; CSV's text is converted as needed.
+        typed: Whether the format tells numbers from text; CSV does not.
         incomplete: Whether the value, or some of its items, could not be read; that has been reported.
     """
 
@@ -39,9 +40,20 @@ class Node:
             return {key: node.plain() for key, node in self.value.items()}
         return tuple(node.plain() for node in self.value) if isinstance(self.value, tuple) else self.value
 
-    def item(self, index: int | None) -> "Node":
-        """An item of a list; the node itself without an index, or where it holds no list."""
-        return self.value[index] if index is not None and isinstance(self.value, tuple) else self
+    def get(self, path: Sequence[str | int]) -> "Node | None":
+        """The value at the end of `path`, where there is one."""
+        node: Node | None = self
+        for part in path:
+            value = None if node is None else node.value
+            if isinstance(value, tuple) and isinstance(part, int):
+                node = value[part] if part < len(value) else None
+            else:
+                node = value.get(str(part)) if isinstance(value, dict) else None
+        return node
+
+    def find(self, path: Sequence[str | int]) -> "Node":
+        """The value at the end of `path`, or the last one on the way there."""
+        return self.get(path) or self.find(path[:-1])
 
 
 def quoted(value: object, limit: int = 60) -> str:

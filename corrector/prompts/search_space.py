@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from corrector.prompts.batch import FailingPrompt
+from corrector.prompts.failing_prompt import FailingPrompt
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.search import WHOLE, Choices, Configuration, Dimension, Range, Value
 

@@ -9,7 +9,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
-from corrector.prompts.mistakes import MistakeLog
+from corrector.prompts.mistakes import MistakeLog, Unreadable
 from corrector.prompts.places import MAX_DEPTH, Node, Place, Scalar, quoted
 
 MAX_NODES = 1_000_000
@@ -43,7 +43,11 @@ _OPENED = {
 
 
 def read_yaml(text: str, file: str, log: MistakeLog) -> Node | None:
-    """The document's value, or None where there is none; duplicate keys are logged and reading goes on."""
+    """The document's value, or None where there is none; duplicate keys are logged and reading goes on.
+
+    Raises:
+        Unreadable: It is not YAML, or more than data.
+    """
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _Composer
     yaml.composer.tell(file, log)
@@ -51,15 +55,11 @@ def read_yaml(text: str, file: str, log: MistakeLog) -> Node | None:
     try:
         root = yaml.compose(text)
         return None if root is None else _located(root, file, {})
-    except _Refused as refused:
-        log.add(Place(file, refused.line), "", str(refused))
     except MarkedYAMLError as error:
-        line, message = _in_words(error)
-        log.add(Place(file, line), "", message)
+        raise Unreadable(*_in_words(error)) from None
     except (ValueError, OverflowError):
-        line = yaml.reader.line + 1
-        log.add(Place(file, line), "", "not YAML: an escape or a version number here has no meaning")
-    return None
+        message = "not YAML: an escape or a version number here has no meaning"
+        raise Unreadable(yaml.reader.line + 1, message) from None
 
 
 def plain_scalar(text: str) -> Scalar:
@@ -90,12 +90,6 @@ def _in_words(error: MarkedYAMLError) -> tuple[int, str]:
     return line, f"not YAML: {words}"
 
 
-class _Refused(Exception):
-    def __init__(self, mark: Any, message: str) -> None:
-        super().__init__(message)
-        self.line: int = mark.line + 1
-
-
 class _Composer(Composer):
     """Logs repeated keys, and refuses tags, endless aliases and too many values, while ruamel.yaml builds its nodes."""
 
@@ -115,23 +109,27 @@ class _Composer(Composer):
         alias = isinstance(event, AliasEvent)
         if not alias and event.ctag is not None:
             tag = str(event.ctag).replace("tag:yaml.org,2002:", "!!")
-            raise _Refused(event.start_mark, f"the tag {quoted(tag)} is not supported; remove it")
+            raise Unreadable(event.start_mark.line + 1, f"the tag {quoted(tag)} is not supported; remove it")
         if alias and event.anchor not in self.anchors:
             message = f"no anchor &{event.anchor} before this alias *{event.anchor}"
-            raise _Refused(event.start_mark, message)
+            raise Unreadable(event.start_mark.line + 1, message)
         before = self._count
         node = super().compose_node(parent, index)
         if alias and id(node) not in self._sizes:
-            raise _Refused(event.start_mark, f"the alias *{event.anchor} stands inside what it names")
+            raise Unreadable(
+                event.start_mark.line + 1, f"the alias *{event.anchor} stands inside what it names"
+            )
         self._count += self._sizes[id(node)] if alias else 1
         if self._count > MAX_NODES:
-            raise _Refused(event.start_mark, f"more than {MAX_NODES:,} values, aliases written out")
+            raise Unreadable(
+                event.start_mark.line + 1, f"more than {MAX_NODES:,} values, aliases written out"
+            )
         self._sizes.setdefault(id(node), self._count - before)
         return node
 
     def _check_key(self, event: Any, lines: dict[str, int]) -> None:
         if not isinstance(event, ScalarEvent):
-            raise _Refused(event.start_mark, 'a key must be text; write "key: value"')
+            raise Unreadable(event.start_mark.line + 1, 'a key must be text; write "key: value"')
         line = event.start_mark.line + 1
         if event.value in lines:
             self._log.add_repeated(Place(self._file, line), event.value, lines[event.value])

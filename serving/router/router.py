@@ -27,7 +27,7 @@ _MAX_OTHERS = 60
 _REBUILD_SECONDS = 5.0
 """Between two rebuilds of the table while heads are trained."""
 _MAX_PROMPT_CHARS = 1000
-"""Longest registered prompt (corrector.prompts.batch); a longer prompt says more than any of them."""
+"""Longest registered prompt (corrector.prompts.failing_prompt); a longer prompt says more than any of them."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from corrector.prompts import (
     HyperParameters,
     load_batch,
 )
-from corrector.prompts.batch import NAME_PATTERN, slug
+from corrector.prompts.failing_prompt import NAME_PATTERN, slug
 from corrector.settings import Settings
 from tests.support.batch_files import ENTRY, write
 from tests.support.paths import EXAMPLES, PROJECT
@@ -200,6 +200,11 @@ def test_contradictory_hyper_parameters_cannot_be_made() -> None:
         HyperParameters(warmup_steps=500)
 
 
+def test_a_batch_made_in_code_corrects_a_text_once() -> None:
+    with pytest.raises(ValidationError, match=r"is also the prompt in prompts\[0\]"):
+        CorrectionBatch(prompts=(PROMPT, changed(name="other")), path=Path("batch.yaml"))
+
+
 def test_a_later_check_can_blame_the_line_of_the_file(folder: Path, settings: Settings) -> None:
     text = "defaults:\n  steps: 9\nprompts:\n" + ENTRY + "    rank: 512\n"
     path = write(folder, "batch.yaml", text)
@@ -241,7 +246,8 @@ def test_prompts_without_guards_are_noted_where_the_gate_wants_them() -> None:
     unguarded = PROMPT.model_copy(
         update={"guard_prompts": (), "hyperparameters": HyperParameters(preservation="none")}
     )
-    batch = CorrectionBatch(prompts=(unguarded, PROMPT), path=Path("batch.yaml"))
+    guarded = changed(prompt="a cat", name="a-cat")
+    batch = CorrectionBatch(prompts=(unguarded, guarded), path=Path("batch.yaml"))
 
     assert batch.notes == (
         "a-person-lying-on-the-grass: no guard prompts, and gate.require_guards: never a candidate",

@@ -148,10 +148,21 @@ def test_mistakes_in_a_named_table_are_reported_with_those_of_the_batch_file(
     assert [(Path(error.file).name, error.line, error.field) for error in errors] == [
         ("batch.yaml", 2, "base"),
         ("people.csv", 2, "base"),
-        ("people.csv", 2, "guard_prompts"),
         ("people.csv", 2, "exemplars"),
+        ("people.csv", 2, "guard_prompts"),
     ]
     assert all(Path(error.file).parent == folder for error in errors)
+
+
+def test_a_table_is_read_where_the_batch_file_has_a_key_twice(folder: Path, settings: Settings) -> None:
+    write(folder, "people.csv", "prompt,exemplars,preservation\na person lying,exemplars/lyign,none\n")
+
+    errors = mistakes(folder, "batch.yaml", "base: embedded\nbase: embedded\nprompts: people.csv\n", settings)
+
+    assert [(Path(error.file).name, error.line, error.field) for error in errors] == [
+        ("batch.yaml", 2, "base"),
+        ("people.csv", 2, "exemplars"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,8 @@ def test_mistakes_in_jsonl_have_lines_and_a_broken_line_hides_no_other(
         (5, "base"),
         (5, "exemplars"),
         (6, "prompts[2]"),
-        (7, "prompt"),
         (7, "exemplars"),
+        (7, "prompt"),
         (8, ""),
     ]
 
@@ -434,3 +434,18 @@ def test_the_errors_are_one_users_error_with_paths_as_the_user_wrote_them(
         load_batch(Path("batch.yaml"), settings=settings)
 
     assert str(raised.value) == "batch.yaml:5: rank: expected a whole number from 1 to 1024, found 0"
+
+
+def test_a_key_that_the_model_keeps_for_itself_is_an_unknown_key(folder: Path, settings: Settings) -> None:
+    text = "path: x\nwritten: y\nprompts:\n" + ENTRY
+
+    assert places(mistakes(folder, "batch.yaml", text, settings)) == [(1, "path"), (2, "written")]
+
+
+def test_a_misspelt_key_hides_no_mistake_of_the_right_one(folder: Path, settings: Settings) -> None:
+    text = "evaluation: {images: 1, image: 8}\nprompts:\n" + ENTRY
+
+    assert [error.field for error in mistakes(folder, "batch.yaml", text, settings)] == [
+        "evaluation.image",
+        "evaluation.images",
+    ]

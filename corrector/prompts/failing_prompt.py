@@ -1,0 +1,218 @@
+"""One failing prompt of a batch: its texts, its exemplars and its hyper-parameters."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from corrector.errors import UserError
+from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.field_errors import conflict, located, message_error, raise_together, validated_with
+from corrector.prompts.folders import check_exemplar_folder
+from corrector.prompts.hyperparameters import HyperParameters
+from corrector.prompts.places import quoted
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+_NAME_LENGTH = 64
+_Path = tuple[int | str, ...]
+_WORK_FORMAT = 1
+
+
+def _single_line(text: str) -> str:
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            code = f"U+{ord(character):04X}"
+            raise message_error(f"holds a line break or control character ({code}); write it on one line")
+    return text
+
+
+PromptText = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_single_line)
+]
+Reference = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024), AfterValidator(_single_line)
+]
+Owner = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_single_line)
+]
+
+
+def slug(prompt: str) -> str:
+    """A name for a prompt: lower-case ASCII letters, digits and hyphens, at most 64 characters.
+
+    A prompt that is too long, or has no ASCII letters, gets eight digits of its SHA-256 to keep names apart.
+    """
+    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
+    if words and len(words) <= _NAME_LENGTH:
+        return words
+    digest = hashlib.sha256(prompt.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return f"{words[: _NAME_LENGTH - 9].strip('-') or 'prompt'}-{digest}"
+
+
+def normalised(prompt: str) -> str:
+    """What two prompts share that differ only in case and spacing."""
+    return " ".join(prompt.casefold().split())
+
+
+class FailingPrompt(BaseModel):
+    """A failing prompt, with its own hyper-parameters where they differ from the defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    prompt: PromptText
+    """The prompt at which the base fails."""
+    name: str = Field(default_factory=lambda values: slug(values.get("prompt", "")), pattern=NAME_PATTERN)
+    """Name of the correction, its adapter and its folder: lower-case letters, digits, -, _; default: made from the
+    prompt."""
+    exemplars: Reference
+    """Folder of good images of the prompt, relative to the batch file; inside that file's folder, the working
+    directory or CORRECTOR_EXEMPLAR_ROOTS."""
+    paraphrases: tuple[PromptText, ...] = Field(default=(), max_length=200)
+    """Other wordings of the prompt, to be corrected with it and evaluated with it."""
+    guard_prompts: tuple[PromptText, ...] = Field(default=(), max_length=200)
+    """Neighbouring prompts that work and must not change."""
+    class_prompt: PromptText | None = None
+    """The prompt's class ("a person"), for preservation: prior."""
+    owner: Owner | None = None
+    """Who asked for the correction; shown in the registry."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Higher is corrected earlier."""
+    hyperparameters: HyperParameters = Field(default=HyperParameters(), validate_default=True)
+    """How the adapter is trained."""
+
+    @field_validator("exemplars")
+    @classmethod
+    def _folder_with_images(cls, exemplars: str, info: ValidationInfo) -> str:
+        """In a batch file: the validation's context is its folder, and the other folders that are allowed."""
+        if info.context is not None:
+            try:
+                check_exemplar_folder(exemplars, *info.context)
+            except UserError as error:
+                raise message_error(str(error)) from None
+        return exemplars
+
+    @field_validator("paraphrases", "guard_prompts")
+    @classmethod
+    def _different_texts(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        key = str(info.field_name)
+        seen = {normalised(info.data["prompt"]): "the prompt itself"} if "prompt" in info.data else {}
+        if key == "guard_prompts":
+            for item, text in enumerate(info.data.get("paraphrases", ())):
+                seen.setdefault(normalised(text), f"paraphrases[{item}]")
+        errors = []
+        for item, text in enumerate(texts):
+            here = f"{key}[{item}]"
+            if (other := seen.setdefault(normalised(text), here)) != here:
+                contradiction = key == "guard_prompts" and not other.startswith(key)
+                remedy = "a guard prompt must not change, that one must" if contradiction else "remove one"
+                errors.append(located(message_error(f"{quoted(text)} is also {other}; {remedy}"), item))
+        raise_together(errors)
+        return texts
+
+    @field_validator("hyperparameters", mode="wrap")
+    @classmethod
+    def _preserves(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        given = dict(value) if isinstance(value, Mapping | HyperParameters) else {}
+        preservation = given.get("preservation", "guard")
+        errors = []
+        if preservation == "guard" and info.data.get("guard_prompts") == ():
+            message = (
+                "missing; name prompts near this one that work and must not change, or set preservation: none"
+            )
+            errors.append(located(conflict(message, "guard_prompts", "preservation")))
+        if preservation == "prior" and info.data.get("class_prompt", "") is None:
+            message = (
+                'missing; preservation: prior draws images of it, for example of "a person"; name one, or use '
+                "preservation: guard or none"
+            )
+            errors.append(located(conflict(message, "class_prompt", "preservation")))
+        return validated_with(handler, value, errors)
+
+    def work_id(
+        self,
+        base_revision: str,
+        exemplar_digests: Sequence[str],
+        evaluation: EvaluationSettings,
+        gate: GateThresholds,
+    ) -> str:
+        """SHA-256 in hexadecimal of all that determines the result: entries that share it are one work.
+
+        Owner, priority and the exemplars' path do not count, nor does the order of the digests.
+
+        Args:
+            base_revision: Digest or commit of the base's weights.
+            exemplar_digests: SHA-256 of every exemplar file.
+            evaluation: How the result is compared.
+            gate: How the result is judged.
+        """
+        content = {
+            "format": _WORK_FORMAT,
+            "base_revision": base_revision,
+            "exemplars": sorted(exemplar_digests),
+            "prompt": self.model_dump(mode="json", exclude={"owner", "priority", "exemplars"}),
+            "evaluation": evaluation.model_dump(mode="json"),
+            "gate": gate.model_dump(mode="json"),
+        }
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+PROMPT_KEYS = tuple(name for name in FailingPrompt.model_fields if name != "hyperparameters")
+HYPERPARAMETER_KEYS = tuple(HyperParameters.model_fields)
+
+
+def repeated_texts(entries: Sequence[Any]) -> Iterator[InitErrorDetails]:
+    """The texts to be corrected and the names that two prompts share; two adapters would claim them.
+
+    Args:
+        entries: Prompts, or what a file holds for them, right or wrong.
+    """
+    texts: dict[str, _Path] = {}
+    names: dict[str, _Path] = {}
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Mapping | FailingPrompt):
+            continue
+        values = dict(entry)
+        paraphrases = values.get("paraphrases", ())
+        claims: list[tuple[_Path, Any]] = [((index, "prompt"), values.get("prompt"))]
+        if isinstance(paraphrases, list | tuple):
+            claims += [((index, "paraphrases", item), text) for item, text in enumerate(paraphrases)]
+        repeated = False
+        for where, text in claims:
+            if not isinstance(text, str) or not text.strip():
+                continue
+            first = texts.setdefault(normalised(text), where)
+            if first[0] != index:
+                repeated = repeated or where[1] == "prompt"
+                role = "the prompt" if first[1] == "prompt" else "a paraphrase"
+                yield _repeated(where, text, role, first, "a prompt has one correction")
+        prompt, given = values.get("prompt"), "name" in values
+        name = values["name"] if given else slug(prompt) if isinstance(prompt, str) else ""
+        if isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) and not (repeated and not given):
+            first = names.setdefault(name, (index, "name" if given else "prompt"))
+            if first[0] != index:
+                remedy = "choose another" if given else "give one of them a name of its own"
+                yield _repeated((index, "name"), name, "the name of the prompt", first, remedy)
+
+
+def _repeated(where: _Path, text: str, role: str, first: _Path, remedy: str) -> InitErrorDetails:
+    context = {"text": quoted(text), "role": role, "first": first, "remedy": remedy}
+    error = PydanticCustomError(
+        "repeated", "{text} is also {role} in prompts[" + f"{first[0]}]" + "; {remedy}", context
+    )
+    return located(error, *where)

@@ -1,0 +1,57 @@
+"""Errors that validators of the batch's models raise: with a wording of their own, and several at once."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+
+def message_error(message: str) -> PydanticCustomError:
+    """An error with this message."""
+    return PydanticCustomError("message", "{message}", {"message": message})
+
+
+def conflict(message: str, *fields: str) -> PydanticCustomError:
+    """An error of values that are right alone and wrong together.
+
+    Args:
+        message: Why, and what to do.
+        fields: The fields to blame, the likeliest first.
+    """
+    context = {"field": fields[0], "fields": fields, "message": message}
+    return PydanticCustomError("conflict", "{field}: {message}", context)
+
+
+def located(error: PydanticCustomError, *where: str | int) -> InitErrorDetails:
+    """The error at the end of a path below what is validated."""
+    return InitErrorDetails(type=error, loc=where, input=None)
+
+
+def raise_together(errors: Iterable[InitErrorDetails]) -> None:
+    """Nothing where there are none.
+
+    Raises:
+        ValidationError: There are errors.
+    """
+    if found := list(errors):
+        raise ValidationError.from_exception_data("", found)
+
+
+def validated_with(
+    handler: ValidatorFunctionWrapHandler, value: Any, errors: Iterable[InitErrorDetails]
+) -> Any:
+    """The value that `handler` makes of `value`.
+
+    Raises:
+        ValidationError: What the handler finds wrong, and `errors`.
+    """
+    found: list[InitErrorDetails] = []
+    try:
+        validated = handler(value)
+    except ValidationError as failure:
+        for each in failure.errors(include_url=False):
+            error = PydanticCustomError(each["type"], each["msg"], each.get("ctx"))
+            found.append(located(error, *each["loc"]))
+    raise_together([*found, *errors])
+    return validated
