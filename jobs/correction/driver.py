@@ -17,7 +17,8 @@ from jobs.correction.progress import ProgressLog, print_table
 from jobs.correction.registration import RegistrationPipeline
 from jobs.correction.results import Results
 from jobs.correction.sampling import CorrectionPolicy
-from jobs.inputs.batch import BatchWork, PromptTask
+from jobs.inputs.batch import BatchWork
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import get_results
 from jobs.lanes.plan import LaneLimits
 from jobs.lanes.pool import LanePool

@@ -16,7 +16,8 @@ from corrector.record.writing import code_version
 from corrector.registry import OtherBytes, RegisteredVersion, RegistryError, prepare, register
 from corrector.registry.restore import find_works, restore_record
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
-from jobs.inputs.batch import BatchWork, PromptTask
+from jobs.inputs.batch import BatchWork
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import write_json
 
 logger = logging.getLogger(__name__)

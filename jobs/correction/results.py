@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from corrector.record.correction import CorrectionRecord
 from corrector.registry import RegisteredVersion
-from jobs.inputs.batch import BatchWork, PromptTask
+from jobs.inputs.batch import BatchWork
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import write_json
 
 Status = Literal["corrected", "rejected", "failed", "unfinished"]

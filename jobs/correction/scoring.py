@@ -24,7 +24,7 @@ from corrector.record.writing import correction_record
 from corrector.registry.mlflow_run import REVIEW_PAGE
 from corrector.report import write_report
 from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE, read_decoded, read_sampled
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.inputs.run_folder import PromptFolder, remove_folder
 

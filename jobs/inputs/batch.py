@@ -8,41 +8,12 @@ from pathlib import Path
 
 from corrector.base import BaseSpec, ContentCache, Precision, resolve_base
 from corrector.errors import UserError
-from corrector.evaluation.rungs import Rung
 from corrector.exemplars import ExemplarSet, load_exemplars
 from corrector.prompt_inputs import ExemplarImages
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
 from corrector.settings import Settings
-from jobs.inputs.run_folder import PromptFolder, RunFolder
-
-
-@dataclass(frozen=True)
-class PromptTask:
-    """One prompt on its way through a job: driver, queue, lane and scoring pass this object on.
-
-    Attributes:
-        work_id: Content hash of all that determines the result; equal work has an equal one.
-        exemplars: The cache key of the decoded exemplars.
-        folder: The prompt's own folder in the run, on storage that every node sees.
-        exemplar_digests: SHA-256 of every exemplar file that is used, by file name.
-        rungs: Where a trial of a search is scored while it trains; empty in a correction.
-    """
-
-    work_id: str
-    entry: FailingPrompt
-    exemplars: str
-    folder: PromptFolder
-    exemplar_digests: Mapping[str, str]
-    rungs: tuple[Rung, ...] = ()
-
-    def load_exemplars(self, cache: ContentCache) -> ExemplarImages:
-        """The decoded exemplars; a UserError says that they are not in the cache."""
-        images = ExemplarImages.load(self.exemplars, cache)
-        if images is None:
-            raise UserError(
-                f"{self.entry.name}: its exemplars are no longer in the cache; submit the batch again"
-            )
-        return images
+from jobs.inputs.prompt_task import PromptTask
+from jobs.inputs.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from corrector.base import BaseSpec, ContentCache, check_transformer
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 
 TEXTS_PER_SHARE = 64

@@ -29,7 +29,6 @@ from typing import Any
 
 from corrector.errors import UserError
 from corrector.files import write_atomically
-from corrector.registry.restore import RESTORED_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +55,8 @@ class PromptFolder:
     @property
     def restored_from(self) -> str | None:
         """The registry version, NAME/NUMBER, that the record was downloaded from; None where it was trained in this run."""
+        from corrector.registry.restore import RESTORED_FILE
+
         try:
             origin = json.loads((self.record / RESTORED_FILE).read_text())
         except FileNotFoundError:

@@ -27,7 +27,7 @@ from corrector.loaded_base import Base
 from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
 

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from corrector.base import BaseSpec, check_transformer
 from corrector.prompts import HyperParameters
-from jobs.inputs.batch import BatchWork, PromptTask
+from jobs.inputs.batch import BatchWork
 from jobs.inputs.encoding import EncodingDevice, start_encoding
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads, get_results
 from jobs.lanes.plan import LaneDevice, LaneLimits, LanePlan, inspect_device, plan_lanes
 from jobs.lanes.ray_train import TRAIN_ENVIRONMENT

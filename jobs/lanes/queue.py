@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from jobs.inputs.batch import PromptTask
+    from jobs.inputs.prompt_task import PromptTask
 
 State = Literal["waiting", "training", "sampling", "sampled", "failed", "stopped"]
 TERMINAL = ("sampled", "failed", "stopped")

@@ -22,7 +22,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from corrector.base import BaseSpec
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
 from jobs.lanes.lease_return import LeaseReturn, brief

@@ -27,7 +27,7 @@ from corrector.prompt_inputs import comparison_rows, side_of
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 from corrector.record.search import RungReport
 from corrector.sampling import SampleRow
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.lanes.lane import Lane, LanePolicy, Queue, RunningPrompt
 from jobs.lanes.queue import Progress
 from jobs.tuning.trials import Outcome, TrialFolder, from_tensors, to_tensors

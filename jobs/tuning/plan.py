@@ -23,7 +23,8 @@ from corrector.prompts import (
 )
 from corrector.prompts.search import Configuration
 from corrector.prompts.search_space import configured, dimensions, highest
-from jobs.inputs.batch import BatchWork, PromptTask
+from jobs.inputs.batch import BatchWork
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 from jobs.tuning.trials import TrialFolder
 

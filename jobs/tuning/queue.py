@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corrector.prompts import EvaluationSettings
     from corrector.prompts.search import Configuration
     from corrector.record.search import RungReport
-    from jobs.inputs.batch import PromptTask
+    from jobs.inputs.prompt_task import PromptTask
     from jobs.tuning.plan import SearchGroup
 
 DECIDED = "decided"

@@ -25,7 +25,7 @@ from corrector.evaluation.trial_score import SampleFeatures
 from corrector.files import write_atomically
 from corrector.prompts.search import Configuration
 from corrector.record.search import RungReport
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import remove_folder, write_json
 
 OWN = 0

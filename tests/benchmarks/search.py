@@ -29,7 +29,8 @@ from rich.console import Console
 
 from corrector.prompts import load_batch
 from corrector.record.search import RungReport
-from jobs.inputs.batch import BatchWork, PromptTask, check_batch
+from jobs.inputs.batch import BatchWork, check_batch
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.provisioning import connect

@@ -10,8 +10,8 @@ import torch
 from corrector.base import BaseSpec, ContentCache
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
 from jobs.correction.sampling import CorrectionPolicy, read_sampled
-from jobs.inputs.batch import PromptTask
 from jobs.inputs.encoding import encode, split
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.queue import Progress, PromptQueue

@@ -18,8 +18,8 @@ from corrector.prompts import (
     SearchSettings,
 )
 from corrector.record.search import RungReport
-from jobs.inputs.batch import PromptTask
 from jobs.inputs.encoding import encode, split
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.queue import Progress

@@ -23,7 +23,7 @@ from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.record.correction import CorrectionRecord
 from corrector.record.writing import code_version
 from jobs.correction.scoring import ScoringSettings, score_prompt
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import PromptQueue
 from tests.support.lanes import EVALUATION, LocalClient, curve, run_lane

@@ -15,8 +15,9 @@ from corrector.registry import register
 from jobs.correction.results import PromptResult, Results
 from jobs.correction.sampling import CorrectionPolicy
 from jobs.correction.scoring import ScoringSettings, score_prompt
-from jobs.inputs.batch import PromptTask, check_batch
+from jobs.inputs.batch import check_batch
 from jobs.inputs.encoding import encode, split
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import write_json
 from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.queue import Progress, PromptQueue

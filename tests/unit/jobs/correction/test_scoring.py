@@ -11,7 +11,7 @@ from corrector.prompts import GateThresholds
 from corrector.record.correction import CorrectionRecord
 from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import PromptQueue
 from tests.support.lanes import EVALUATION, LocalClient, prompt_tasks, run_lane

@@ -14,8 +14,8 @@ from corrector.evaluation import Comparison
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings, FailingPrompt
-from jobs.inputs.batch import PromptTask
 from jobs.inputs.encoding import TEXTS_PER_SHARE, encode, split
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 
 EVALUATION = EvaluationSettings(images=4, guard_images=2)

@@ -15,7 +15,7 @@ from corrector.base import BaseSpec, resolve_base
 from corrector.evaluation.negatives import likely_negatives
 from corrector.record.correction import CorrectionRecord
 from jobs.correction.sampling import CorrectionPolicy, read_sampled
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.lanes.lane import Lane
 from jobs.lanes.queue import PromptQueue
 from jobs.lanes.worker_group import WorkerGroup

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corrector.prompts import FailingPrompt, HyperParameters
-from jobs.inputs.batch import PromptTask
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import Progress, PromptQueue
 
