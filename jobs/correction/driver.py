@@ -110,8 +110,9 @@ class CorrectionJob:
         encoded = encode_on_cluster(self._work, untrained, plan)
         pool = LanePool(queue, self._work.spec, plan, self._work.run.lanes, CorrectionPolicy, after=encoded)
         in_lanes = {task.work_id: task for task in untrained}
-        pool.reconcile(len(in_lanes))
-        get_results(encoded)
+        if encoded:
+            pool.reconcile(1)  # one lane loads the base while the others' cores encode
+            get_results(encoded)
         while in_lanes and not self._stop.requested:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             self._log.update(snapshot)
