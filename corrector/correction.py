@@ -32,7 +32,7 @@ from corrector.prompt_inputs import (
     texts_of,
 )
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds, HyperParameters
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.record.writing import code_version, correction_record, write_comparison
 from corrector.sampling import SampleRow
 

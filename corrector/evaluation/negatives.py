@@ -9,7 +9,7 @@ from itertools import zip_longest
 from corrector.prompts import FailingPrompt
 from corrector.prompts.variations import Difference, HardNegative, hard_negatives
 from corrector.prompts.variations.lexicon import lexicon
-from corrector.prompts.variations.reading import read
+from corrector.prompts.variations.prompt_parsing import read
 
 _DIFFERENCES: tuple[Difference, ...] = ("action", "noun", "place", "swapped")
 _AFTER_THESE: tuple[Difference, ...] = ("number", "extra")

@@ -6,13 +6,14 @@ hand.
 """
 
 from corrector.prompts.batch import CorrectionBatch
-from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.evaluation_settings import EvaluationSettings
 from corrector.prompts.failing_prompt import FailingPrompt
+from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
+from corrector.prompts.json_schema import json_schema
 from corrector.prompts.loading import load_batch
 from corrector.prompts.mistakes import BatchError, BatchErrors
-from corrector.prompts.schema import json_schema
-from corrector.prompts.search import SearchSettings
+from corrector.prompts.search_settings import SearchSettings
 
 __all__ = [
     "BatchError",

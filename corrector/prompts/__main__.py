@@ -8,9 +8,9 @@ from pathlib import Path
 
 from corrector.errors import UserError
 from corrector.prompts.batch import CorrectionBatch
+from corrector.prompts.json_schema import json_schema
 from corrector.prompts.loading import load_batch
 from corrector.prompts.mistakes import BatchErrors
-from corrector.prompts.schema import json_schema
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

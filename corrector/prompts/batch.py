@@ -13,14 +13,15 @@ from pydantic import (
     field_validator,
 )
 
-from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.evaluation_settings import EvaluationSettings
 from corrector.prompts.failing_prompt import FailingPrompt, Reference, repeated_texts
 from corrector.prompts.field_errors import located, message_error, raise_together, validated_with
+from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
+from corrector.prompts.located_values import Node, Place
 from corrector.prompts.mistakes import BatchError
-from corrector.prompts.places import Node, Place
-from corrector.prompts.search import SearchSettings
 from corrector.prompts.search_conflicts import search_conflicts
+from corrector.prompts.search_settings import SearchSettings
 
 
 class CorrectionBatch(BaseModel):

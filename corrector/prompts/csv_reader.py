@@ -5,11 +5,11 @@ import io
 
 from pydantic import TypeAdapter, ValidationError
 
-from corrector.prompts.explanations import log_unknown_key
+from corrector.prompts.error_messages import log_unknown_key
 from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS, PROMPT_KEYS
+from corrector.prompts.json_schema import described
+from corrector.prompts.located_values import Node, Place, quoted
 from corrector.prompts.mistakes import MistakeLog
-from corrector.prompts.places import Node, Place, quoted
-from corrector.prompts.schema import described
 
 LIST_SEPARATOR = "|"
 _REQUIRED = ("prompt", "exemplars")

@@ -20,11 +20,12 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corrector.errors import UserError
-from corrector.prompts.evaluation import EvaluationSettings, GateThresholds
+from corrector.prompts.evaluation_settings import EvaluationSettings
 from corrector.prompts.field_errors import conflict, located, message_error, raise_together, validated_with
 from corrector.prompts.folders import check_exemplar_folder
+from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
-from corrector.prompts.places import quoted
+from corrector.prompts.located_values import quoted
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _NAME_LENGTH = 64

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corrector.errors import UserError
-from corrector.prompts.places import quoted
+from corrector.prompts.located_values import quoted
 
 
 def allowed_path(written: str, folder: Path, roots: Sequence[Path]) -> Path:

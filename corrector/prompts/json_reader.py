@@ -4,8 +4,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from corrector.prompts.located_values import MAX_DEPTH, Node, Place, Scalar, quoted
 from corrector.prompts.mistakes import MistakeLog, Unreadable
-from corrector.prompts.places import MAX_DEPTH, Node, Place, Scalar, quoted
 
 HEADER_KEYS = frozenset(("$schema", "base", "defaults", "evaluation", "gate", "search"))
 """A first line with any of these holds the settings of a JSONL file instead of a prompt."""

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from corrector.errors import UserError
 from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.csv_reader import read_csv
-from corrector.prompts.explanations import log_errors, log_unknown_key
+from corrector.prompts.error_messages import log_errors, log_unknown_key
 from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS
 from corrector.prompts.folders import allowed_path
 from corrector.prompts.json_reader import read_json, read_json_lines
+from corrector.prompts.located_values import Node, Place, quoted
 from corrector.prompts.mistakes import MistakeLog, Unreadable
-from corrector.prompts.places import Node, Place, quoted
 from corrector.prompts.yaml_reader import read_yaml
 from corrector.settings import Settings
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from corrector.errors import UserError
-from corrector.prompts.places import Place, key_name
+from corrector.prompts.located_values import Place, key_name
 
 MAX_MISTAKES = 1000
 """Mistakes after which a batch file is given up."""

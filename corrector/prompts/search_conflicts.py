@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pydantic import ValidationError
 
 from corrector.prompts.failing_prompt import FailingPrompt
-from corrector.prompts.places import quoted
-from corrector.prompts.search import Choices, Range, SearchSettings
+from corrector.prompts.located_values import quoted
+from corrector.prompts.search_settings import Choices, Range, SearchSettings
 from corrector.prompts.search_space import dimensions, highest, size
 
 Conflict = tuple[tuple[str, ...], str]

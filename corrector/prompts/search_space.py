@@ -8,7 +8,7 @@ from typing import Any
 
 from corrector.prompts.failing_prompt import FailingPrompt
 from corrector.prompts.hyperparameters import HyperParameters
-from corrector.prompts.search import WHOLE, Choices, Configuration, Dimension, Range, Value
+from corrector.prompts.search_settings import WHOLE, Choices, Configuration, Dimension, Range, Value
 
 _FACTORS: Mapping[str, tuple[float, ...]] = {
     "rank": (0.5, 1, 2),

@@ -9,8 +9,8 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
+from corrector.prompts.located_values import MAX_DEPTH, Node, Place, Scalar, quoted
 from corrector.prompts.mistakes import MistakeLog, Unreadable
-from corrector.prompts.places import MAX_DEPTH, Node, Place, Scalar, quoted
 
 MAX_NODES = 1_000_000
 """Values in one file, with aliases counted as often as they are used."""

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from corrector.record.correction import IMAGES_FOLDER, RecordError
+from corrector.record.correction_record import IMAGES_FOLDER, RecordError
 
 ARCHIVE_FILE = "images.zip"
 

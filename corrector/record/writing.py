@@ -12,7 +12,7 @@ from corrector.adapters import Adapter, save_adapter
 from corrector.base import BaseSpec
 from corrector.evaluation import Comparison
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
-from corrector.record.correction import ADAPTER_FOLDER, CorrectionRecord
+from corrector.record.correction_record import ADAPTER_FOLDER, CorrectionRecord
 
 if TYPE_CHECKING:
     from torch import Tensor

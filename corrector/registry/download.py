@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corrector.adapters import AdapterError, AdapterFormat, convert_adapter, load_adapter
 from corrector.files import file_sha256, publish_folder, staging_folder
-from corrector.record.correction import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, CorrectionRecord
+from corrector.record.correction_record import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry.failures import RegistryError
 from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER, adapter_source
 from corrector.registry.references import Reference, Version, resolve

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corrector.record.archive import ARCHIVE_FILE, pack_images
-from corrector.record.correction import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
+from corrector.record.correction_record import IMAGES_FOLDER, RECORD_FILE, CorrectionRecord
 from corrector.registry.model_folder import MODEL_FOLDER, write_model
 from corrector.registry.store import Store
 from corrector.registry.tags import SHA256, STATUS, WORK_ID, cut, describe, record_tags, safe_key

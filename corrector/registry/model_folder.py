@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from corrector.base.sources import EMBEDDED_FOLDER
-from corrector.record.correction import ADAPTER_FOLDER, CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
+from corrector.record.correction_record import ADAPTER_FOLDER, CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry.references import model_name
 from corrector.report.model_card import model_card
 

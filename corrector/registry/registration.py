@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corrector.record.correction import ADAPTER_FOLDER, CorrectionRecord
+from corrector.record.correction_record import ADAPTER_FOLDER, CorrectionRecord
 from corrector.registry.download import check_adapter
 from corrector.registry.failures import RegistryError
 from corrector.registry.mlflow_run import delete_run, log_run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corrector.files import replace_folder, staging_folder
 from corrector.record.archive import ARCHIVE_FILE, unpack_images
-from corrector.record.correction import ADAPTER_FOLDER
+from corrector.record.correction_record import ADAPTER_FOLDER
 from corrector.registry.download import download_adapter, read_record
 from corrector.registry.mlflow_run import REVIEW_PAGE
 from corrector.registry.references import Version, first_version, model_name

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corrector.prompts.search import Configuration
-from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
+from corrector.prompts.search_settings import Configuration
+from corrector.record.search_results import PromptSearchResult, SearchResult, TrialResult
 from corrector.registry.store import Store, open_store, registry_exists
 from corrector.registry.tags import cut
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from corrector import s3
 from corrector.files import file_sha256
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry.download import expected_digest
 from corrector.registry.failures import RegistryError
 from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER

@@ -11,7 +11,7 @@ from typing import Any
 
 from corrector.evaluation.scorecard import Scorecard
 from corrector.evaluation.scorecard_figures import plain
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.report.model_card import escape, verdict_lines
 
 TAG_LENGTH = 5000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corrector.errors import UserError
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.report.page import write_page
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from corrector.evaluation.scorecard import Scorecard
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 
 _LOADING = """\
 ## Loading

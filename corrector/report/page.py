@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from corrector.files import write_atomically
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.report.prompts import Budget, prompt_view
 
 _WORDS = {"corrected": "corrected", "rejected": "rejected by the gate", "failed": "failed"}

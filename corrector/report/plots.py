@@ -13,7 +13,7 @@ from itertools import accumulate
 from markupsafe import Markup
 
 from corrector.evaluation.scorecard_figures import Interval, change_text, number
-from corrector.record.correction import CurvePoint
+from corrector.record.correction_record import CurvePoint
 
 _TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
 _GRID_LINE = Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')

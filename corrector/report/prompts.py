@@ -11,7 +11,7 @@ from typing import Any
 from corrector.evaluation.comparison import GuardSamples
 from corrector.evaluation.scorecard import GuardScore, HardNegativeScore, Scorecard
 from corrector.evaluation.scorecard_figures import change_text
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import interval_rows, loss_plot
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from corrector.errors import UserError
-from corrector.record.correction import RECORD_FILE, CorrectionRecord
+from corrector.record.correction_record import RECORD_FILE, CorrectionRecord
 
 RESULT_FILE = "result.json"
 

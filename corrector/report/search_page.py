@@ -8,7 +8,7 @@ from typing import Any
 
 from corrector.evaluation.scorecard_figures import Interval, number
 from corrector.prompts import HyperParameters
-from corrector.record.search import PromptSearchResult, SearchResult, TrialResult
+from corrector.record.search_results import PromptSearchResult, SearchResult, TrialResult
 from corrector.report.page import write_page
 from corrector.report.plots import interval_rows
 from corrector.report.search_plots import heat_map, importances, parallel_plot, pareto_plot

@@ -10,8 +10,8 @@ from statistics import fmean
 from markupsafe import Markup
 
 from corrector.evaluation.scorecard_figures import number
-from corrector.prompts.search import NUMERIC, Value
-from corrector.record.search import TrialResult
+from corrector.prompts.search_settings import NUMERIC, Value
+from corrector.record.search_results import TrialResult
 from corrector.report.plots import Chart, nice_ticks, polyline, svg
 
 COLUMNS = 6

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 
 _COLUMNS = 8
 _CELL = 256

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import ray
 from rich.console import Console
 
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.report import write_report
 from corrector.report.run_folder import adapter_label
 from jobs.correction.progress import ProgressLog, print_table

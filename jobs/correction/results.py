@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.registry import RegisteredVersion
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask

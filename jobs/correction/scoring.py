@@ -19,7 +19,7 @@ from corrector.evaluation import Comparison
 from corrector.exemplars import to_tensor
 from corrector.files import file_sha256, replace_folder
 from corrector.prompts import EvaluationSettings, GateThresholds
-from corrector.record.correction import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
+from corrector.record.correction_record import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
 from corrector.record.writing import correction_record
 from corrector.registry.mlflow_run import REVIEW_PAGE
 from corrector.report import write_report

@@ -30,7 +30,7 @@ from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
 
 if TYPE_CHECKING:
-    from corrector.record.search import RungReport
+    from corrector.record.search_results import RungReport
     from jobs.lanes.plan import LaneResources
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from corrector.base import ContentCache
 from corrector.evaluation.features import named_extractor
 from corrector.evaluation.trial_score import Choice, Contender, choose
 from corrector.prompt_inputs import side_of
-from corrector.record.search import PromptSearchResult, TrialResult
+from corrector.record.search_results import PromptSearchResult, TrialResult
 from jobs.inputs.batch import BatchWork
 from jobs.tuning.lane import exemplar_features
 from jobs.tuning.plan import PromptSearch, SearchGroup

@@ -16,8 +16,8 @@ from rich.console import Console
 from corrector.dreambooth import checkpoint
 from corrector.evaluation.rungs import confirmation
 from corrector.evaluation.trial_score import Choice
-from corrector.prompts.search import Configuration
-from corrector.record.search import PromptSearchResult, SearchResult
+from corrector.prompts.search_settings import Configuration
+from corrector.record.search_results import PromptSearchResult, SearchResult
 from corrector.registry import RegistryError
 from corrector.registry.searches import known_good
 from corrector.report import write_search_report

@@ -25,7 +25,7 @@ from corrector.evaluation.images import as_stored, same_size
 from corrector.evaluation.trial_score import ExemplarFeatures, SampleFeatures, trial_score
 from corrector.prompt_inputs import comparison_rows, side_of
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
-from corrector.record.search import RungReport
+from corrector.record.search_results import RungReport
 from corrector.sampling import SampleRow
 from jobs.inputs.prompt_task import PromptTask
 from jobs.lanes.lane import Lane, LanePolicy, Queue, RunningPrompt

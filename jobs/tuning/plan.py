@@ -21,7 +21,7 @@ from corrector.prompts import (
     HyperParameters,
     SearchSettings,
 )
-from corrector.prompts.search import Configuration
+from corrector.prompts.search_settings import Configuration
 from corrector.prompts.search_space import configured, dimensions, highest
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask

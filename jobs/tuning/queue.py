@@ -16,8 +16,8 @@ from jobs.tuning.trainable import TrialView
 
 if TYPE_CHECKING:
     from corrector.prompts import EvaluationSettings
-    from corrector.prompts.search import Configuration
-    from corrector.record.search import RungReport
+    from corrector.prompts.search_settings import Configuration
+    from corrector.record.search_results import RungReport
     from jobs.inputs.prompt_task import PromptTask
     from jobs.tuning.plan import SearchGroup
 

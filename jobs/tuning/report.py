@@ -16,8 +16,8 @@ from rich.table import Table
 from corrector.evaluation.trial_score import Choice
 from corrector.files import write_atomically
 from corrector.prompts import FailingPrompt
-from corrector.prompts.search import Configuration
-from corrector.record.search import (
+from corrector.prompts.search_settings import Configuration
+from corrector.record.search_results import (
     PromptSearchResult,
     RungReport,
     SearchResult,

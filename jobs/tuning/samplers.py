@@ -12,7 +12,7 @@ from typing import Protocol
 import optuna
 
 from corrector.prompts import FailingPrompt, SearchSettings
-from corrector.prompts.search import HIGH, WHOLE, Choices, Configuration, Dimension, Target
+from corrector.prompts.search_settings import HIGH, WHOLE, Choices, Configuration, Dimension, Target
 from corrector.prompts.search_space import contains, dimensions, draw, grid, highest, own_configuration
 
 Figures = Mapping[str, float]

@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from corrector.prompts import SearchSettings
-from corrector.prompts.search import Configuration
+from corrector.prompts.search_settings import Configuration
 from jobs.tuning.plan import SearchGroup
 from jobs.tuning.samplers import Proposals
 from jobs.tuning.scheduler import GroupHalving

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from corrector.record.search import SearchResult
+from corrector.record.search_results import SearchResult
 from corrector.registry import RegistryError
 from corrector.registry.searches import log_search
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from corrector.evaluation.trial_score import SampleFeatures
 from corrector.files import write_atomically
-from corrector.prompts.search import Configuration
-from corrector.record.search import RungReport
+from corrector.prompts.search_settings import Configuration
+from corrector.record.search_results import RungReport
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import remove_folder, write_json
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from corrector.errors import UserError
-from corrector.record.search import PromptSearchResult
+from corrector.record.search_results import PromptSearchResult
 from jobs.inputs.batch import BatchWork
 from jobs.tuning.plan import prompt_searches
 from jobs.tuning.report import RESULT_FILE, read_prompt, trials_table

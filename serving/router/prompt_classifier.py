@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from corrector.files import write_atomically
 from corrector.prompts.variations import Split, hard_negatives, paraphrases
-from corrector.prompts.variations.reading import Reading, read
+from corrector.prompts.variations.prompt_parsing import Reading, read
 from serving.router.calibration import REFUSED, Calibration, Vector, calibrate, fit_logistic, platt
 from serving.router.embedding import WEIGHTS_SHA256, Embedder
 from serving.router.word_comparison import Comparison, closest

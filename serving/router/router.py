@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from corrector.prompts.variations.reading import Reading, read
+from corrector.prompts.variations.prompt_parsing import Reading, read
 from serving.catalogue.snapshot import ServedAdapter, Snapshot
 from serving.router.calibration import sigmoid
 from serving.router.decision import Decision

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 from corrector.prompts.variations.lexicon import PLACE, lexicon
-from corrector.prompts.variations.reading import Mention, Reading
+from corrector.prompts.variations.prompt_parsing import Mention, Reading
 
 _JOINED = re.compile(r"\b(?:and|with|while|as|but|or)\b")
 _CONCEPTS = ("action", "entity", "number", "colour", "unknown")

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from corrector.adapters import SD3_TARGETS, Adapter
 from corrector.base.sources import EMBEDDED_FOLDER
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import RegistryError, prepare, register
 from corrector.registry.listing import find_version, list_models
 from corrector.registry.promotion import promote

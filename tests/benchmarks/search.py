@@ -28,7 +28,7 @@ from ray import tune
 from rich.console import Console
 
 from corrector.prompts import load_batch
-from corrector.record.search import RungReport
+from corrector.record.search_results import RungReport
 from jobs.inputs.batch import BatchWork, check_batch
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from corrector.exemplars import to_tensor
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.report import read_run
 from tests.oracle.oracle import Oracle
 from tests.world.scenes import canonical_prompt, scenes

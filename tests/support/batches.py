@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from corrector.record.search import PromptSearchResult, SearchResult
+from corrector.record.search_results import PromptSearchResult, SearchResult
 from jobs.correction.driver import CorrectionJob
 from jobs.inputs.batch import check_batch
 from jobs.lanes.plan import LaneLimits

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.registry import prepare, register
 from corrector.registry.garbage import collect_garbage
 from corrector.registry.review_log import champions, history

@@ -38,7 +38,7 @@ from corrector.evaluation.scorecard_figures import Interval
 from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference
-from corrector.record.correction import (
+from corrector.record.correction_record import (
     WEIGHTS_FILE,
     CorrectionRecord,
     CurvePoint,

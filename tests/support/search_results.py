@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from corrector.evaluation.trial_score import TrialScore
-from corrector.prompts.search import Configuration
-from corrector.record.search import PromptSearchResult, RungReport, SearchResult, TrialResult
+from corrector.prompts.search_settings import Configuration
+from corrector.record.search_results import PromptSearchResult, RungReport, SearchResult, TrialResult
 
 BASE_REVISION = "5" * 40
 

@@ -17,7 +17,7 @@ from corrector.prompts import (
     HyperParameters,
     SearchSettings,
 )
-from corrector.record.search import RungReport
+from corrector.record.search_results import RungReport
 from jobs.inputs.encoding import encode, split
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from corrector.prompts.variations.lexicon import lexicon, plural
-from corrector.prompts.variations.reading import Mention, Reading
+from corrector.prompts.variations.prompt_parsing import Mention, Reading
 
 Edit = tuple[int, int, str]
 """Characters [start, end) of a text and what takes their place."""

@@ -29,7 +29,7 @@ from corrector.prompts.variations.paraphrases import (
     letters,
     worded,
 )
-from corrector.prompts.variations.reading import Mention, Reading, read
+from corrector.prompts.variations.prompt_parsing import Mention, Reading, read
 
 Difference = Literal[
     "action", "place", "noun", "negation", "swapped", "extra", "number", "missing", "relation"

@@ -12,7 +12,7 @@ from typing import Literal
 
 from corrector.prompts.variations.english import PRONOUNS, determiner, edited
 from corrector.prompts.variations.lexicon import PLACE, lexicon, plural
-from corrector.prompts.variations.reading import Mention, Reading, read
+from corrector.prompts.variations.prompt_parsing import Mention, Reading, read
 
 Split = Literal["all", "training", "calibration"]
 """Which synonyms and templates may appear: those of "training" and of "calibration" have none in common, save the prompt's own

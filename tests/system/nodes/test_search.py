@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from corrector.record.search import SearchResult
+from corrector.record.search_results import SearchResult
 from tests.support.batches import write_search
 from tests.support.nodes import Nodes, cluster_of_nodes
 from tests.support.paths import PROJECT

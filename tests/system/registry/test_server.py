@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from cluster import ports
 from cluster.mlflow_server import MlflowServer
 from corrector.files import file_sha256
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
 from corrector.registry.garbage import collect_garbage
 from corrector.registry.listing import list_models

@@ -25,7 +25,7 @@ from cluster.mlflow_server import MlflowOptions
 from cluster.object_store import ObjectStore
 from cluster.object_store_configuration import REGION
 from corrector.files import file_sha256
-from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE
+from corrector.record.correction_record import CONFIG_FILE, WEIGHTS_FILE
 from corrector.registry import RegisteredVersion, RegistryError, fetch, local_uri, register
 from corrector.registry.garbage import collect_garbage
 from corrector.registry.listing import find_version, list_models

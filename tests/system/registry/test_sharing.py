@@ -22,7 +22,7 @@ from cluster import mlflow_server as servers
 from cluster import ports
 from cluster.mlflow_server import MlflowOptions, MlflowServer
 from corrector.errors import UserError
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import Reference, RegistryError, local_uri, register
 from corrector.registry.__main__ import main
 from corrector.registry.sharing import share

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 
 from cluster import services
 from corrector.files import file_sha256
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from tests.support.guides import blocks
 from tests.support.mlflow_pages import reviewer
 from tests.support.paths import PROJECT

@@ -20,7 +20,7 @@ from corrector.dreambooth import Engine
 from corrector.exemplars import load_exemplars
 from corrector.exemplars.fit import to_image
 from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.record.writing import code_version
 from jobs.correction.scoring import ScoringSettings, score_prompt
 from jobs.inputs.prompt_task import PromptTask

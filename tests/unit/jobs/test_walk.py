@@ -10,7 +10,7 @@ from corrector.dreambooth import FineTune
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import fine_tune, texts_of
 from corrector.prompts import FailingPrompt
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.registry import register
 from jobs.correction.results import PromptResult, Results
 from jobs.correction.sampling import CorrectionPolicy

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corrector.prompts.variations.lexicon import lexicon, plural
-from corrector.prompts.variations.reading import Mention, read
+from corrector.prompts.variations.prompt_parsing import Mention, read
 
 
 def mention(prompt: str, group: str) -> Mention:

@@ -13,7 +13,7 @@ from corrector.evaluation.negatives import likely_negatives
 from corrector.prompts import load_batch
 from corrector.prompts.variations import hard_negatives, paraphrases
 from corrector.prompts.variations.english import with_article
-from corrector.prompts.variations.reading import read
+from corrector.prompts.variations.prompt_parsing import read
 from corrector.settings import Settings
 from tests.support.paths import EXAMPLES
 from tests.world.scenes import canonical_prompt, scenes

@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from corrector.adapters import load_adapter
 from corrector.files import file_sha256
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry.__main__ import main
 from corrector.registry.listing import list_models
 from tests.support.registering import NAME, Registering

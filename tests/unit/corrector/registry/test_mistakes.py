@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from corrector.adapters import save_adapter
 from corrector.files import file_sha256
-from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
+from corrector.record.correction_record import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry import RegistryError, fetch, register
 from corrector.registry.listing import find_version
 from corrector.registry.references import Reference

@@ -9,7 +9,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from corrector.adapters import Adapter
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import fetch, local_uri, register
 from corrector.registry.model_folder import loadable_base, write_model
 from tests.support.records import small_adapter, write_record

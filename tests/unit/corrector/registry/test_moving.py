@@ -9,7 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service import utils
 
-from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord
+from corrector.record.correction_record import WEIGHTS_FILE, CorrectionRecord
 from corrector.registry import RegistryError, fetch, local_uri, promote, register
 from corrector.registry.__main__ import main
 from corrector.registry.garbage import collect_garbage

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import RegistryError
 from corrector.registry.promotion import promote, reject, retire, rollback
 from corrector.registry.review_log import OUTSIDE, Entry, champions, history

@@ -7,7 +7,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from corrector.record.archive import ARCHIVE_FILE, pack_images, unpack_images
-from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord, RecordError
+from corrector.record.correction_record import WEIGHTS_FILE, CorrectionRecord, RecordError
 from corrector.registry import RegistryError, register
 from corrector.registry.restore import RESTORED_FILE, find_works, restore_record
 from tests.support.records import write_record

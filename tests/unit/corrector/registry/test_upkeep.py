@@ -7,7 +7,7 @@ import pytest
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
-from corrector.record.correction import WEIGHTS_FILE
+from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import RegistryError, register
 from corrector.registry.garbage import collect_garbage
 from corrector.registry.mlflow_run import BEGAN

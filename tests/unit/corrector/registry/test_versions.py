@@ -15,7 +15,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from corrector.evaluation import Scorecard
-from corrector.record.correction import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, RecordError
+from corrector.record.correction_record import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, RecordError
 from corrector.registry import OtherBytes, RegistryError, fetch, model_name, register
 from tests.support.records import write_record
 from tests.support.registering import NAME, PERSON, Registering

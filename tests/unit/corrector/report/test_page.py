@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corrector.evaluation.comparison import NegativeSamples
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from corrector.report import write_report
 from corrector.report.__main__ import main
 from corrector.report.prompts import Budget

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from corrector.evaluation.scorecard_figures import Interval
-from corrector.record.correction import CurvePoint
+from corrector.record.correction_record import CurvePoint
 from corrector.report.plots import interval_rows, loss_plot, nice_ticks
 
 

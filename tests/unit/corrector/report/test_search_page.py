@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from corrector.prompts import HyperParameters
-from corrector.prompts.search import Configuration
+from corrector.prompts.search_settings import Configuration
 from corrector.report.search_page import write_search_report
 from corrector.report.search_plots import (
     COLUMNS,

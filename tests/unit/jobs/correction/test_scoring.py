@@ -8,7 +8,7 @@ import pytest
 
 from corrector.base import BaseSpec, resolve_base
 from corrector.prompts import GateThresholds
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
 from jobs.inputs.prompt_task import PromptTask

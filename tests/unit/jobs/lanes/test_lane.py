@@ -13,7 +13,7 @@ import torch
 from corrector.adapters import load_adapter
 from corrector.base import BaseSpec, resolve_base
 from corrector.evaluation.negatives import likely_negatives
-from corrector.record.correction import CorrectionRecord
+from corrector.record.correction_record import CorrectionRecord
 from jobs.correction.sampling import CorrectionPolicy, read_sampled
 from jobs.inputs.prompt_task import PromptTask
 from jobs.lanes.lane import Lane

@@ -8,7 +8,7 @@ import pytest
 
 from corrector.base import BaseSpec, resolve_base
 from corrector.evaluation.rungs import confirmation
-from corrector.record.search import RungReport
+from corrector.record.search_results import RungReport
 from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.queue import TrialQueue
 from tests.support.small_trials import EVALUATION, LocalTrials, plan, run_lane

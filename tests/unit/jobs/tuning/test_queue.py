@@ -13,8 +13,8 @@ import torch
 from corrector.evaluation.rungs import rungs
 from corrector.evaluation.trial_score import SampleFeatures, TrialScore
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
-from corrector.prompts.search import Configuration
-from corrector.record.search import RungReport
+from corrector.prompts.search_settings import Configuration
+from corrector.record.search_results import RungReport
 from jobs.lanes.queue import Progress
 from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.queue import DECIDED, TrialQueue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from corrector.prompts import FailingPrompt, HyperParameters, SearchSettings
-from corrector.prompts.search import Choices, Configuration, Range
+from corrector.prompts.search_settings import Choices, Configuration, Range
 from jobs.tuning.samplers import Proposals, max_trials, proposals
 
 ENTRY = FailingPrompt(

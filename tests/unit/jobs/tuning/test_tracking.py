@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from corrector.record.search import SearchResult
+from corrector.record.search_results import SearchResult
 from corrector.registry import RegistryError
 from corrector.registry.local import local_uri
 from corrector.registry.searches import EXPERIMENT

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from corrector.evaluation.trial_score import SampleFeatures, TrialScore
-from corrector.record.search import RungReport
+from corrector.record.search_results import RungReport
 from jobs.inputs.batch import check_batch
 from jobs.search import main
 from jobs.tuning.plan import prompt_searches

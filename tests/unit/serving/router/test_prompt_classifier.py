@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corrector.prompts.variations.reading import read
+from corrector.prompts.variations.prompt_parsing import read
 from serving.router.embedding import Embedder
 from serving.router.prompt_classifier import Head, RegisteredTexts, train_head
 from serving.router.word_comparison import closest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from corrector.prompts.variations.reading import read
+from corrector.prompts.variations.prompt_parsing import read
 from serving.router.word_comparison import closest, compare
 
 LYING = "a person lying on the grass"

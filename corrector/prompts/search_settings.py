@@ -23,7 +23,7 @@ from pydantic import (
 
 from corrector.prompts.field_errors import located, message_error, validated_with
 from corrector.prompts.hyperparameters import MAX_SEED, HyperParameters
-from corrector.prompts.places import quoted
+from corrector.prompts.located_values import quoted
 
 SEARCHED = (
     "rank",

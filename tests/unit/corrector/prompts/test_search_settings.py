@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corrector.prompts import FailingPrompt, HyperParameters, SearchSettings, load_batch
-from corrector.prompts.search import SEARCHED, Choices, Dimension, Range
+from corrector.prompts.search_settings import SEARCHED, Choices, Dimension, Range
 from corrector.prompts.search_space import configured, contains, default_dimension, dimensions, draw, grid
 from corrector.settings import Settings
 from tests.support.batch_files import ENTRY, mistakes, only, write

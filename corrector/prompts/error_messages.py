@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS, slug
+from corrector.prompts.json_schema import described, in_words
+from corrector.prompts.located_values import Node, Place, key_name, quoted
 from corrector.prompts.mistakes import MistakeLog
-from corrector.prompts.places import Node, Place, key_name, quoted
-from corrector.prompts.schema import described, in_words
 from corrector.prompts.yaml_reader import plain_scalar
 
 Path = tuple[str | int, ...]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from corrector.evaluation.trial_score import TrialScore
-from corrector.prompts.search import Configuration
+from corrector.prompts.search_settings import Configuration
 
 
 class RungReport(BaseModel):

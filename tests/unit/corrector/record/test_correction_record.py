@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from corrector.record.correction import WEIGHTS_FILE, CorrectionRecord, CurvePoint, RecordError
+from corrector.record.correction_record import WEIGHTS_FILE, CorrectionRecord, CurvePoint, RecordError
 from tests.support.records import write_record
 from tests.world.scenes import Scene
 
