@@ -18,6 +18,7 @@ from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.queue import PromptQueue
 from tests.support.batches import correct, losses, write_batch
 from tests.support.lanes import LocalClient, curve
+from tests.support.listening import beyond_loopback, listening
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_connection")]
@@ -92,6 +93,7 @@ def test_a_killed_lane_changes_nothing_but_the_time(ray_head: Head, tmp_path: Pa
     _, result = correct(path, storage)
     killer.join()
     assert killer.killed
+    assert not killer.exposed, "a lane listens beyond the loopback interface"
     assert not killer.sampled
     assert losses(result) == {
         name: pytest.approx(expected, abs=1e-4)
@@ -109,10 +111,14 @@ class Killer(threading.Thread):
         self.killed = 0
         self.sampled = True
         """Whether a prompt had been trained to its end before the kill."""
+        self.exposed: list[str] = []
+        """Addresses beyond loopback on which the head or a lane listened while prompts were in training."""
 
     def run(self) -> None:
         wait_until(lambda: list(self._prompts.glob("*/checkpoint/engine.json")))
-        for process in self._head.processes.find():
+        processes = self._head.processes.find()
+        self.exposed = beyond_loopback(listening(processes))
+        for process in processes:
             if "RayTrainWorker" in " ".join(process.cmdline()):
                 process.kill()
                 self.killed += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import shlex
 import signal
@@ -21,6 +20,7 @@ from cluster import head as heads
 from cluster import local
 from cluster.head import Head
 from tests.support.commands import run
+from tests.support.listening import beyond_loopback, listening
 from tests.support.paths import PROJECT
 from tests.support.servers import SharedServers
 from tests.support.waiting import wait_until
@@ -111,7 +111,9 @@ def test_a_request_without_the_token_is_refused(ray_head: Head) -> None:
 
 
 def test_every_server_listens_on_the_loopback_interface_only(ray_head: Head) -> None:
-    assert_loopback_only(ray_head.processes.find())
+    addresses = listening(ray_head.processes.find())
+    assert len(addresses) > 5
+    assert not beyond_loopback(addresses)
 
 
 def test_nothing_reports_usage(ray_head: Head) -> None:
@@ -145,7 +147,9 @@ def test_an_instance_is_closed_to_others_and_ends_with_its_command(
     assert "working token 127.0.0.1:" in log.read_text() and "'CPU': 1.0" in log.read_text()
     everything = of_session(command.pid)
     assert any("work" in " ".join(process.cmdline()) for process in everything)
-    assert_loopback_only(everything)
+    addresses = listening(everything)
+    assert len(addresses) > 5
+    assert not beyond_loopback(addresses)
 
     os.killpg(command.pid, number)  # as a terminal does
     assert command.wait(LIMIT_S) == (-number if number == signal.SIGKILL else 130)
@@ -184,15 +188,3 @@ def of_session(session: int) -> list[psutil.Process]:
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def assert_loopback_only(servers: list[psutil.Process]) -> None:
-    listening = []
-    for process in servers:
-        with contextlib.suppress(psutil.NoSuchProcess):  # a worker whose job has ended meanwhile
-            connections = process.net_connections(kind="inet")
-            listening += [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
-    assert len(listening) > 5
-    for address in map(ipaddress.ip_address, listening):
-        mapped = getattr(address, "ipv4_mapped", None)
-        assert (mapped or address).is_loopback, f"something listens on {address}"
