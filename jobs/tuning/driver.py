@@ -33,6 +33,7 @@ from jobs.lanes.queue import TERMINAL, Progress
 from jobs.lanes.ray_train import start_queue
 from jobs.lanes.stopping import StopSignal
 from jobs.tuning.choice import choose_trial, finalists
+from jobs.tuning.configurations import max_trials, proposals
 from jobs.tuning.lane import TrialPolicy
 from jobs.tuning.plan import PromptSearch, SearchGroup, grouped, plan_search
 from jobs.tuning.queue import TrialQueue
@@ -45,7 +46,6 @@ from jobs.tuning.report import (
     read_prompt,
     write_best_batch,
 )
-from jobs.tuning.samplers import max_trials, proposals
 from jobs.tuning.searcher import GroupSearcher, make_tuner
 from jobs.tuning.tracking import SearchTracking
 

@@ -18,8 +18,8 @@ from ray.tune.search import Searcher
 
 from corrector.prompts import SearchSettings
 from corrector.prompts.search_settings import Configuration
+from jobs.tuning.configurations import Proposals
 from jobs.tuning.plan import SearchGroup
-from jobs.tuning.samplers import Proposals
 from jobs.tuning.scheduler import GroupHalving
 from jobs.tuning.trainable import GROUP, METRIC, TRIAL, run_trial
 

@@ -35,11 +35,11 @@ from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.provisioning import connect
 from jobs.lanes.queue import Progress
+from jobs.tuning.configurations import proposals
 from jobs.tuning.driver import SearchJob
 from jobs.tuning.lane import TrialPolicy
 from jobs.tuning.plan import PromptSearch, SearchGroup, plan_search
 from jobs.tuning.queue import TrialQueue
-from jobs.tuning.samplers import proposals
 from tests.benchmarks import command
 from tests.support.paths import EXAMPLES
 

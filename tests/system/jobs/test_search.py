@@ -24,9 +24,9 @@ from corrector.settings import Settings
 from jobs.inputs.batch import check_batch
 from jobs.lanes.ray_train import QueueClient, start_queue
 from jobs.search import main
+from jobs.tuning.configurations import Figures, Planned
 from jobs.tuning.plan import SearchGroup
 from jobs.tuning.queue import TrialQueue
-from jobs.tuning.samplers import Figures, Planned
 from jobs.tuning.searcher import GroupSearcher, make_tuner
 from jobs.tuning.trainable import FAILURE
 from tests.support import small_trials

@@ -12,9 +12,9 @@ from ray.tune.search import Searcher
 
 from corrector.evaluation.rungs import rungs
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
+from jobs.tuning.configurations import Planned
 from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.queue import DECIDED
-from jobs.tuning.samplers import Planned
 from jobs.tuning.scheduler import GroupHalving, brackets
 from jobs.tuning.searcher import GroupSearcher
 from jobs.tuning.trainable import GROUP, TRIAL

@@ -6,7 +6,7 @@ import pytest
 
 from corrector.prompts import FailingPrompt, HyperParameters, SearchSettings
 from corrector.prompts.search_settings import Choices, Configuration, Range
-from jobs.tuning.samplers import Proposals, max_trials, proposals
+from jobs.tuning.configurations import Proposals, max_trials, proposals
 
 ENTRY = FailingPrompt(
     prompt="a",
