@@ -19,7 +19,7 @@ from cluster import ports, services
 from cluster.mlflow_server import MlflowServer
 from cluster.services import States
 from tests.support.guides import Block
-from tests.support.paths import EXEMPLARS, PROJECT
+from tests.support.paths import PROJECT
 
 PERSON, CAT = "person-lying-grass", "cat-running-snow"
 PROMPTS = {
@@ -69,7 +69,7 @@ class Machine:
             {
                 "name": name,
                 "prompt": PROMPTS[name][0],
-                "exemplars": str(EXEMPLARS / PROMPTS[name][0].replace(" ", "-").removeprefix("a-")),
+                "exemplars": "exemplars/" + PROMPTS[name][0].replace(" ", "-").removeprefix("a-"),
                 "guard_prompts": [PROMPTS[name][1]],
             }
             for name in names
@@ -99,12 +99,12 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Type a guide's block, after the commands that the same shell was given before.
 
-        Six training steps pass no gate: each `promote` is given the reason that it then asks for, and with `ends_badly` the
-        block goes on after a job that ends with status 1.
+        Six training steps pass no gate: each `promote` names the version and the reason that it then asks for, and with
+        `ends_badly` the block goes on after a job that ends with status 1.
         """
         text = re.sub(
-            r"(corrector\.registry promote \S+(?: \d+)?)$",
-            r'\1 --why "the walk"',
+            r"(corrector\.registry promote \S+)( \d+)?$",
+            lambda found: f'{found[1]}{found[2] or " 1"} --why "the walk"',
             block.text,
             flags=re.MULTILINE,
         )
