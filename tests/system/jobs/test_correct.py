@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.head import Head
@@ -119,9 +121,10 @@ class Killer(threading.Thread):
         processes = self._head.processes.find()
         self.exposed = beyond_loopback(listening(processes))
         for process in processes:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                process.kill()
-                self.killed += 1
+            with contextlib.suppress(psutil.NoSuchProcess):  # a worker of another job that has ended meanwhile
+                if "RayTrainWorker" in " ".join(process.cmdline()):
+                    process.kill()
+                    self.killed += 1
         self.sampled = any(PromptFolder(folder).is_sampled for folder in self._prompts.iterdir())
 
 
