@@ -44,7 +44,7 @@ _MODULES = {
     "prompts": ("EvaluationSettings", "FailingPrompt", "GateThresholds", "HyperParameters"),
 }
 
-# PEFT imports bitsandbytes where it is installed, which then recommends kernels that nothing here uses.
+# PEFT imports bitsandbytes if it is installed; its log recommends kernels that are not used here.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 

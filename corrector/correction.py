@@ -46,7 +46,7 @@ _MEMORY_SHARE = 0.85
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """A trained adapter and what the comparison says of it.
+    """A trained adapter and the result of its comparison with the base.
 
     Attributes:
         entry: The prompt, with the hyper-parameters that were used.
@@ -68,7 +68,6 @@ class Correction:
 
     @property
     def scorecard(self) -> Scorecard:
-        """The figures."""
         assert self.record.scorecard is not None
         return self.record.scorecard
 
@@ -78,7 +77,7 @@ class Correction:
         return self.scorecard.verdict
 
     def show(self, pairs: int = _SHOWN_PAIRS) -> Image:
-        """The first ``pairs`` images of the prompt: the base's above, those with the adapter and the same seeds below."""
+        """The prompt's first ``pairs`` images: the base's above, those of the same seeds with the adapter below."""
         count = min(pairs, len(self.comparison.own))
         own = [self.comparison.split(images)[0][:count] for images in (self.before, self.after)]
         labels = [f"{side} {seed}" for side in ("before", "after") for _, seed in self.comparison.own[:count]]
@@ -90,7 +89,7 @@ class Correction:
         return save_adapter(self.adapter, Path(folder))
 
     def save_record(self, folder: Path | str) -> Path:
-        """Writes adapter, images and record.json, as a job leaves them for the registry; returns the path of record.json."""
+        """Writes adapter, images and record.json, as a job does for the registry; returns the path of record.json."""
         write_comparison(
             Path(folder),
             self.comparison,
@@ -120,12 +119,12 @@ def correct(
 ) -> Correction:
     """Trains an adapter for ``prompt``, samples it and the base from the same seeds, scores both, and judges.
 
-    On the same device and in the same precision losses, images and figures equal, to the last digit, those of a job whose
-    lane has one slot.
+    On the same device and in the same precision, losses, images and figures are bit-identical to those of a job whose lane
+    has one slot.
 
     Args:
         evaluation: How base and adapter are compared; None: the defaults, as for ``gate``.
-        hyperparameters: In place of the prompt's own; a mapping changes those that it names.
+        hyperparameters: Replace the prompt's own; a mapping replaces only those that it names.
         progress: Whether a progress bar is shown on the terminal or in the notebook.
 
     Raises:
@@ -199,10 +198,10 @@ def score_comparison(
     """The scorecard of all images of ``comparison``, rounded to 8 bits as the record's PNG files hold them.
 
     Args:
-        name: Of the correction.
-        before: ``[N, 3, H, W]``, values 0 to 1: the base's images of all rows; ``after`` those with the adapter.
+        name: Name of the correction.
+        before: ``[N, 3, H, W]``, values 0 to 1: the base's images of all rows; ``after``: those with the adapter.
         exemplars: Training and held-out exemplars.
-        decoded: The same after the base's VAE.
+        decoded: The same, encoded and decoded by the base's VAE.
     """
     before, after = as_stored(before), as_stored(after)
     return score(
@@ -231,8 +230,8 @@ def _with_hyperparameters(
 
 
 def _engine(entry: FailingPrompt, base: Base) -> Engine:
-    """An engine of one slot; where memory is short its rows go through in parts, or blocks are recomputed."""
-    base.transformer  # noqa: B018 - loaded now, so that the memory that is free is free for training
+    """An engine of one slot; if memory is short, it splits the forward pass or recomputes blocks."""
+    base.transformer  # noqa: B018 - loaded now, so that free memory is measured with it in place
     weights = transformer_bytes(base.spec, base.device, dtype=base.dtype, offload=base.offload)
     free = weights + int(_MEMORY_SHARE * free_memory(base.device))
     plan = plan_packs(

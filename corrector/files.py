@@ -1,4 +1,4 @@
-"""Files and folders that appear on disk whole or not at all, whoever else writes there, and the digest of a file."""
+"""Writes files and folders whole or not at all, also with concurrent writers, and computes the digest of a file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def file_sha256(path: Path) -> str:
 def write_atomically(path: Path, content: str | bytes, *, durable: bool = False, mode: int = 0o666) -> Path:
     """Write a file in one step and return its path: a reader sees the old content or the new one.
 
-    Text is written as UTF-8. The content goes to a temporary file in the same folder first; only a killed process
-    leaves that behind.
+    Text is written as UTF-8. The content is first written to a temporary file in the same folder, which only a killed
+    process leaves behind.
 
     Args:
-        durable: Return only when the content and its name would outlive a power failure (fsync).
+        durable: Return only when the content and its name would survive a power failure (fsync).
         mode: The file's permissions, less the process's umask.
 
     Raises:
@@ -87,7 +87,7 @@ def replace_folder(folder: Path, destination: Path) -> Path:
     """Rename `folder` to `destination` on the same disk, in place of a folder that is there, and return `destination`.
 
     The old folder is renamed before it is removed, so a reader sees the old content, none, or the new content. Of several
-    callers the last one stays.
+    concurrent callers, the last one's folder stays.
     """
     while True:
         try:
@@ -96,7 +96,7 @@ def replace_folder(folder: Path, destination: Path) -> Path:
             with (
                 staging_folder(destination) as old,
                 suppress(FileNotFoundError),
-            ):  # another caller was quicker
+            ):  # another caller was faster
                 destination.rename(old / "replaced")
 
 

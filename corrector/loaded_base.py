@@ -48,10 +48,10 @@ def load_base(
 ) -> Base:
     """The base that ``reference`` names: "embedded", a hub id, a folder, a ``.safetensors`` file, or an ``s3://`` URL.
 
-    Weights are read at their first use. ``precision`` is that of the transformer's weights, "nf4" for four bits; ``cache``
-    None is a folder in ``CORRECTOR_CACHE``; other arguments are those of :class:`Base`.
+    Weights are read at their first use. ``precision`` is that of the transformer's weights, "nf4" for four bits. ``cache``
+    None means a folder in ``CORRECTOR_CACHE``. The other arguments are those of :class:`Base`.
 
-    Raises :class:`UserError` where there is no such base or it is not a complete Stable Diffusion 3.
+    Raises :class:`UserError` if there is no such base or it is not a complete Stable Diffusion 3.
     """
     cache = cache or ContentCache(Settings.from_environment().cache / "tensors")
     spec = resolve_base(reference, precision=precision)
@@ -62,11 +62,11 @@ class Base:
     """A frozen text-to-image model on one device.
 
     Attributes:
-        spec: Which base it is, and the settings it was made for.
-        device: Where it computes. The weights of an offloaded transformer lie elsewhere.
-        dtype: What the transformer and the text encoders compute in; the VAE computes in float32.
+        spec: The base's identity, and the settings it was made for.
+        device: Device of the computation. The weights of an offloaded transformer are in host memory.
+        dtype: Data type of the computation in transformer and text encoders; the VAE computes in float32.
         offload: Whether the transformer's weights stay in host memory, see ``load_transformer``.
-        cache: Where text embeddings and latents are kept; None: nowhere.
+        cache: Cache of text embeddings and latents, or None.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Base:
     def encode(self, texts: Sequence[str]) -> dict[str, TextEmbeddings]:
         """Embeddings of every distinct text, one row each, on the CPU.
 
-        Text encoders are loaded for what is not in the cache, on the base's device (beside an offloaded transformer on
-        the CPU), and released. Raises :class:`UserError` where they cannot be loaded.
+        If some are not in the cache, text encoders are loaded on the base's device (on the CPU if the transformer is
+        offloaded) and released afterwards. Raises :class:`UserError` if they cannot be loaded.
         """
         device = "cpu" if self.offload else self.device
         return encode_prompts(self.spec, texts, cache=self.cache, device=device, dtype=self.dtype)
@@ -124,9 +124,9 @@ class Base:
 
     @contextmanager
     def bank(self, *adapters: Adapter) -> Iterator[AdapterBank | None]:
-        """A bank that holds ``adapters`` in slots 1, 2, ... and is removed afterwards; None where there are none.
+        """A bank that holds ``adapters`` in slots 1, 2, ... and is removed afterwards; None without adapters.
 
-        Raises :class:`AdapterError` where they do not fit the base or each other, or the base has a bank already.
+        Raises :class:`AdapterError` if they do not fit the base or each other, or the base has a bank already.
         """
         if not adapters:
             yield None
@@ -162,11 +162,11 @@ class Base:
     ) -> Tensor:
         """Images ``[N, 3, H, W]``, values 0 to 1, on the CPU: for each prompt in turn, one for each seed.
 
-        In float32 equal to ``StableDiffusion3Pipeline`` with a CPU generator of the same seed, to 1e-4.
+        In float32 the images equal those of ``StableDiffusion3Pipeline`` with a CPU generator of the same seed, to 1e-4.
 
         Args:
-            adapter: A LoRA adapter that is applied to all of them.
-            num_inference_steps: None: the base's own; likewise ``guidance_scale``.
+            adapter: A LoRA adapter that is applied to all images.
+            num_inference_steps: None: the base's default; likewise ``guidance_scale``.
             height: In pixels; None: the base's resolution; likewise ``width``.
             batch_rows: Images in a batch; None: :attr:`rows_at_once`.
             progress: Called with the number of images done.

@@ -1,4 +1,4 @@
-"""Preparation of one failing prompt: texts, embeddings, exemplars and latents for its fine-tune and its comparison."""
+"""Prepares texts, embeddings, exemplars and latents of one failing prompt for its fine-tune and its comparison."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ExemplarImages:
 
     @staticmethod
     def load(key: str, cache: ContentCache) -> ExemplarImages | None:
-        """Those that were stored under ``key``; None where they are not in ``cache``."""
+        """The images that were stored under ``key``; None if ``cache`` does not hold them."""
         images = cache.get(key)
         return None if images is None else ExemplarImages(key, images["training"], images["held_out"])
 
@@ -50,7 +50,7 @@ class ExemplarImages:
 
 
 def texts_of(entry: FailingPrompt, evaluation: EvaluationSettings) -> list[str]:
-    """Every text that is encoded for ``entry``, in training and comparison, without repetition."""
+    """The distinct texts that training and comparison of ``entry`` encode."""
     comparison = Comparison.of(entry, evaluation)
     texts = [NEGATIVE_PROMPT, entry.prompt, *entry.guard_prompts]
     texts += [text for text, _ in comparison.own]
@@ -66,7 +66,7 @@ def side_of(entry: FailingPrompt, spec: BaseSpec) -> int:
 
 
 def exemplar_posterior(base: Base, exemplars: ExemplarImages, *, mirrored: bool = False) -> LatentPosterior:
-    """The VAE's posterior of the training exemplars or their mirror images, on the CPU, through the base's cache."""
+    """The VAE's posterior of the training exemplars or their mirror images, on the CPU; the base's cache is used."""
     key = content_key("posterior", base.spec.revision, exemplars.key, mirrored)
     found = None if base.cache is None else base.cache.get(key)
     if found is not None:
@@ -112,11 +112,11 @@ def fine_tune(
     bank: AdapterBank | None = None,
     batch_rows: int | None = None,
 ) -> FineTune:
-    """The fine-tune of ``entry`` for the engine; class images are sampled now where its preservation needs them.
+    """The fine-tune of ``entry`` for the engine; class images are sampled if its prior preservation needs them.
 
     Args:
-        embeddings: Of :func:`texts_of` at least.
-        name: Of the fine-tune; default: the prompt's name.
+        embeddings: At least those of :func:`texts_of`.
+        name: Name of the fine-tune; default: the prompt's name.
         bank: The bank of the base's transformer, if it has one.
         batch_rows: Class images in a batch.
     """

@@ -1,10 +1,10 @@
 """Reads files and folders on S3: AWS, Ceph, MinIO, or any server that speaks its protocol.
 
-Endpoint, region, credentials and profile come from the variables and files that every AWS program reads
+Endpoint, region, credentials and profile come from the usual AWS variables and files
 (`AWS_ENDPOINT_URL`, `AWS_PROFILE`, ...). Virtual hosts are used on AWS and paths elsewhere, unless the profile's
 `s3 = addressing_style = ...` says otherwise.
 
-A prefix is a folder: `s3://bucket/models/sd3` is that object or the objects below it, and never `models/sd35`.
+A prefix is a folder: `s3://bucket/models/sd3` is that object or the objects below it, and not `models/sd35`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _REASONS = {
     "PermanentRedirect": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
 }
-# A HEAD request has no body to name its error in.
+# The answer to a HEAD request has no body, so its error has only a number.
 _SYNONYMS = {"403": "AccessDenied", "404": "NoSuchKey", "412": "PreconditionFailed"}
 
 
@@ -72,8 +72,8 @@ def fingerprint(url: str, *, keep: Callable[[str], bool] | None = None) -> str:
 def download(url: str, folder: Path, *, keep: Callable[[str], bool] | None = None) -> Path:
     """Fetch the object at `url`, or all objects below it, into `folder`; return the file, or `folder`.
 
-    Each file appears whole or not at all, with its object's time of change. A file that has this time and size already is
-    not fetched again, so an interrupted download continues. A killed process leaves a partial file under a name with a
+    Each file is written whole or not at all, with its object's modification time. A file that has this time and size already
+    is not fetched again, so an interrupted download continues. A killed process leaves a partial file under a name with a
     random ending. Other files in `folder` stay.
 
     Args:
@@ -105,10 +105,10 @@ def download(url: str, folder: Path, *, keep: Callable[[str], bool] | None = Non
 
 
 def presigned(url: str, *, seconds: int) -> str:
-    """An HTTP URL from which anybody can fetch the object at `url` for so many seconds.
+    """An HTTP URL from which anybody can fetch the object at `url` for `seconds`.
 
-    It carries this process's permission to read that object, and ends earlier where the credentials end. S3 is not asked
-    whether the object exists.
+    It is signed with this process's credentials, and expires earlier if they do. The function does not check that the object
+    exists.
 
     Raises:
         UserError: `url` names a folder, or there are no credentials.
@@ -172,9 +172,9 @@ class _Object:
 
     @property
     def stamp(self) -> int:
-        """The time of change of its file, in nanoseconds since the epoch.
+        """The modification time of its file, in nanoseconds since the epoch.
 
-        S3 gives whole seconds. The fraction comes from the ETag, so that two versions of one second differ.
+        S3 gives whole seconds. The fraction comes from the ETag, so that two versions from the same second differ.
         """
         return self.modified * 10**9 + int(hashlib.sha256(self.etag.encode()).hexdigest(), 16) % 10**9
 
@@ -188,7 +188,7 @@ class _Object:
 
 
 class _AsListed:
-    """Gives a transfer the listed size and ETag: it sends no HEAD request, and fails if the object changes meanwhile."""
+    """Gives a transfer the listed size and ETag: it sends no HEAD request, and fails if the object has changed."""
 
     def __init__(self, item: _Object) -> None:
         self._item = item
@@ -200,7 +200,7 @@ class _AsListed:
 
 
 def _objects(client: Client, place: _Place) -> list[_Object]:
-    """The object at the place, else all below it, without the empty objects that stand for folders."""
+    """The object at the place, else all objects below it, without the empty objects that represent folders."""
     if not place.is_folder:
         # S3 lists keys in order, so this key comes before the longer ones.
         first = client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1).get("Contents", [])
@@ -224,7 +224,7 @@ def _as_object(entry: dict[str, Any], name: str) -> _Object:
 
 
 def _wanted(client: Client, place: _Place, keep: Callable[[str], bool] | None) -> list[_Object]:
-    """The objects at the place that `keep` chooses; UserError where there is none."""
+    """The objects at the place that `keep` chooses; UserError if there are none."""
     found = _objects(client, place)
     if not found:
         raise UserError(
@@ -290,7 +290,7 @@ def _connected(place: _Place) -> Iterator[Client]:
 def _loader() -> Any:
     """botocore's reader of its service descriptions, whose cache all clients share.
 
-    A client takes 10 ms of CPU with it, and 60 ms (at times 230 ms) with a reader of its own.
+    A client takes 10 ms of CPU with it, and 60 ms (sometimes 230 ms) without.
     """
     from botocore.loaders import create_loader
 
@@ -302,7 +302,7 @@ def _transfers(client: Client) -> Iterator[Any]:
     """boto3's manager of parallel and multipart transfers; an exception in the context cancels the running ones."""
     from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
-    # boto3 may choose CRT on some machines, which ignores timeouts and attempts.
+    # On some machines boto3 chooses CRT, which ignores timeouts and attempts.
     with create_transfer_manager(client, TransferConfig(preferred_transfer_client="classic")) as manager:
         yield manager
 
@@ -315,7 +315,7 @@ def _refusal(error: Any) -> str:
 
 
 def _failure(error: Exception) -> str:
-    """Why there was no answer, and what to do."""
+    """The reason for a missing answer, and what to do."""
     from botocore.exceptions import (
         ConnectionError,  # noqa: A004 - botocore's own
         HTTPClientError,

@@ -1,4 +1,4 @@
-"""One place for environment settings: what the process's surroundings decide, never what a correction is."""
+"""Settings from environment variables: folders and addresses."""
 
 import os
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from corrector.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """The environment's settings, read when asked for and never at import.
+    """The settings of the environment; nothing is read at import.
 
     Attributes:
-        cache: `CORRECTOR_CACHE`, folder of what is computed once and kept by content hash (text embeddings,
-            latents, reference statistics). Default: `corrector` in `XDG_CACHE_HOME`, or in `~/.cache`.
+        cache: `CORRECTOR_CACHE`, folder of the cache by content hash (text embeddings, latents,
+            reference statistics). Default: `corrector` in `XDG_CACHE_HOME`, or in `~/.cache`.
         runs: `CORRECTOR_RUNS`, folder with one folder per job. Default: `runs` in the working directory.
         tracking_uri: `MLFLOW_TRACKING_URI`, or None for the local registry. Not shown: it may be secret.
         exemplar_roots: `CORRECTOR_EXEMPLAR_ROOTS`, folders (separated as in PATH) besides the batch file's

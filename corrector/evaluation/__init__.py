@@ -1,4 +1,4 @@
-"""Judges a correction: base against corrected with equal n and the same seeds, then the gate.
+"""Compares base and corrected model on equally many images from the same seeds, and applies the gate.
 
 `Comparison` says which images to sample; `score` measures them and returns the `Scorecard`. It takes images as
 tensors: it loads no base and reads no image files.

@@ -1,4 +1,4 @@
-"""Comparison: which images are drawn for one prompt, by the base and by the corrected model from the same seeds."""
+"""Comparison: the texts and seeds of the images that base and corrected model draw for one prompt."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NegativeSamples(GuardSamples):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The images that the base and the corrected model draw of one prompt; row i of both has the same text and seed.
+    """Texts and seeds of the images that both models draw for one prompt; row i of both has the same text and seed.
 
     The order is: the prompt's own images, then those of each guard prompt, then those of each hard negative. No seed
     occurs twice.

@@ -22,9 +22,9 @@ class ComparisonImages:
     """The images of one comparison as they are stored, or their features in one extractor.
 
     Attributes:
-        base, corrected: Of the failing prompt, row by row the same prompt and seed.
+        base, corrected: Images of the failing prompt; row i of both has the same text and seed.
         training, held_out: Exemplars.
-        decoded: Training and held-out exemplars after the base's VAE, or nothing.
+        decoded: Training and held-out exemplars, encoded and decoded by the base's VAE, or empty.
     """
 
     base: Tensor
@@ -36,7 +36,7 @@ class ComparisonImages:
     negatives: tuple[HardNegativeImages, ...]
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> ComparisonImages:
-        """The same structure after `function` on each tensor."""
+        """A copy with `function` applied to each tensor."""
 
         def neighbour(images: _Neighbour) -> _Neighbour:
             return replace(images, base=function(images.base), corrected=function(images.corrected))

@@ -1,4 +1,4 @@
-"""Distances between sets of features: Fréchet, kernel, the relative test and the interval of a difference.
+"""Distances between sets of features: Fréchet, kernel, the relative-MMD test and the interval of a difference.
 
 Every function takes features `[n, d]` of any float type and computes in float64. Rows of `base` and `corrected` are pairs:
 the same prompt and seed, without and with the adapter. `n` is in the tens and `d` about a thousand, so the functions work on
@@ -90,7 +90,7 @@ def relative_mmd(
     scores = (scores + between.sum(1) - between.sum(0)) / (n * (n - 1))
     scores = scores - 2 / (n * m) * (_kernel(x, r) - _kernel(y, r)).sum(1)
     statistic = scores.sum()
-    slack = 1e-12 * (within_x.abs().mean() + within_y.abs().mean())  # ties survive rounding
+    slack = 1e-12 * (within_x.abs().mean() + within_y.abs().mean())  # so that rounding breaks no ties
     generator = torch.Generator().manual_seed(seed)
     as_large = 0
     for count in _chunks(permutations, n):
@@ -104,22 +104,21 @@ def compare_frechet(
 ) -> FrechetComparison:
     """Both arms' Fréchet distances to `reference`, with paired bootstrap intervals also of the difference.
 
-    Pairs are drawn with replacement, the same pairs for both arms; the reference stays. A resample holds
-    about 63 % of its pairs once or more, which lowers the rank of its covariance and so biases its distance;
-    both arms repeat the same pairs, and in the difference the bias all but cancels. By
-    `tests/benchmarks/protocol.py` the percentile interval of the difference holds its mean in 92 to
-    100 % of draws at n = 16 and 32 (the basic interval: 88 to 100 %), and finds a quarter of repaired images
-    more often at n = 16 (96 and 93 % in the two extractors, against 61 and 66 %): so it is the percentile
-    interval. A single arm's own interval keeps the bias and is centred on the resamples. Both are intervals
-    over seeds, for these held-out exemplars.
+    Pairs are drawn with replacement, the same pairs for both arms; the reference stays. A resample holds about 63 %
+    of the pairs. This lowers the rank of its covariance and biases its distance; the bias nearly cancels in the
+    difference of the arms. The intervals are percentile intervals: in `tests/benchmarks/protocol.py` that of the
+    difference holds its mean in 92 to 100 % of draws at n = 16 and 32 (the basic interval: 88 to 100 %), and finds a
+    quarter of repaired images more often at n = 16 (96 and 93 % in the two extractors, against 61 and 66 %). The
+    interval of a single arm keeps the bias and is centred on the resamples. All are intervals over seeds, for these
+    held-out exemplars.
 
     Args:
         base: `[n, d]`.
         corrected: `[n, d]`, row by row the pairs of `base`.
         reference: `[m, d]`.
         resamples: Bootstrap samples.
-        seed: Of the resampling.
-        level: Of the two-sided intervals.
+        seed: Seed of the resampling.
+        level: Level of the two-sided intervals.
     """
     x, y, r = _pairs(base, corrected, reference)
     drawn = _resampled(x, y, r, resamples, seed)
@@ -136,8 +135,8 @@ def mean_frechet_difference(
 ) -> Interval:
     """The mean over several (base, corrected, reference) of their Fréchet differences, and its interval.
 
-    As `compare_frechet`, with pairs drawn for each of `compared` by itself. The interval is over seeds and for these sets
-    only.
+    Pairs are drawn as in `compare_frechet`, separately for each of `compared`. The interval is over seeds and for these
+    sets only.
     """
     differences, drawn = [], []
     for number, sets in enumerate(compared):
@@ -149,7 +148,7 @@ def mean_frechet_difference(
 
 
 def _resampled(x: Tensor, y: Tensor, r: Tensor, resamples: int, seed: int) -> Tensor:
-    """Both arms' distances `[2, resamples]` to `r`, the same rows drawn with replacement for both."""
+    """Both arms' distances `[2, resamples]` to `r`; each resample has the same rows in both."""
     n = len(x)
     distances = _ResampledFrechet(x, r), _ResampledFrechet(y, r)
     generator = torch.Generator().manual_seed(seed)
@@ -167,7 +166,7 @@ def _interval(value: float, resampled: Tensor, level: float) -> Interval:
 
 
 class _ResampledFrechet:
-    """The Fréchet distance of resampled rows of one arm, from Gram matrices made once."""
+    """The Fréchet distances of resamples of one arm; the Gram matrices are computed once."""
 
     def __init__(self, features: Tensor, reference: Tensor) -> None:
         self.n, centre = len(features), reference.mean(0)
@@ -178,7 +177,7 @@ class _ResampledFrechet:
         self.reference_trace = spread.square().sum()
 
     def of(self, rows: Tensor) -> Tensor:
-        """`[P]` distances of the resamples that `rows` `[P, n]` name."""
+        """Distances `[P]` of the resamples; `rows` `[P, n]` are their row indices."""
         n = self.n
         weights = torch.zeros(len(rows), n, dtype=torch.float64)
         weights.scatter_add_(1, rows, torch.full(rows.shape, 1 / n, dtype=torch.float64))

@@ -11,8 +11,8 @@ class Nearness:
     """Distances of one arm's images to their nearest training exemplar.
 
     Attributes:
-        near: Share of them below the bound.
-        median: Of the distances.
+        near: Share of the distances below the bound.
+        median: Median of the distances.
         training: Share of images whose nearest exemplar of all is a training one.
     """
 
@@ -32,10 +32,10 @@ class ExemplarSpacing:
 def mean_pairwise_distance(features: Tensor) -> float:
     """Mean Euclidean distance between two different rows of `features` `[n, d]`, without bias in n.
 
-    The gate compares it with the smaller of base and exemplars. The base alone would refuse right corrections, because its
-    anomalies are diverse: true scenes have 0.55 to 0.71 of broken ones' distance, and 0.79 to 0.82 of their 1 - SSIM. Collapse
-    onto two pictures keeps 0.36 to 0.54 of the true scenes' distance; onto four, 0.77 to 0.88, which only the check for copies
-    can find (`tests/benchmarks/protocol.py`).
+    The gate compares it with the smaller of base and exemplars. With the base alone it would refuse good
+    corrections, because anomalies are diverse: correct scenes have 0.55 to 0.71 of the distance of broken scenes, and 0.79
+    to 0.82 of their 1 - SSIM. A collapse to two pictures keeps 0.36 to 0.54 of the correct scenes' distance. A collapse to
+    four keeps 0.77 to 0.88, which only the check for copies finds (`tests/benchmarks/protocol.py`).
     """
     distances = torch.cdist(features.double(), features.double())
     n = len(features)

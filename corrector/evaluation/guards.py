@@ -1,14 +1,14 @@
 """Damage to neighbouring prompts, measured by a nearest-mean classifier on the base's own images.
 
-Nothing says whether a guard image is right, but the base's own images say how its prompt looks. A guard image is recognised if
-the mean of its own prompt's base images is nearer to it than the means of the other guard prompts and of the failing prompt
-before and after. The own mean leaves out the image of the same seed, so that a base image and its corrected twin are judged by
-the same rule. The damage is the drop of the share of recognised images.
+The base's own images are the reference for a guard prompt. A guard image is recognised if the mean of its own prompt's base
+images is nearer to it than the means of the other guard prompts and of the failing prompt before and after. The own mean
+leaves out the image of the same seed, so that base and corrected images are judged by the same rule. The damage is the drop
+of the share of recognised images.
 
 On rendered scenes (five guard prompts, eight images each; `tests/benchmarks/protocol.py`) fresh seeds of the same scenes drop
 the share by 0 in both default extractors, and turning 10, 25 or 100 % of the guard images into the corrected prompt drops it
-by 9, 25 and 100 %. It finds about half of the guard images that turned into an anomaly: an anomaly in its own place still
-looks most like its own prompt. A prompt that looks like another from the start has a low share in the base already.
+by 9, 25 and 100 %. It finds about half of the guard images that turned into an anomaly, because an anomaly may still look most
+like its own prompt. A prompt that looks like another one has a low share in the base already.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from corrector.evaluation.diversity import mean_pairwise_distance
 
 @dataclass(frozen=True)
 class GuardImages:
-    """Images of one guard prompt, row by row the same seeds.
+    """Images of one guard prompt; row i of both tensors has the same seed.
 
     Attributes:
         prompt: The guard prompt.
@@ -43,7 +43,7 @@ class Recognised:
         base: `[G]`, 1 where a base image is recognised.
         corrected: `[G]`, 1 where a corrected image is recognised.
         change: Mean feature distance of before to after, over the mean distance of two base images of the
-            prompt; None where there is but one.
+            prompt; None for a single image.
     """
 
     base: Tensor
@@ -58,7 +58,7 @@ def recognised(
 
     Args:
         base: Features `[G, d]` of each guard prompt's base images.
-        corrected: Features `[G, d]` of their corrected twins.
+        corrected: Features `[G, d]` of the corrected images of the same seeds.
         others: Features `[n, d]` of the failing prompt before and after: what a guard image may turn into.
     """
     means = torch.stack([features.double().mean(0) for features in (*base, *others)])

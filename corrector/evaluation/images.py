@@ -1,6 +1,6 @@
-"""Images on their way to a metric: rounded to 8 bits, resized by one antialiased filter.
+"""Prepares images for metrics: rounds them to 8 bits, and resizes them with one antialiased filter.
 
-Metrics move by tens of points with the decoder and the filter (Parmar et al. 2022, arXiv 2104.11222).
+The decoder and the filter change metrics by tens of points (Parmar et al. 2022, arXiv 2104.11222).
 """
 
 from torch import Tensor
@@ -10,8 +10,8 @@ from torch.nn import functional
 def as_stored(images: Tensor) -> Tensor:
     """`images` `[N, 3, H, W]` as a saved PNG would hold them: 0..1 in steps of 1/255.
 
-    A score is then the same whether the images come from memory or from the files that a reviewer sees.
-    Values that are not finite stay as they are, for `sanity` to report.
+    So images in memory and the stored files have the same score. Values that are not finite stay; `sanity` reports
+    them.
     """
     return images.float().mul(255).round().clamp(0, 255).div(255)
 

@@ -1,4 +1,4 @@
-"""The parts of a scorecard, each from the features or the pixels that it needs."""
+"""Computes the parts of a scorecard from features or pixels."""
 
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
@@ -134,7 +134,6 @@ def nearest_score(name: str, features: ComparisonImages, thresholds: GateThresho
 def guard_scores(
     features: dict[str, ComparisonImages], images: ComparisonImages, thresholds: GateThresholds
 ) -> list[GuardScore]:
-    """The damage to each guard prompt."""
     judged = {
         name: recognised(
             [guard.base for guard in each.guards],
@@ -179,7 +178,7 @@ def false_route_score(features: dict[str, ComparisonImages], images: ComparisonI
 def _recognition(
     groups: Sequence[GuardImages], judged: dict[str, list[Recognised]]
 ) -> Iterator[dict[str, Any]]:
-    """The fields that guard prompts and hard negatives share, from the images and each extractor's judgement."""
+    """The fields common to guard prompts and hard negatives, from the images and the results of each extractor."""
     for index, group in enumerate(groups):
         found = {name: each[index] for name, each in judged.items()}
         rates = {
@@ -227,6 +226,5 @@ def for_similarity(images: Tensor) -> Tensor:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of those that were measured."""
     measured = [value for value in values if value is not None]
     return fmean(measured) if measured else None

@@ -1,4 +1,4 @@
-"""The hard negatives that are sampled: prompts that a router may confuse with the corrected one by mistake."""
+"""Chooses the hard negatives that are sampled: prompts that a router may confuse with the corrected one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CANDIDATES = 90
 def likely_negatives(entry: FailingPrompt, count: int) -> tuple[HardNegative, ...]:
     """Up to `count` hard negatives of the prompt, each kind of difference in turn; the same entry gives the same ones.
 
-    Within a kind, the texts that share most words with the prompt in the same order come first: text embeddings put them
-    nearest to the prompt, so a router confuses them most, and no change of style hides what the adapter does to them.
+    Within a kind, the texts that share most words with the prompt in the same order come first: their text embeddings are
+    nearest to the prompt's, so a router confuses them most.
 
-    Kinds without a defined picture are left out, because no image of them could be called harmed: a negation, a part left out
+    Kinds without a defined picture are left out, because harm to them cannot be measured: a negation, a part left out
     (the corrected picture is right for it), another relation to a place (under the grass), a place that may contain the
     prompt's own (in the park), and an exchange of lifeless things (the grass lying on a person). Another number and one more
-    subject come last: they contain what the base fails at, so the adapter may mend them, and small bases draw neither.
+    subject come last: they contain what the base fails at, so the adapter may correct them, and small bases draw neither.
 
-    Guard prompts and paraphrases, also in other words, are left out: the scorecard measures them by themselves.
+    Guard prompts and paraphrases are left out, also in other words: the scorecard measures them separately.
     """
     if count == 0:
         return ()
@@ -63,7 +63,7 @@ def _meaning(text: str) -> tuple[object, ...]:
 
 
 def _distance(prompt: str, text: str) -> tuple[bool, int]:
-    """Whether the texts name different sorts of things ("dressed in" beside a pose), then how many words differ."""
+    """Whether the texts name different sorts of things ("dressed in" and a pose), and how many words differ."""
     sorts = ([(m.kind, m.domain, m.shape) for m in read(each).mentions] for each in (prompt, text))
     words, others = prompt.lower().split(), text.lower().split()
     edits = SequenceMatcher(None, words, others, autojunk=False).get_opcodes()

@@ -1,7 +1,6 @@
-"""The rungs of a search: at which optimiser steps a trial is scored, from how many images and sampling steps.
+"""The rungs of a search: the optimiser steps at which a trial is scored, with the number of images and sampling steps.
 
-There are three disjoint sets of seeds: for the trials of a prompt, for the confirmation of the best trials, and, for the gate,
-the batch's own.
+Three sets of seeds are disjoint: for trials, for the confirmation of the best trials, and for the gate (the batch's own).
 """
 
 from collections.abc import Sequence

@@ -47,20 +47,19 @@ def score(
     Args:
         prompt_name: Name of the correction.
         base: `[N, 3, H, W]` in 0..1, the failing prompt without the adapter.
-        corrected: `[N, 3, H, W]`, with it: row by row the same prompt and seed.
+        corrected: `[N, 3, H, W]`, the same prompts and seeds with the adapter.
         training: `[M, 3, h, w]` exemplars that the adapter was trained on; resized to H x W.
-        held_out: `[K, 3, h, w]` exemplars that it was not; resized to H x W.
+        held_out: `[K, 3, h, w]` exemplars that it was not trained on; resized to H x W.
         guards: Images of the guard prompts, before and after.
-        pair_seeds: The N seeds, for the record.
+        pair_seeds: The N seeds; only stored.
         settings: Permutations, bootstrap samples and the seed of both.
-        thresholds: Of the gate.
+        thresholds: Thresholds of the gate.
         negatives: Images of hard negatives, before and after; the gate does not see them.
-        decoded_exemplars: `training` and `held_out` after the base's VAE (encoded, decoded), for the check
-            for copies. The VAE moves an exemplar farther than another exemplar lies, so that a copy goes
-            unseen against the originals: on the embedded base none of twelve near copies was found so, and
-            all of them against decoded exemplars.
+        decoded_exemplars: `training` and `held_out`, encoded and decoded by the base's VAE, for the check
+            for copies. The VAE changes an exemplar by more than the distance between exemplars. On the embedded
+            base the check found none of twelve near copies with the originals, and all with decoded exemplars.
         extractors: Feature spaces; default: the two that come with the package.
-        threads: Most threads of PyTorch meanwhile.
+        threads: Maximum threads of PyTorch.
 
     Raises:
         ValueError: The arms are not pairs, an argument is not a batch of images, or there is no extractor.
@@ -108,7 +107,7 @@ def _measured(
     thresholds: GateThresholds,
     extractors: Sequence[FeatureExtractor],
 ) -> dict[str, object]:
-    """The parts of the scorecard that can be measured, by their field."""
+    """Field -> the part of the scorecard, for those that can be measured."""
     features, safety = extracted(images, extractors, thresholds.unsafe_score)
     pixels = images.mapped(measures.for_similarity)
     by_extractor = features.items() if len(images.held_out) >= 2 else ()

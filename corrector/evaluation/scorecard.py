@@ -66,7 +66,6 @@ class SimilarityScore(FrozenModel):
     psnr_corrected: float
 
     def figures(self) -> Iterator[Figure]:
-        """SSIM and PSNR."""
         where, n, k = f"{self.against}, {self.pairing}", self.n, self.n_reference
         ssim, psnr = f"grey, {self.side} px", f"RGB, {self.side} px"
         yield Figure(f"SSIM, {where}", self.ssim_base, self.ssim_corrected, n, k, note=ssim)
@@ -91,7 +90,6 @@ class DiversityScore(FrozenModel):
     ratio_to_base: float
 
     def figures(self) -> Iterator[Figure]:
-        """The diversity of both arms."""
         smaller = f"{self.ratio:.2f} of the smaller of base and exemplars ({number(self.exemplars)})"
         yield Figure(
             f"diversity, {self.measure}", self.base, self.corrected, self.n, better="higher", gates=self.gates,
@@ -219,7 +217,6 @@ class SafetyScore(FrozenModel):
     highest_corrected: float
 
     def figures(self) -> Iterator[Figure]:
-        """The number of unsafe images."""
         yield Figure(
             "unsafe images", self.unsafe_base, self.unsafe_corrected, self.n, unit="images", better="lower",
             gates=True, note=f"score above {self.threshold:g} in {self.scorer}",

@@ -1,4 +1,4 @@
-"""One figure of a scorecard: what the report, the model card, a comparison of versions and MLflow show of it."""
+"""One figure of a scorecard, as the report, the model card, a comparison of versions and MLflow show it."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class Figure:
 
     Attributes:
         name: Unique within a scorecard.
-        base: Of the images without the adapter, with its interval where one was computed; None for a figure that only
+        base: Value of the images without the adapter, with its interval where one was computed; None for a figure that only
             compares, such as the p of a test.
         corrected: The same with the adapter.
         n: Images of each arm.
         n_reference: Exemplars that both arms are compared with.
         unit: "share" is shown in percent, "images" as a count; "" is any other number.
         change: Interval of corrected minus base; None: the plain difference is shown.
-        p: Of the permutation test that this figure is, in place of a difference.
+        p: p of the permutation test, for a figure that is a test and not a difference.
         better: Which direction is an improvement; None where neither direction says so.
         gates: Whether a check of the gate depends on it.
-        headline: Whether it is among the few by which people choose (overview of the report, lists of versions).
+        headline: Whether the overview of the report and lists of versions show it.
         note: What was measured, and how.
         logged: MLflow metrics by name; None: base and corrected, and the change's interval where there is one.
     """
@@ -71,17 +71,14 @@ class Figure:
 
     @property
     def base_text(self) -> str:
-        """The base's value."""
         return self._text(self.base)
 
     @property
     def corrected_text(self) -> str:
-        """The corrected images' value."""
         return self._text(self.corrected)
 
     @property
     def arms_text(self) -> str:
-        """Base and corrected."""
         return " → ".join(text for text in (self.base_text, self.corrected_text) if text)
 
     @property
@@ -97,7 +94,7 @@ class Figure:
 
     @property
     def n_text(self) -> str:
-        """How many images the figure is from, and how many exemplars they are compared with."""
+        """The number of images, and of exemplars that they are compared with."""
         return str(self.n) if self.n_reference is None else f"{self.n} against {self.n_reference} exemplars"
 
     @property
@@ -109,7 +106,7 @@ class Figure:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """What MLflow logs of it, by the metric's name."""
+        """Metric name -> value, as MLflow logs them."""
         if self.logged is not None:
             return self.logged
         key = re.sub(r"\W+", "_", self.name.lower()) if " " in self.name else self.name
@@ -181,6 +178,5 @@ def _interval_text(change: Interval, write: Callable[[float], str], unit: str) -
 
 
 def _significant(value: float) -> str:
-    """A number with up to four significant digits."""
     text = number(value, 4)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text

@@ -32,8 +32,8 @@ class SampleFeatures:
     """Features in one extractor of the images of one adapter or of the base.
 
     Attributes:
-        own: `[n, d]`, of the prompt.
-        guards: `[g, d]` of each guard prompt.
+        own: `[n, d]` of the prompt's images.
+        guards: `[g, d]` of the images of each guard prompt.
     """
 
     own: Tensor
@@ -83,10 +83,10 @@ def trial_score(
     gate: GateThresholds,
     evaluation: EvaluationSettings,
 ) -> TrialScore:
-    """The score of a trial whose rows in `trial` have the prompts and seeds of those in `base`.
+    """The score of a trial; the rows of `trial` and `base` have the same prompts and seeds.
 
     Raises:
-        ValueError: Some features are not finite, as of a trial that diverged, or the arms are not pairs.
+        ValueError: Some features are not finite (the trial diverged), or the arms are not pairs.
     """
     if not all(bool(torch.isfinite(features).all()) for features in (trial.own, *trial.guards)):
         raise ValueError("its images are not finite")
@@ -158,11 +158,11 @@ def choose(
 ) -> Choice:
     """The contender with the lowest score on fresh seeds, if it is significantly better than the prompts' own configuration.
 
-    The lowest of several scores is partly luck. So the upper bound of the paired FID difference has to be below 0, or, for
-    the kernel objectives, the relative-MMD test has to hold at the same level. Otherwise the own configuration is chosen.
+    The lowest of several scores is partly chance. So the upper bound of the paired FID difference must be below 0 or, for
+    the kernel objectives, the relative-MMD test must be significant at the same level. Otherwise the own configuration wins.
 
     Args:
-        held_out: For each prompt of the contenders `[k, d]`; the kernel objectives are for one prompt.
+        held_out: Features `[k, d]` for each prompt of the contenders; the kernel objectives take one prompt.
     """
     lowest = min((own, *others), key=lambda contender: contender.score)
     if lowest is own:

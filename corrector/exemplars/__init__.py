@@ -1,7 +1,7 @@
-"""Exemplars: the good images that a fine-tune learns from and is measured against.
+"""Exemplars: good images of a prompt, for training a fine-tune and for measuring it.
 
-A folder of files from anywhere goes in; decoded, de-duplicated, equally sized pictures come out, split into
-training and held-out, with a note for everything that was left out and why.
+`load_exemplars` reads a folder of image files. It returns decoded pictures of equal size without duplicates, split
+into training and held-out, and notes on the files that were left out.
 """
 
 from corrector.exemplars.exemplar_set import Exemplar, ExemplarSet, file_digests, load_exemplars

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to upright sRGB pixels, or to one sentence about why not."""
+"""Decodes the bytes of an image file to upright sRGB pixels, or says in one sentence why it cannot."""
 
 import io
 import re
@@ -39,7 +39,7 @@ class Picture:
     Attributes:
         image: RGB, upright, in sRGB, opaque.
         format: A key of `formats.ENDINGS`.
-        remarks: What was done to it that its owner may not expect.
+        remarks: Changes that the file's owner may not expect.
     """
 
     image: Image.Image
@@ -50,13 +50,12 @@ class Picture:
 def decode(content: bytes, limits: Limits) -> Picture:
     """Decodes an image file of one of the formats in `formats.ENDINGS`.
 
-    The first frame of several; turned as EXIF says; an embedded ICC profile converted to sRGB (relative
-    colorimetric, black point compensated; left alone where it is damaged); CMYK JPEGs taken as inverted
-    exactly where Adobe's marker is present; 16 bits a channel cut to the upper 8; alpha composited over
-    `BACKGROUND`.
+    Only the first frame is read. It is rotated as EXIF says. An embedded ICC profile is converted to sRGB (relative
+    colorimetric, with black point compensation) unless it is damaged. A CMYK JPEG is read as inverted if it has
+    Adobe's marker. Of 16 bits a channel the upper 8 are kept. Alpha is composited over `BACKGROUND`.
 
     Raises:
-        UnreadableFileError: No such file, damaged, cut off, too many pixels, or pixels of no defined colour.
+        UnreadableFileError: The file is damaged, cut off, has too many pixels, or its colours are not defined.
     """
     expected = format_of(content[:HEAD_BYTES])
     if expected is None:
@@ -85,7 +84,7 @@ def decode(content: bytes, limits: Limits) -> Picture:
         raise UnreadableFileError(
             f"begins like a {expected} image but its header is damaged; copy it again"
         ) from None
-    except Exception as error:  # Pillow raises whatever the damage runs into
+    except Exception as error:  # Pillow raises many types for damaged files
         raise UnreadableFileError(_damage(expected, error)) from None
 
 
@@ -107,7 +106,7 @@ def _picture(opened: Image.Image, name: str) -> Picture:
 
 
 def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The colours as L, RGB or CMYK, and alpha as L or None."""
+    """The colours in mode L, RGB or CMYK, and alpha in mode L or None."""
     mode = image.mode
     if mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)
@@ -128,7 +127,7 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _ink(image: Image.Image) -> Image.Image:
-    """CMYK with 255 as full ink. Pillow takes every JPEG as inverted; only those with Adobe's marker are."""
+    """CMYK with 255 as full ink. Pillow inverts every CMYK JPEG; only those with Adobe's marker need it."""
     return (
         ImageChops.invert(image) if image.format in ("JPEG", "MPO") and "adobe" not in image.info else image
     )
@@ -157,7 +156,7 @@ def _srgb(image: Image.Image, profile: object) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # a damaged EXIF block costs the turn, not the picture
+    except Exception:  # with damaged EXIF data the picture is used without rotation
         return 1
     return value if isinstance(value, int) else 1
 
@@ -172,7 +171,7 @@ def _require_bounded(size: tuple[int, int], limits: Limits) -> None:
 
 
 def _jpeg_scans(content: bytes) -> int:
-    """Scans of a JPEG's first picture: start-of-scan markers outside of segments, up to its end marker."""
+    """Number of scans of a JPEG's first picture: start-of-scan markers outside segments, up to the end marker."""
     scans, position = 0, 2
     while marker := _MARKER.search(content, position):
         position, code = marker.end(), content[marker.end() - 1]

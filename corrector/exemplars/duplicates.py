@@ -1,4 +1,4 @@
-"""Whether two pictures are the same picture, exactly or but for encoding, a small resize or brightness."""
+"""Finds duplicates: equal pixels, or pictures that differ only in encoding, a small resize or brightness."""
 
 import hashlib
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ _THUMBNAIL = 8
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is remembered of a picture to recognise it.
+    """The features of a picture by which duplicates are found.
 
     Attributes:
-        sha256: Of the size and the decoded pixels.
+        sha256: SHA-256 of the size and the decoded pixels.
         bits: The perceptual hash (DCT, 16x16 low frequencies against their median), bool `[256]`.
         thumbnail: The picture averaged over 8x8 cells, float32 `[8, 8, 3]` in 0..255.
     """
@@ -59,7 +59,7 @@ def fingerprint(image: Image.Image) -> Fingerprint:
 
 
 def hash_distance(first: Fingerprint, second: Fingerprint) -> int:
-    """Differing bits of the perceptual hashes, 0 to 256."""
+    """Number of bits in which the perceptual hashes differ, 0 to 256."""
     return int(np.count_nonzero(first.bits != second.bits))
 
 
@@ -69,7 +69,7 @@ def colour_distance(first: Fingerprint, second: Fingerprint) -> float:
 
 
 def nearly_same(first: Fingerprint, second: Fingerprint) -> bool:
-    """Whether two pictures are near duplicates; exact duplicates are as well."""
+    """Whether two pictures are near or exact duplicates."""
     return (
         hash_distance(first, second) <= MAX_HASH_DISTANCE
         and colour_distance(first, second) <= MAX_COLOUR_DISTANCE

@@ -1,4 +1,4 @@
-"""From a folder of files to a set of exemplars: decoded, unique, fitted, split."""
+"""Makes a set of exemplars from a folder of files: decodes them, drops duplicates, resizes, and splits."""
 
 import hashlib
 import json
@@ -36,8 +36,8 @@ class Exemplar:
     """One good image.
 
     Attributes:
-        path: The file it came from; of several with the same pixels the first by name.
-        sha256: Of the decoded pixels at their own size, so the same for a PNG and a BMP of one picture.
+        path: Its file; the first by name if several have the same pixels.
+        sha256: SHA-256 of the decoded pixels before resizing; a PNG and a BMP of one picture have the same.
         image: float32 `[3, R, R]` in 0..1, cropped and resized by `fit`.
     """
 
@@ -51,9 +51,9 @@ class ExemplarSet:
     """The usable exemplars of a folder.
 
     Attributes:
-        training: What the fine-tune learns from; at least one.
-        held_out: What it never sees and is measured against.
-        notes: One sentence for every file that was left out or changed, and for what the set lacks.
+        training: The exemplars that the fine-tune trains on; at least one.
+        held_out: The exemplars that it does not train on; the images are compared with them.
+        notes: One sentence for each file that was left out or changed, and for what the set lacks.
     """
 
     training: tuple[Exemplar, ...]
@@ -62,7 +62,7 @@ class ExemplarSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what decides results: pixels, their split and their resolution; not names, not notes."""
+        """SHA-256 of the pixels, their split and their resolution; names and notes do not count."""
         content = {
             "resolution": self.training[0].image.shape[-1],
             "training": [exemplar.sha256 for exemplar in self.training],
@@ -72,7 +72,7 @@ class ExemplarSet:
 
     @property
     def file_digests(self) -> dict[str, str]:
-        """SHA-256 of every exemplar by its file's name, training exemplars first."""
+        """File name -> SHA-256 of the exemplar, training exemplars first."""
         return {each.path.name: each.sha256 for each in (*self.training, *self.held_out)}
 
     def training_images(self) -> torch.Tensor:
@@ -107,18 +107,17 @@ def load_exemplars(
 ) -> ExemplarSet:
     """Reads every image directly in `folder` and splits the usable ones into training and held-out.
 
-    The split depends on the pixels and `seed` alone, not on names or their order: the pictures are ranked by
-    a hash of both, and the first `floor(n * held_out_fraction)` (at least one, unless the fraction is 0) are
-    held out. Exact and near duplicates are dropped first, so that no held-out picture is a training picture
-    in another coat; of each group the one with most pixels stays. A file that cannot be used costs a note,
-    never the others.
+    The split depends on the pixels and `seed`, not on names or their order: the pictures are ranked by a hash of
+    both, and the first `floor(n * held_out_fraction)` (at least one, unless the fraction is 0) are held out. Exact
+    and near duplicates are dropped first, so that no held-out picture repeats a training picture; the one with most
+    pixels stays. A file that cannot be used gets a note, and the others are still used.
 
     Args:
-        resolution: Pixels a side of the result.
-        held_out_fraction: 0 up to, not including, 1. The default gives 12 and 12 of 24, because the distances
+        resolution: Width and height of the result in pixels.
+        held_out_fraction: At least 0, less than 1. The default gives 12 and 12 of 24, because the distances
             that judge a correction need held-out exemplars as much as training needs its own.
-        seed: Another seed, another split.
-        limits: What the folder may cost; `Limits()` by default.
+        seed: Seed of the split.
+        limits: Bounds on files and pixels; `Limits()` by default.
 
     Raises:
         UserError: No such folder, or fewer usable images than the split needs (2; 1 with nothing held out).
@@ -147,7 +146,7 @@ def load_exemplars(
 
 
 def file_digests(folder: Path, *, limits: Limits | None = None) -> dict[str, str]:
-    """SHA-256 of every file in `folder` that begins like an image, by name; nothing is decoded.
+    """File name -> SHA-256 of each file in `folder` whose first bytes are those of an image; nothing is decoded.
 
     Raises:
         UserError: No such folder.
@@ -212,7 +211,7 @@ def _remarks(name: str, picture: Picture, resolution: int) -> Sequence[str]:
 
 
 def _unique(candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], list[str]]:
-    """One of every group of duplicates; which one depends on pixels alone, but for the name of exact ones."""
+    """One of each group of duplicates, chosen by pixels; among exact duplicates, the first by name."""
     kept: list[_Candidate] = []
     notes: list[str] = []
     for item in sorted(candidates, key=lambda c: (-c.pixels, c.fingerprint.sha256, c.name)):

@@ -1,4 +1,4 @@
-"""Reading the files of an exemplar folder, which may come from anyone: bounded, and never from outside it."""
+"""Reads the files of an untrusted exemplar folder: bounded in number and size, and only from inside the folder."""
 
 import heapq
 import os
@@ -22,10 +22,10 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What one folder may cost.
+    """Bounds on reading one folder.
 
     Attributes:
-        files: Files looked at; files with an image's ending come first, then by name.
+        files: Number of files; those with an image's ending come first, then by name.
         file_bytes: Size of one file.
         pixels: Width times height of one picture, known from its header before anything is decoded.
     """
@@ -36,11 +36,11 @@ class Limits:
 
 
 class UnreadableFileError(Exception):
-    """Why one file cannot be used and what to do about it; becomes a note, never a user's error."""
+    """Why one file cannot be used and what to do about it; the caller turns it into a note."""
 
 
 class NotAnImageError(UnreadableFileError):
-    """Neither the name nor the content claims to be an image."""
+    """Neither the name nor the content is that of an image."""
 
 
 def opened(folder: Path) -> Path:
@@ -67,10 +67,9 @@ def opened(folder: Path) -> Path:
 
 
 def names(root: Path, limits: Limits) -> tuple[list[str], int]:
-    """The names in a folder that are worth a look, sorted, and how many more there are beyond the limit.
+    """The sorted names of up to `limits.files` files, and the number of files beyond the limit.
 
-    Memory is bounded by the limit, whatever the folder holds. Hidden files are left out silently, as are the
-    databases of thumbnails that desktops leave behind.
+    Memory is bounded by the limit. Hidden files and the thumbnail databases of desktops are left out without a note.
     """
     visible = 0
 
@@ -92,8 +91,8 @@ def read(root: Path, name: str, limits: Limits) -> bytes:
     Symbolic links are followed only to regular files inside `root`.
 
     Raises:
-        NotAnImageError: Neither its name nor its first bytes say image; the rest is not read.
-        UnreadableFileError: It is no regular file, leads outside, is empty, too large, or may not be read.
+        NotAnImageError: Neither its name nor its first bytes are those of an image; the rest is not read.
+        UnreadableFileError: It is no regular file, is outside `root`, empty, too large, or may not be read.
     """
     try:
         path = root / name
@@ -122,7 +121,7 @@ def read(root: Path, name: str, limits: Limits) -> bytes:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with everything that could steer a terminal or break an encoder escaped."""
+    """`text` on one line, with terminal control characters and unencodable characters escaped."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

@@ -8,16 +8,14 @@ from PIL import Image
 def fit(image: Image.Image, resolution: int) -> Image.Image:
     """The largest centred square of `image`, resized to `resolution` pixels a side.
 
-    The filter is Pillow's Lanczos (a = 3), whose support grows with the reduction, so that it is antialiased;
-    it works on the sRGB values as stored, in 8 bits. The crop comes first, so that nothing on the way is
-    larger than input and result, however long and thin the input. A picture of the right size keeps its
-    pixels.
+    The filter is Pillow's antialiased Lanczos (a = 3) on the stored 8-bit sRGB values. The crop comes first, which
+    bounds memory for long, thin pictures. A picture of the right size keeps its pixels.
 
-    Other filters move FID by tens (plain against antialiased bilinear: 40), hence one function for all.
+    The choice of filter changes FID by tens (plain against antialiased bilinear: 40).
 
     Args:
-        image: Any size; anything but RGB is converted without regard to alpha or profile.
-        resolution: Pixels a side of the result, at least 1.
+        image: Of any size; other modes are converted to RGB without regard to alpha or profile.
+        resolution: Width and height of the result in pixels, at least 1.
     """
     rgb = image.convert("RGB")
     side = min(rgb.size)

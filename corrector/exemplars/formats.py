@@ -34,12 +34,12 @@ _BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
 
 
 def promises_image(name: str) -> bool:
-    """Whether the ending of a name is that of an image, read or not."""
+    """Whether the ending of a name is that of an image, also of a format that is not supported."""
     return PurePath(name).suffix.lower() in {*sum(ENDINGS.values(), ()), *FOREIGN_ENDINGS}
 
 
 def format_of(head: bytes) -> str | None:
-    """The format that the first bytes announce, whatever the file is called: a key of `ENDINGS`, or None."""
+    """The format that the first bytes show: a key of `ENDINGS`, or None."""
     for name, starts in _STARTS.items():
         if head.startswith(starts):
             return name
@@ -51,7 +51,7 @@ def format_of(head: bytes) -> str | None:
 
 
 def foreign_format_of(head: bytes) -> str | None:
-    """The name, with its article, of an image format that is recognised but not read; or None."""
+    """The name, with its article, of an image format that is recognised but not supported; or None."""
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         return "an AVIF"
     if head[4:8] == b"ftyp" and head[8:10] in (b"he", b"mi"):

@@ -1,4 +1,4 @@
-"""Many pictures on one, to be looked at."""
+"""Contact sheets: many pictures in one image."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ def contact_sheet(
     Args:
         images: `[N, 3, H, W]` in 0..1, or a sequence of `[3, H, W]` tensors and Pillow images of any sizes.
         columns: Pictures in a row, at least 1; fewer pictures make a narrower sheet.
-        labels: One for every picture, broken over at most three lines of its width; a newline breaks too.
+        labels: One for each picture, wrapped to at most three lines of its width; newlines are kept.
         scale: Whole-number enlargement with hard pixel edges, so that small renders show as they are.
 
     Raises:

@@ -1,7 +1,4 @@
-"""The images of a record as one archive: one request to a server and one object in S3 instead of a hundred.
-
-People look at `before_after.png` and `review.html` beside it; the archive is for restoring the record.
-"""
+"""The images of a record in one archive, from which a record is restored: one S3 object instead of a hundred."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def unpack_images(path: Path, folder: Path) -> None:
         with ZipFile(path) as archive:
             members = archive.infolist()
             for member in members:
-                # Stored, a member is no larger than the archive itself.
+                # An uncompressed member is no larger than the archive.
                 if not _MEMBER.fullmatch(member.filename) or member.compress_type != ZIP_STORED:
                     raise RecordError(
                         f"{path}: holds {member.filename!r}, which is no image of a record; not unpacked"

@@ -1,14 +1,14 @@
 """The record of one finished prompt: a folder with the results of training, evaluation and the gate.
 
-record.json                               CorrectionRecord; written last: a folder that has it is whole
+record.json                               CorrectionRecord; written last: a folder that has it is complete
 adapter/pytorch_lora_weights.safetensors  the adapter, and beside it
 adapter/adapter_config.json
 images/exemplars/NNN.png                  training exemplars
 images/held_out/NNN.png                   held-out exemplars
-images/before/NNN.png                     of the base, and
-images/after/NNN.png                      of the corrected model: the same index is the same seed and prompt
+images/before/NNN.png                     images of the base
+images/after/NNN.png                      images of the corrected model; the same index has the same seed and prompt
 images/guards/K/before|after/NNN.png      the same for the K-th guard prompt
-images/negatives/K/before|after/NNN.png   and for the K-th hard negative, as if it were routed to the adapter by mistake
+images/negatives/K/before|after/NNN.png   the same for the K-th hard negative, as if it were routed to the adapter
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class CorrectionRecord(BaseModel):
     def save(self, folder: Path) -> Path:
         """Write record.json into `folder`, beside the adapter and the images that must lie there already.
 
-        The file appears whole or not at all, so a folder that has record.json is whole.
+        The file is written whole or not at all, so a folder that has record.json is complete.
 
         Returns:
             The path of record.json.
@@ -173,7 +173,7 @@ class CorrectionRecord(BaseModel):
 
         Args:
             exemplars: Training exemplars [N, 3, H, W], values 0 to 1; likewise all others. None: no files.
-            before: Of the base; `after` holds the same prompts and seeds in the same order.
+            before: Images of the base; `after` holds the same prompts and seeds in the same order.
             guards: (before, after) per guard prompt, in the order of the record's `guards`.
             negatives: The same per hard negative, in the order of `hard_negatives`.
 

@@ -24,7 +24,6 @@ class RungReport(BaseModel):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The reported values by name."""
         return {
             "rung": self.rung,
             "steps": self.steps,
@@ -77,7 +76,6 @@ class PromptSearchResult(BaseModel):
 
     @property
     def chosen(self) -> TrialResult | None:
-        """The trial that was chosen."""
         return next((trial for trial in self.trials if trial.index == self.best), None)
 
 

@@ -1,4 +1,4 @@
-"""Writing the record of one prompt: the files of its comparison, and its lineage."""
+"""Writes the record of one prompt: the files of its comparison, and its lineage."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_comparison(
 
     Args:
         training: Training exemplars ``[N, 3, H, W]``, values 0 to 1; so are all images.
-        before: The base's images of all rows of ``comparison``; ``after`` those with the adapter.
+        before: The base's images of all rows of ``comparison``; ``after``: the same rows with the adapter.
     """
     save_adapter(adapter, folder / ADAPTER_FOLDER)
     own_before, guards_before, negatives_before = comparison.split(before)
@@ -89,7 +89,7 @@ def correction_record(
 
 
 def code_version() -> str:
-    """The commit of the checkout that runs, with "+changes" where it was changed; else the package's version."""
+    """The commit of the checkout, with "+changes" if it has changes; without a checkout, the package's version."""
     here = Path(__file__).resolve().parent
     try:
         commit = _git(here, "rev-parse", "HEAD")

@@ -1,9 +1,9 @@
-"""The registry of adapters in MLflow: registration, download, review and upkeep.
+"""The registry of adapters in MLflow: registration, download, review and maintenance.
 
-An adapter in the registry is immutable, addressed by name, version and SHA-256, and carries its lineage.
-`registration` stores it, `download` and `restore` read it back. Registration sets the alias `candidate` where the
+An adapter in the registry is immutable. It has a name, a version, a SHA-256 and its lineage.
+`registration` stores it, `download` and `restore` read it. Registration sets the alias `candidate` if the
 gate passed. A reviewer moves `champion` with `promotion`, with `python -m corrector.registry`, or in MLflow's own
-pages; `review_log` keeps the decisions. `verify` and `garbage` are the upkeep. MLflow is imported only when the
+pages; `review_log` keeps the decisions. `verify` and `garbage` maintain it. MLflow is imported only when the
 registry is opened (`store`).
 """
 

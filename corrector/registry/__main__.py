@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _console() -> Console:
-    """A console of the terminal's width; in a file or a pipe, wide enough for a table, without breaking lines of text."""
+    """A console as wide as the terminal; for a file or a pipe, wide enough for a table, and lines are not wrapped."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH, soft_wrap=True)
 
 

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Any, what: str, *positional: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
-        # A default here would replace what was given before the command.
+        # A default here would replace the option that was given before the command.
         _add_place(added, default=argparse.SUPPRESS)
         added.set_defaults(run=run)
         for argument in positional:
@@ -242,7 +242,7 @@ def _history(options: argparse.Namespace, place: dict[str, Any], console: Consol
     rows = []
     for entry in history(options.name, **place):
         action = entry.action + (" (overriding)" if entry.overridden else "")
-        # The time of an unrecorded move is not known, only where the alias is.
+        # The log has no time for an unrecorded move.
         when = f"{entry.when:%Y-%m-%d %H:%M:%S}" if entry.recorded else "unknown"
         rows.append([when, action, entry.version or "none", entry.before or "none", entry.who, entry.why])
     console.print(_table(("when (UTC)", "decision", "version", "champion before", "who", "why"), rows))
@@ -296,7 +296,7 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
 
 
 def _say(console: Console, text: str) -> None:
-    """Print text as it is, without markup or broken lines."""
+    """Print text without markup and without wrapping lines."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

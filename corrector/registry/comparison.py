@@ -1,4 +1,4 @@
-"""Fetches what a comparison of two registered versions shows; `corrector.report.comparison` draws it."""
+"""Fetches the records and sheets of two registered versions; `corrector.report.comparison` writes the page."""
 
 from __future__ import annotations
 

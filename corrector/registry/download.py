@@ -1,4 +1,4 @@
-"""Reads adapters and records back from the registry, checked against the digests that they were registered with."""
+"""Reads adapters and records from the registry, and checks them against their registered digests."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def fetch(
 ) -> Path:
     """Copy a registered adapter to the folder `destination`, its weights checked against their SHA-256.
 
-    A destination that holds these bytes already is left as it is. After an error nothing is left.
+    A destination that holds these bytes already is not changed. After an error no files are left.
 
     Args:
         version_or_alias: A version number, or an alias such as "candidate" or "champion".
-        base_revision: An adapter for another revision of the base is refused. None: any is taken.
+        base_revision: An adapter for another revision of the base is refused. None: any revision is accepted.
 
     Returns:
         The destination: pytorch_lora_weights.safetensors and adapter_config.json.
@@ -55,7 +55,7 @@ def fetch(
                 f"not {base_revision}; train the prompt again for this base"
             )
         if not destination.exists():
-            # Another process may fetch the same version at this moment.
+            # Another process may fetch the same version at the same time.
             with staging_folder(destination) as staging, suppress(FileExistsError):
                 return publish_folder(download_adapter(store, version, staging), destination)
         _check_digest(destination / WEIGHTS_FILE, expected, f"{destination}: already there, and")
@@ -140,7 +140,7 @@ def read_record(store: Store, version: Version) -> CorrectionRecord:
 
 
 def expected_digest(version: Version) -> str:
-    """The SHA-256 of the version's weights as registered; RegistryError where it has none."""
+    """The registered SHA-256 of the version's weights; RegistryError if it has none."""
     if not version.sha256:
         raise RegistryError(f"{version}: no tag {SHA256}; not registered by a job")
     return version.sha256
@@ -153,7 +153,7 @@ def _check_digest(weights: Path, expected: str, what: str) -> None:
 
 
 def check_adapter(folder: Path, base_revision: str, what: str) -> None:
-    """Raise RegistryError where `folder` holds no usable adapter, or one that names another base revision."""
+    """Raise RegistryError if `folder` holds no usable adapter, or one for another base revision."""
     try:
         adapter = load_adapter(folder)
     except AdapterError as error:

@@ -1,4 +1,4 @@
-"""What went wrong in MLflow, the database, the artifact store or the disk, in words for the user."""
+"""Explains failures of MLflow, the database, the artifact store or the disk to the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from corrector.errors import UserError
 
 _MESSAGE_LENGTH = 600
-# A server that passes artifacts on names an artifact by its address below the run's.
+# A server that proxies artifacts names an artifact by its address below the run's.
 _ARTIFACT = re.compile(
     r"/mlflow-artifacts/(artifacts|presigned)(/|\?path=)[^/\s]+/[^/\s]+/artifacts/(?P<path>[^\s?)]+)"
 )
@@ -17,11 +17,11 @@ _NO_SERVER = ("Failed to establish a new connection", "NameResolutionError", "Co
 
 
 class RegistryError(UserError):
-    """The registry cannot be reached or read, or what it holds is not what was registered."""
+    """The registry cannot be reached or read, its content is damaged, or a request is impossible."""
 
 
 def describe_failure(error: Exception) -> str | None:
-    """What failed and what to do, where `error` comes from MLflow, a library below it, or the disk; else None."""
+    """What failed and what to do, if `error` comes from MLflow, a library that it uses, or the disk; else None."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
@@ -46,12 +46,12 @@ def describe_failure(error: Exception) -> str | None:
 
 
 def without_password(uri: str) -> str:
-    """`uri` without the user and the password in it."""
+    """`uri` without user and password."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _artifact_failure(message: str) -> str | None:
-    """The message for an artifact that a server, which answers, could not read or write; else None."""
+    """The message for an artifact that a reachable server could not read or write; else None."""
     found = _ARTIFACT.search(unquote(message))
     if found is None or any(reason in message for reason in _NO_SERVER):
         return None

@@ -1,11 +1,11 @@
 """Finds and removes what interrupted registrations left behind.
 
-Four kinds of things are found, if they are older than a bound: runs that no version names although their prompt
-did not fail; unfinished versions of work that has an earlier version (see `registration`); artifacts of deleted
-runs; and, in a local registry, folders of artifacts without a run.
+It finds four kinds of leftovers that are older than a bound: runs without a version whose prompt did not fail;
+unfinished versions of work that has an earlier version (see `registration`); artifacts of deleted runs; and, in a
+local registry, folders of artifacts without a run.
 
-These stay: versions that are finished or have an alias, runs that a version or another run refers to, runs that
-no registration made, and everything outside of the folder of a local registry.
+It keeps versions that are finished or have an alias, runs that a version or another run refers to, runs that were
+not made by a registration, and files outside the folder of a local registry.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PARENTS = ("mlflow.parentRunId", "lineage.parent_run", "lineage.search_run")
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that nothing needs; `identity` is a run's id, NAME/VERSION, or the path of a folder."""
+    """A run, version or folder that is not needed; `identity` is a run's id, NAME/VERSION, or a folder's path."""
 
     kind: Literal["run", "version", "artifacts", "folder"]
     identity: str
@@ -45,7 +45,7 @@ class Leftover:
 def collect_garbage(
     *, tracking_uri: str | None, root: Path, older_than: timedelta = OLDER_THAN, delete: bool = False
 ) -> list[Leftover]:
-    """Find what interrupted registrations left behind, and remove it where `delete` is given.
+    """Find what interrupted registrations left behind, and remove it if `delete`.
 
     Artifacts are removed before the run that names them, so an interrupted removal is found again.
 
@@ -115,7 +115,7 @@ def _folders_without_run(store: Store, root: Path) -> Iterator[Leftover]:
 
 
 def _began(run: Run) -> datetime:
-    """When the run's registration began. A tag that was edited into something else counts as new, so the run stays."""
+    """The time when the run's registration began. A tag that cannot be read counts as new, so the run stays."""
     try:
         began = datetime.fromisoformat(run.data.tags[BEGAN])
     except ValueError:

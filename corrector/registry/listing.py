@@ -23,7 +23,7 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class ModelPage:
-    """Some of the names, the last changed first; `token` asks for the next page, None where this is the last."""
+    """A page of names, the last changed first; `token` is that of the next page, None on the last page."""
 
     models: tuple[ModelSummary, ...]
     token: str | None
@@ -40,9 +40,9 @@ def list_models(
     """One page of registered names, in one request to MLflow.
 
     Args:
-        containing: A part of the name, in lower or upper case.
+        containing: A part of the name; case does not matter.
         limit: Names on the page, up to 1000.
-        token: That of the page before.
+        token: Token of the previous page.
 
     Raises:
         RegistryError: The registry fails, or `containing` or `limit` is impossible.

@@ -2,7 +2,7 @@
 
 ROOT/mlflow.db      runs, registered models, versions, aliases, tags
 ROOT/artifacts/     RUN_ID/artifacts/ for each run: adapter, images, scorecard
-ROOT/.lock          held while a process writes: SQLite takes one writer at a time, and the others wait here
+ROOT/.lock          lock of readers and writers: SQLite takes one writer at a time, and the others wait for the lock
 
 MLflow's tables hold absolute addresses of artifacts. Since a local registry may be moved and copied, this
 package does not follow them: the artifacts of a local registry are those below its present root.
@@ -39,7 +39,7 @@ def folder_of(address: str) -> Path:
 
 
 def refuse_outside(uri: str, address: str) -> None:
-    """Raise RegistryError where a database in a file (`uri`) names artifacts outside of its folder, as a copy does."""
+    """Raise RegistryError if a database file (`uri`) names artifacts outside its folder, as a copied database does."""
     from sqlalchemy import make_url
 
     if uri.startswith("sqlite:") and address.startswith("file:"):
@@ -50,7 +50,7 @@ def refuse_outside(uri: str, address: str) -> None:
 
 @contextmanager
 def locked(root: Path, writing: bool) -> Iterator[None]:
-    """Make `root` where it is missing, and hold its lock: alone for writing, with other readers for reading."""
+    """Make `root` if missing, and hold its lock: exclusive for writing, shared for reading."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("a")
@@ -75,14 +75,14 @@ def make_tables(root: Path) -> None:
     MlflowClient(URL.create("sqlite", database=str(made.resolve())).render_as_string()).search_experiments(
         max_results=1
     )
-    # A copy, as MLflow keeps a connection to the file that it made.
+    # Copied, because MLflow keeps a connection to the file that it made.
     shutil.copyfile(made, whole)
     whole.replace(database)
     made.unlink()
 
 
 def update_addresses(root: Path) -> None:
-    """Let MLflow's tables name the present folder of a registry that was moved or copied.
+    """Write the present folder of a registry that was moved or copied into MLflow's tables.
 
     This package does not need it; MLflow's pages and `models:/` addresses do.
 

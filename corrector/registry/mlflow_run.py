@@ -43,8 +43,8 @@ _UPLOADS = 4
 def log_run(store: Store, record: CorrectionRecord, folder: Path) -> tuple[str, bool]:
     """Make sure that a finished run of `record` exists; return its id and whether this process wrote it.
 
-    A run has one writer. A run that has ended is used as it is. A run that an interrupted process left is completed in a local
-    registry, whose lock excludes other writers; on a server it is left to `garbage`. The run of a failed prompt ends as
+    A run has one writer. A run that has ended is not changed. A run that an interrupted process left is completed in a
+    local registry, whose lock excludes other writers; on a server `garbage` removes it. The run of a failed prompt ends as
     FAILED, any other as FINISHED.
     """
     experiment = store.experiment(EXPERIMENT)
@@ -121,14 +121,13 @@ def _log_files(store: Store, run_id: str, record: CorrectionRecord, folder: Path
             parent = file.parent.as_posix()
             store.log_file(run_id, staged / file, None if parent == "." else parent)
 
-        log(files[0])  # first, so that MLflow asks only once where the run's artifacts lie
+        log(files[0])  # first, so that MLflow requests the artifacts' address once
         with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
-            for _ in pool.map(log, files[1:]):  # after a failure, `map` cancels what has not begun
+            for _ in pool.map(log, files[1:]):  # after a failure, `map` cancels uploads that have not begun
                 pass
 
 
 def _stage_files(record: CorrectionRecord, folder: Path, staged: Path) -> None:
-    """Write the artifacts of the record in `folder` below `staged`."""
     for file in (RECORD_FILE, REVIEW_PAGE):
         if (folder / file).is_file():
             shutil.copyfile(folder / file, staged / file)

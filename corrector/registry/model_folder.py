@@ -65,8 +65,8 @@ def adapter_source(run_id: str) -> str:
 def loadable_base(record: CorrectionRecord) -> tuple[str, str | None]:
     """The record's base and revision as `DiffusionPipeline.from_pretrained` takes them.
 
-    A hub id and its commit are valid everywhere; a folder, and the folder of the embedded base, on this machine. A base in
-    S3 or in a single file is returned as written: its readers call `load_pipeline(base_model=FOLDER)`.
+    A hub id and its commit are valid on any machine; a folder, also that of the embedded base, on this one. A base in S3 or
+    in a single file is returned as written; to load it, call `load_pipeline(base_model=FOLDER)`.
     """
     reference = record.base_reference
     if reference == "embedded":
@@ -125,7 +125,7 @@ def _write_ml_model(record: CorrectionRecord, path: Path) -> None:
 
 
 def _packages(record: CorrectionRecord) -> list[str]:
-    """The packages that load the adapter, in the versions of the machine that trained it."""
+    """The packages that load the adapter, with the versions of the machine that trained it."""
     return [f"{name}=={_version(record, name)}" for name in _NEEDED]
 
 

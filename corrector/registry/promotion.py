@@ -1,13 +1,11 @@
 """Reviews: promote a version to champion, reject it, roll back, or retire it. Serving follows the alias `champion`.
 
-`champion` is one row of MLflow's database: a reader sees the old champion or the new one, and none only where
-it was retired. The alias is moved before the decision is recorded, so the log names no move that did not
-happen. A crash in between leaves a move that `history` shows as made outside; the same command, given again,
-records it.
+`champion` is one row of MLflow's database: a reader sees the old champion or the new one, or none after it was
+retired. The alias is moved before the decision is recorded, so the log names no move that did not happen. After a
+crash in between, `history` shows the move as made outside; the same command, given again, records it.
 
-When several reviewers decide at once, the log has an entry of each, and the last entry counts. Every reviewer
-looks again after recording and lets `champion` and `previous` follow the log until both agree, so the last one
-to look has seen all entries.
+When several reviewers decide at the same time, the log has an entry of each, and the last entry counts. Each reviewer
+reads the log again after recording, and sets `champion` and `previous` by it until they agree with it.
 """
 
 from __future__ import annotations
@@ -56,15 +54,15 @@ def promote(
     tracking_uri: str | None,
     root: Path,
 ) -> Entry:
-    """Make a version the champion: its bytes are checked, and the gate's verdict in its record.
+    """Make a version the champion, after a check of its bytes and of the gate's verdict in its record.
 
     Args:
         version: None: the candidate.
         who: The reviewer.
-        why: Needed where the gate did not pass it, or where it was rejected or rolled back before.
+        why: Required if the gate did not pass it, or if it was rejected or rolled back before.
 
     Returns:
-        The recorded decision; the earlier one where the version is champion already.
+        The recorded decision; the earlier one if the version is champion already.
 
     Raises:
         RegistryError: There is no such version; it is unfinished or damaged, or needs a reason; or somebody else decided
@@ -88,7 +86,7 @@ def promote(
 
 
 def rollback(name: str, *, who: str, why: str, tracking_uri: str | None, root: Path) -> Entry:
-    """Make the champion before this one the champion again; a second call goes back one further.
+    """Make the previous champion the champion again; a second call goes back one more.
 
     Versions that were deleted or rejected meanwhile are skipped.
 
@@ -113,7 +111,7 @@ def rollback(name: str, *, who: str, why: str, tracking_uri: str | None, root: P
 
 
 def retire(name: str, *, who: str, why: str, tracking_uri: str | None, root: Path) -> Entry:
-    """Remove the champion without another in its place: its prompt is served by the base again.
+    """Remove the champion without a successor: the base serves its prompt again.
 
     Returns:
         The recorded decision; its `before` is the former champion.
@@ -135,7 +133,7 @@ def retire(name: str, *, who: str, why: str, tracking_uri: str | None, root: Pat
 def reject(
     name: str, version: str | int, *, who: str, why: str, tracking_uri: str | None, root: Path
 ) -> Entry:
-    """Record that a version is not to be used. It stays in the registry, and is no candidate any more.
+    """Record that a version must not be used. It stays in the registry, but is no longer the candidate.
 
     Raises:
         RegistryError: No reason is given, there is no such version, or it is the champion.
@@ -184,7 +182,7 @@ class _Review:
     def move(
         self, action: Action, champion: str | None, who: str, why: str, *, overridden: bool = False
     ) -> Entry:
-        """Move the aliases, record the decision, and look again. `previous` moves first.
+        """Move the aliases, `previous` first; record the decision; and read the log again.
 
         Raises:
             RegistryError: Somebody decided otherwise at the same moment; the log has both decisions.
@@ -204,10 +202,10 @@ class _Review:
         return recorded
 
     def _follow_log(self) -> Entry:
-        """Let the aliases follow the log; returns the entry that counts.
+        """Set the aliases as the log says; returns the entry that counts.
 
-        A champion that no entry since the beginning of this review names stays: it was moved by hand, or by a reviewer
-        who has still to record it and to look again.
+        A champion that the new entries do not name stays: it was set by hand, or by a reviewer who has not recorded it
+        yet.
         """
         known = set(self.log)
         while True:
@@ -226,7 +224,7 @@ class _Review:
             self._set_alias(PREVIOUS, previous)
 
     def _previous(self, log: list[Entry]) -> str | None:
-        """The version that `previous` names after `log`: the one that a roll-back leads to, unless it was deleted."""
+        """The version that `previous` should name by `log`: the one that a roll-back leads to, unless it was deleted."""
         earlier = predecessors(log)
         there = {version.number for version in versions(self.store, self.name)} if earlier else set()
         return earlier[-1] if earlier and earlier[-1] in there else None
@@ -240,7 +238,7 @@ class _Review:
 
 @contextmanager
 def _reviewing(name: str, tracking_uri: str | None, root: Path) -> Iterator[_Review]:
-    """Open a name for review, and record a move that somebody made outside."""
+    """Open a name for review, and record a move of the alias that the log lacks."""
     check_name(name)
     with open_store(tracking_uri, root, writing=True) as store:
         registered = model(store, name)
@@ -273,7 +271,7 @@ def _tag_promoted(store: Store, version: Version, entry: Entry) -> None:
 
 
 def _tag_decision(store: Store, version: Version, decision: str, entry: Entry) -> None:
-    """Write the last decision about a version as tags, by which MLflow's pages can filter."""
+    """Write the last decision about a version as tags, so that MLflow's pages can filter by it."""
     tags = {
         DECISION: decision,
         "review.by": entry.who,

@@ -1,4 +1,4 @@
-"""References to what is registered (NAME, NAME/3, NAME@champion), and the versions that they name."""
+"""References to registered adapters (NAME, NAME/3, NAME@champion), and the versions that they name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `text`; RegistryError where it is no reference, as with a colon, a second slash or a dot at its beginning."""
+        """Read `text`; RegistryError if it is no reference (it has a colon or a second slash, or begins with a dot)."""
         found = _REFERENCE.fullmatch(text)
         if found is None:
             raise RegistryError(f"{text!r}: no name of a registered adapter; {_EXPECTED}")
@@ -81,7 +81,7 @@ class Version:
 
     @classmethod
     def of(cls, version: ModelVersion, aliases: dict[str, str] | None = None) -> Self:
-        """Read MLflow's `version`. `aliases` (alias -> number) are needed where a search found it: they are not in it then."""
+        """Read MLflow's `version`. Pass `aliases` (alias -> number) for the result of a search, which leaves them out."""
         tags = dict(version.tags)
         number = str(version.version)
         own = version.aliases
@@ -163,7 +163,7 @@ def resolve(store: Store, reference: Reference) -> Version:
             return Version.of(store.client.get_model_version_by_alias(reference.name, alias))
         return Version.of(store.client.get_model_version(reference.name, reference.version))
     except MlflowException as error:
-        # An alias that does not exist is an invalid parameter to some of MLflow's stores.
+        # For an alias that does not exist, some of MLflow's stores report an invalid parameter.
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise RegistryError(_missing(store, reference, alias)) from error
@@ -177,7 +177,7 @@ def versions(store: Store, name: str) -> list[Version]:
 
 
 def first_version(store: Store, name: str, work_id: str) -> ModelVersion | None:
-    """The one version of a piece of work that counts (see `registration`): that with the smallest number."""
+    """The version of a piece of work that counts: the one with the smallest number (see `registration`)."""
     found = store.all_versions(f"name = '{name}' and tags.{WORK_ID} = '{work_id}'")
     return min(found, key=lambda version: int(version.version), default=None)
 
@@ -202,7 +202,7 @@ def _listed(what: str, items: Any) -> str:
 
 
 def _scores(text: str) -> dict[str, dict[str, float]]:
-    """The scores in a tag; none where somebody changed it into something else."""
+    """The scores in a tag; empty if the tag was edited and cannot be read."""
     try:
         return _SCORES.validate_json(text)
     except ValidationError:

@@ -1,19 +1,19 @@
 """Registers a finished prompt in MLflow exactly once.
 
 MLflow's REST API has neither transactions nor locks, and a lock in a file or in S3 would not bind another
-machine. The database behind MLflow gives an order: the number of a new version is one more than the highest,
-under a primary key, and the number of a deleted version is never used again. Therefore
+machine. But version numbers are ordered: a new version has the highest number plus one, under a primary key, and the
+number of a deleted version is never used again. Therefore
 
-- whoever creates version n and looks afterwards sees every version below n. The smallest number among the
-  versions of one piece of work (tag `work_id`) is final for everybody who looks after creating a version;
-- the version with that number is *the* version. Whoever made another one deletes it and uses the first. No
-  alias names the other one before;
+- a process that creates version n and then lists the versions sees every version below n. So all processes find the
+  same smallest number among the versions of one piece of work (tag `work_id`);
+- the version with that number is *the* version. A process that made another one deletes it and uses the first. No
+  alias names the other one;
 - a version is finished when it has the tag `registration`. The steps before that tag follow from the record, so
   several processes may do them at once, or again after a crash, and the result is the same.
 
-The run is made before the version. It is complete when a version names it. One process writes a run, so nobody
-overwrites the files of a version; a run that is not needed is deleted by the process that wrote it. What a
-killed process leaves (a run without version, a second version without `registration`) is found by `garbage`.
+The run is made before the version, and is complete when a version names it. Only one process writes a run; it
+deletes the run if it is not needed. `garbage` finds what a killed process leaves: a run without version, or a second
+version without `registration`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RegisteredVersion:
 
 
 class OtherBytes(RegistryError):
-    """This piece of work is registered already, with other bytes; `registered` is the version that stays."""
+    """This piece of work is registered already with other bytes, as the version `registered`."""
 
     def __init__(self, message: str, registered: RegisteredVersion) -> None:
         super().__init__(message)
@@ -69,12 +69,12 @@ class OtherBytes(RegistryError):
 def register(folder: Path, *, tracking_uri: str | None, root: Path) -> RegisteredVersion:
     """Register the record in `folder`: a run, and for an adapter a version, `candidate` if the gate passed.
 
-    The same record again, from any number of processes and machines and also after a crash anywhere in between, gives the
-    same version and moves no alias that people have moved since.
+    It may be called again for the same record, by several processes and machines and after a crash at any point: it returns
+    the same version, and moves no alias that people have moved since.
 
     Args:
         folder: A record folder (`CorrectionRecord.save`); a `review.html` in it becomes an artifact.
-        tracking_uri: Of an MLflow server; None for the local registry in `root`.
+        tracking_uri: Address of an MLflow server; None for the local registry in `root`.
         root: Folder of the local registry; not used with a server.
 
     Raises:
@@ -98,7 +98,7 @@ def register(folder: Path, *, tracking_uri: str | None, root: Path) -> Registere
 
 
 def _the_version(store: Store, name: str, record: CorrectionRecord) -> ModelVersion | None:
-    """The one version of the record's work, finished or not; OtherBytes where its bytes are others."""
+    """The version of the record's work, finished or not; OtherBytes if its bytes differ from the record's."""
     first = first_version(store, name, record.work_id)
     if first is not None and first.tags.get(SHA256) != record.adapter_sha256:
         raise OtherBytes(
@@ -110,7 +110,7 @@ def _the_version(store: Store, name: str, record: CorrectionRecord) -> ModelVers
 
 
 def _make_version(store: Store, name: str, record: CorrectionRecord, folder: Path) -> ModelVersion:
-    """Make a version, or find that another process was first; see the module's text."""
+    """Make a version, or return the one that another process made first; see the module's docstring."""
     run_id, is_own = log_run(store, record, folder)
     first = _the_version(store, name, record)
     if first is None:
@@ -141,10 +141,10 @@ def _create_version(store: Store, name: str, run_id: str, record: CorrectionReco
 
 
 def _update_candidate(store: Store, name: str, record: CorrectionRecord) -> None:
-    """Let `candidate` name the newest version that passed the gate and awaits review.
+    """Set `candidate` to the newest version that passed the gate and awaits review.
 
-    Several registrations and reviews of one name may run at once. Each looks again after it moved the alias, so the last one
-    to move it has seen the newest versions and decisions.
+    Several registrations and reviews of one name may run at once. Each reads the versions again after it moved the alias, so
+    the last one to move it has seen the newest versions and decisions.
     """
     if record.status != "corrected":
         return
@@ -165,7 +165,7 @@ def _newest_unreviewed(store: Store, name: str) -> str | None:
     first: dict[str, ModelVersion] = {}
     for version in store.all_versions(f"name = '{name}' and tags.{STATUS} = 'corrected'"):
         work = version.tags.get(WORK_ID)
-        # MLflow reads versions before their tags: one that is deleted in between comes without tags.
+        # MLflow reads versions before their tags: a version that is deleted in between has no tags.
         if work is not None and (work not in first or int(version.version) < int(first[work].version)):
             first[work] = version
     decisions = {int(version.version): version.tags.get(DECISION) for version in first.values()}

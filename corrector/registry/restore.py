@@ -30,7 +30,7 @@ def find_works(names: Mapping[str, str], *, tracking_uri: str | None, root: Path
         names: Work id -> the prompt's name.
 
     Returns:
-        Work id -> version, for the work that is registered.
+        Work id -> version, for registered work.
 
     Raises:
         RegistryError: The registry fails.
@@ -47,7 +47,7 @@ def find_works(names: Mapping[str, str], *, tracking_uri: str | None, root: Path
 
 
 def restore_record(version: Version, destination: Path, *, tracking_uri: str | None, root: Path) -> Path:
-    """Write the record of `version` to the folder `destination`, whole or not at all, in place of what is there.
+    """Write the record of `version` to the folder `destination`, whole or not at all; replaces an existing folder.
 
     The adapter is checked against its digest. RESTORED_FILE says which version the record came from.
 

@@ -1,8 +1,8 @@
 """The log of reviews of a name: what was decided, by whom, when and why. Entries are only added.
 
-Each entry is a tag of its own on the registered model, `review.TIME.RANDOM`, so two reviewers never write the
-same tag, and the log outlives the versions. The champions follow from the log. Where the alias `champion` names
-another version, somebody moved it in MLflow's own pages, which counts as well; an entry about that is added.
+Each entry is a separate tag of the registered model, `review.TIME.RANDOM`, so two reviewers never write the same
+tag, and the log stays when versions are deleted. The log says which version is the champion. If the alias `champion`
+names another version, somebody moved it in MLflow's own pages; this is valid, and an entry about it is added.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Entry(BaseModel):
 
 
 def history(name: str, *, tracking_uri: str | None, root: Path) -> list[Entry]:
-    """Every decision about `name`, oldest first; a move of the champion that is in no log yet comes last.
+    """The decisions about `name`, oldest first; a move of the champion that the log lacks comes last.
 
     Raises:
         RegistryError: There is no such name, or the registry fails.
@@ -64,7 +64,7 @@ def history(name: str, *, tracking_uri: str | None, root: Path) -> list[Entry]:
 
 
 def entries(tags: Mapping[str, str]) -> list[Entry]:
-    """The log in a registered model's tags, oldest first, without tags that somebody changed into something else."""
+    """The log in a registered model's tags, oldest first; edited tags that cannot be read are left out."""
     found = []
     for key, value in sorted(tags.items()):
         if key.startswith(_PREFIX):
@@ -76,7 +76,7 @@ def entries(tags: Mapping[str, str]) -> list[Entry]:
 
 
 def champions(log: Sequence[Entry]) -> list[str]:
-    """The champion and those before it, newest last, without those that were rolled back or retired."""
+    """The champion and its predecessors, newest last, without those that were rolled back or retired."""
     stack: list[str] = []
     for entry in log:
         if entry.action == "rejected":
@@ -93,24 +93,24 @@ def champions(log: Sequence[Entry]) -> list[str]:
 
 
 def predecessors(log: Sequence[Entry]) -> list[str]:
-    """The versions that a roll-back may lead to, newest last: the champions before this one, or before there was none."""
+    """The versions that a roll-back may lead to, newest last: earlier champions, also if there is no champion now."""
     stack, last = champions(log), last_move(log)
     return stack if last is None or last.version is None else stack[:-1]
 
 
 def time_after(log: Sequence[Entry]) -> datetime:
-    """The time for the next entry: now, or just after the last one where another machine's clock is ahead."""
+    """The time for the next entry: now, or just after the last entry if another machine's clock is ahead."""
     now = datetime.now(UTC)
     return max(now, log[-1].when + timedelta(microseconds=1)) if log else now
 
 
 def last_move(log: Sequence[Entry]) -> Entry | None:
-    """The newest entry that says which version is the champion."""
+    """The newest entry that changed the champion."""
     return next((entry for entry in reversed(log) if entry.action != "rejected"), None)
 
 
 def unrecorded_move(log: Sequence[Entry], champion: str | None) -> Entry | None:
-    """The entry that is missing in the log where the alias names another version than the log."""
+    """The entry to add if the alias names another version than the log; else None."""
     last = last_move(log)
     known = last.version if last else None
     if champion == known:
@@ -128,7 +128,7 @@ def unrecorded_move(log: Sequence[Entry], champion: str | None) -> Entry | None:
 
 
 def append(store: Store, name: str, entry: Entry) -> Entry:
-    """Write one entry; returns it as recorded. RegistryError as of `check_length`."""
+    """Write one entry and return it as recorded; RegistryError as in `check_length`."""
     check_length(name, entry)
     key = f"{_PREFIX}{entry.when.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}.{secrets.token_hex(4)}"
     content = entry.model_dump() | {"when": entry.when.isoformat()}
@@ -137,7 +137,7 @@ def append(store: Store, name: str, entry: Entry) -> Entry:
 
 
 def check_length(name: str, entry: Entry) -> None:
-    """Raise RegistryError where the reason or the name of the reviewer is too long for the log."""
+    """Raise RegistryError if the reason or the name of the reviewer is too long for the log."""
     for what, text in (("why", entry.why), ("who", entry.who)):
         if len(text) > MAX_REASON:
             raise RegistryError(f"{name}: {what} has {len(text):,} characters; keep it to {MAX_REASON:,}")

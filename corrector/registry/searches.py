@@ -1,7 +1,7 @@
-"""Logs searches in MLflow: a run for each prompt, with a child run for each trial, to compare in MLflow's own pages.
+"""Logs searches in MLflow: a run for each prompt, with a child run for each trial.
 
-A child run has the varied hyper-parameters as parameters, and score, FID and the rest by optimiser step as
-metrics. When a search is logged again, as after an interruption, the trials that are missing are added.
+The parameters of a child run are the varied hyper-parameters. Its metrics are score, FID and others by optimiser
+step. When a search is logged again after an interruption, missing trials are added.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def log_search(result: SearchResult, *, tracking_uri: str | None, root: Path, en
                 if trial.state not in _STATUS:
                     continue
                 run = known.get(str(trial.index)) or _begin(store, experiment, parent, result, prompt, trial)
-                if run.info.status == "RUNNING":  # or left so by a job that was killed here
+                if run.info.status == "RUNNING":  # also after a job was killed at this point
                     _log_trial(store, run, trial)
                 else:
                     _log_confirmation(store, run, trial)
@@ -64,12 +64,11 @@ def known_good(
 ) -> list[Configuration]:
     """The configurations that earlier searches on the same base chose, the lowest score on fresh seeds first.
 
-    Scores are shares of the base's distance, so the scores of different prompts are comparable. A configuration that helped
-    one prompt is a guess for another prompt.
+    Scores are shares of the base's distance, so the scores of different prompts are comparable.
 
     Args:
-        but: Searches (`search_id`) that do not count: the caller's own.
-        count: The most configurations to return; they all differ.
+        but: Searches (`search_id`) to leave out: the caller's own.
+        count: Maximum number of configurations, all different.
 
     Raises:
         RegistryError: MLflow failed.
@@ -120,7 +119,6 @@ def _begin(
     prompt: PromptSearchResult,
     trial: TrialResult,
 ) -> Run:
-    """Make an open run for a trial."""
     tags = {
         _PARENT: parent, "kind": "trial", _TRIAL: str(trial.index), "state": trial.state,
         "prompt": cut(prompt.prompt), "base_revision": result.base_revision,
@@ -131,7 +129,6 @@ def _begin(
 
 
 def _log_trial(store: Store, run: Run, trial: TrialResult) -> None:
-    """Write a trial into its run, and close it last."""
     from mlflow.entities import Param
 
     parameters = [Param(key, str(value)) for key, value in trial.configuration.items()]

@@ -1,8 +1,8 @@
-"""Makes a URL from which somebody without access to the registry can fetch an adapter for a while.
+"""Makes a URL from which somebody without access to the registry can fetch an adapter for a limited time.
 
-The URL is signed with the S3 credentials of the caller, for as long as the caller says. MLflow 3.17 signs URLs of
-artifacts that go through its server, too, but only for the time that the server was started with. Such a URL is used
-only to find the artifact's place in S3, which MLflow tells in no other way.
+The URL is signed with the caller's S3 credentials, for a time that the caller chooses. MLflow 3.17 also signs URLs of
+artifacts that its server proxies, but only for the time that the server was started with. Here such a URL is used
+only to find the artifact's location in S3, which MLflow does not give otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST = timedelta(days=7)
 """S3's own bound for a signed URL."""
 
 _WEIGHTS = f"{MODEL_FOLDER}/{WEIGHTS_FOLDER}/{WEIGHTS_FILE}"
-# Elsewhere than on AWS, clients name the bucket in the path unless they are told otherwise.
+# Outside AWS, clients by default name the bucket in the path.
 _AWS_HOST = re.compile(r"(?P<bucket>.+)\.s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?")
 
 
@@ -39,7 +39,7 @@ class SharedUrl:
 
     Attributes:
         version: NAME/VERSION.
-        url: Gives the file to everybody who has it. It ends earlier where the credentials that signed it end.
+        url: Anybody who has it can fetch the file. It expires earlier if the credentials that signed it do.
         sha256: SHA-256 of the file.
         expires: When S3 begins to refuse the URL.
     """

@@ -1,4 +1,4 @@
-"""Opens MLflow: a tracking server where an address is given, else the local registry in a folder (`local`)."""
+"""Opens MLflow: a tracking server if an address is given, else the local registry in a folder (`local`)."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Store:
     def file(self, run_id: str, path: str, folder: Path, *, limit: int) -> Path:
         """One artifact of a run as a file on this machine: below `folder`, or in place in a local registry.
 
-        Only the file asked for is written, so that no listing of a server decides what appears on this disk.
+        Only this file is written, so that a server's listing does not decide which files appear on this disk.
 
         Args:
             path: Relative to the run's artifacts, with "/".
             limit: Bytes; a larger artifact is refused before it is fetched.
 
         Raises:
-            RegistryError: There is no such artifact, it is larger than `limit`, or came shorter than it is listed.
+            RegistryError: There is no such artifact, it is larger than `limit`, or shorter than its listed size.
         """
         where = f"run {run_id}: {path}"
         repository = self.repository(run_id)
@@ -65,7 +65,7 @@ class Store:
         else:
             found = folder / path
             found.parent.mkdir(parents=True, exist_ok=True)
-            # MLflow's public method lists the folder again, and asks for the run again: 10 requests for one file.
+            # MLflow's public method lists the folder and reads the run again: 10 requests for one file.
             repository._download_file(path, str(found))
         if found.stat().st_size != int(size):
             raise RegistryError(
@@ -81,11 +81,10 @@ class Store:
             self.repository(run_id).log_artifact(str(file), folder)
 
     def artifacts(self, run_id: str) -> list[str]:
-        """Names of the files and folders that a run, which may have been deleted, has on top."""
+        """Names of the files and folders at the top of a run's artifacts; the run may have been deleted."""
         return [item.path for item in self.repository(run_id).list_artifacts()]
 
     def delete_artifacts(self, run_id: str) -> None:
-        """Delete all artifacts of a run."""
         if not self.artifacts(run_id):
             return
         address = self.artifact_address(run_id)
@@ -102,7 +101,7 @@ class Store:
         return str(self.client.get_run(run_id).info.artifact_uri)
 
     def repository(self, run_id: str) -> ArtifactRepository:
-        """MLflow's access to the artifacts of a run, which may have been deleted."""
+        """MLflow's repository of the artifacts of a run; the run may have been deleted."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         found: ArtifactRepository = get_artifact_repository(
@@ -111,10 +110,10 @@ class Store:
         return found
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment `name`, which is made or restored where it has to be.
+        """The id of the experiment `name`, which is made or restored if needed.
 
         Raises:
-            RegistryError: A local registry whose experiment keeps its artifacts elsewhere than in a folder.
+            RegistryError: The experiment of a local registry does not keep its artifacts in a folder.
         """
         from mlflow.exceptions import MlflowException
 
@@ -137,20 +136,19 @@ class Store:
         return str(found.experiment_id)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Let an alias name a version, whichever it named before, in one step."""
+        """Set an alias to a version in one step, whichever version it named before."""
         _upsert(lambda: self.client.set_registered_model_alias(name, alias, version))
 
     def remove_alias(self, name: str, alias: str, version: str) -> None:
-        """Remove an alias where it names `version`."""
+        """Remove an alias if it names `version`."""
         if str(self.client.get_registered_model(name).aliases.get(alias)) == version:
             self.client.delete_registered_model_alias(name, alias)
 
     def set_tag(self, name: str, version: str, key: str, value: str) -> None:
-        """Set a tag of a version."""
         _upsert(lambda: self.client.set_model_version_tag(name, version, key, value))
 
     def all_versions(self, condition: str = "") -> Iterator[ModelVersion]:
-        """Every version that `condition` (MLflow's filter) chooses; MLflow leaves their aliases out."""
+        """The versions that `condition` (MLflow's filter) chooses; MLflow leaves their aliases out."""
         return _pages(self.client.search_model_versions, condition)
 
     def all_models(self) -> Iterator[RegisteredModel]:
@@ -164,7 +162,7 @@ class Store:
         *,
         stage: Literal["active", "deleted", "all"] = "active",
     ) -> Iterator[Run]:
-        """Every run of the experiments (ids) that `condition` chooses, of this stage of life."""
+        """The runs of the experiments (ids) that `condition` chooses, in this lifecycle stage."""
         from mlflow.entities import ViewType
 
         view = {"active": ViewType.ACTIVE_ONLY, "deleted": ViewType.DELETED_ONLY, "all": ViewType.ALL}[stage]
@@ -189,10 +187,10 @@ def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Itera
 
 
 def _upsert(write: Callable[[], None]) -> None:
-    """Call `write`, again where somebody else made the same row at the same moment.
+    """Call `write`, and again if another process inserted the same row at the same time.
 
-    MLflow looks for a row and then inserts it; the second of two that found none violates the primary key, and finds the row
-    when it looks again.
+    MLflow looks for a row and then inserts it. If two processes find no row, the second violates the primary key; its next
+    call finds the row.
     """
     from mlflow.exceptions import MlflowException
 
@@ -206,17 +204,17 @@ def _upsert(write: Callable[[], None]) -> None:
 
 
 def registry_exists(tracking_uri: str | None, root: Path) -> bool:
-    """Whether there is anything to read: always with a server, after the first registration in a local registry."""
+    """Whether there is a registry to read: always for a server; for a local one, after its first registration."""
     return tracking_uri is not None or (root / "mlflow.db").exists()
 
 
 @contextmanager
 def open_store(tracking_uri: str | None, root: Path, *, writing: bool) -> Iterator[Store]:
-    """Open MLflow at `tracking_uri`, or the local registry in `root` where that is None.
+    """Open MLflow at `tracking_uri`, or the local registry in `root` if that is None.
 
     Args:
         root: Made if missing; not used where there is a tracking URI.
-        writing: Exclude other writers from a local registry until the context ends. A crashed process frees the lock.
+        writing: Exclude other writers from a local registry until the context ends or the process dies.
 
     Raises:
         RegistryError: Any failure of MLflow, its artifact store or the disk inside the context, with the registry's
@@ -255,7 +253,7 @@ def prepare(tracking_uri: str | None, root: Path) -> None:
 
 @contextmanager
 def _failures_of(address: str) -> Iterator[None]:
-    """Turn what MLflow and the libraries below it raise into a RegistryError that begins with `address`."""
+    """Turn exceptions of MLflow and its libraries into a RegistryError whose message begins with `address`."""
     try:
         yield
     except Exception as error:
@@ -266,12 +264,12 @@ def _failures_of(address: str) -> Iterator[None]:
 
 
 def _configure_mlflow() -> None:
-    """No usage reports, bars or announcements, bounded waits; this must happen before MLflow is imported."""
+    """Switch off usage reports, bars and announcements, and bound waits; call it before MLflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # MLflow's own bounds let a job wait ten minutes for a server that is down.
+    # With MLflow's defaults a job waits ten minutes for a server that is down.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")

@@ -1,7 +1,4 @@
-"""A record as MLflow's tags and description, for filtering and browsing; both are cut to MLflow's limits.
-
-The artifact `record.json` holds everything uncut; where the two differ, the artifact is right.
-"""
+"""A record as MLflow's tags and description, cut to MLflow's limits. The artifact `record.json` is the complete record."""
 
 from __future__ import annotations
 
@@ -79,7 +76,7 @@ def describe(record: CorrectionRecord) -> str:
 
 
 def safe_key(name: Any) -> str:
-    """A name that MLflow takes as the key of a parameter, metric or tag."""
+    """`name` in a form that MLflow accepts as the key of a parameter, metric or tag."""
     return re.sub(r"[^\w\- ]", "_", str(name), flags=re.ASCII).strip() or "_"
 
 
@@ -88,5 +85,5 @@ def _text(value: Any) -> str:
 
 
 def cut(text: str, length: int = TAG_LENGTH) -> str:
-    """`text`, or its beginning and a mark that something is missing, in `length` characters."""
+    """`text`, cut to `length` characters with a mark at the end if it is longer."""
     return text if len(text) <= length else text[: length - len(_ENDING)] + _ENDING

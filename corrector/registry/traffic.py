@@ -1,4 +1,4 @@
-"""Who gets an adapter: tags of the registered model and the alias `challenger`, which serving follows.
+"""Which users get an adapter: tags of the registered model and the alias `challenger`, which serving reads.
 
 They may also be set in MLflow's own pages.
 """
@@ -28,8 +28,8 @@ class TrafficTags:
     """The tags of a registered model that serving reads.
 
     Attributes:
-        mode: "live" routes to the adapter; "shadow" records what would be routed to it, and serves the base.
-        challenger_share: Part of the users, 0 to 1, that get the challenger.
+        mode: "live" routes to the adapter; "shadow" serves the base and records which requests would be routed.
+        challenger_share: Share of the users, 0 to 1, that get the challenger.
     """
 
     mode: Mode = "live"
@@ -59,7 +59,7 @@ class Traffic:
 
 
 def traffic(name: str, *, tracking_uri: str | None, root: Path) -> Traffic:
-    """How the adapter `name` is served; RegistryError where there is no such name, or a tag has an impossible value."""
+    """How the adapter `name` is served; RegistryError if there is no such name, or a tag has an impossible value."""
     with open_store(tracking_uri, root, writing=False) as store:
         return _traffic(store, check_name(name))
 
@@ -73,7 +73,7 @@ def set_traffic(
     tracking_uri: str | None,
     root: Path,
 ) -> Traffic:
-    """Change how the adapter `name` is served; what is None stays.
+    """Change how the adapter `name` is served; None leaves a setting as it is.
 
     Args:
         challenger: A version's number; "none" removes the challenger, and all users get the champion.

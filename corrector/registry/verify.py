@@ -1,4 +1,4 @@
-"""Compares every version's bytes with the digest that it was registered with."""
+"""Compares the bytes of versions with their registered digests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def verify(
 
     Args:
         workers: Files read at once.
-        progress: Called after each with the result and how many versions there are in all.
+        progress: Called after each version with the result and the total number of versions.
 
     Returns:
         One result for each version.
@@ -52,7 +52,7 @@ def verify(
     with open_store(tracking_uri, root, writing=False) as store:
         wanted = [version for version in _versions(store, names) if version.complete]
         found: list[DigestCheck] = []
-        # After an interruption, `map` cancels what has not begun.
+        # After an interruption, `map` cancels checks that have not begun.
         with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
             for checked in pool.map(partial(_check, store), wanted):
                 found.append(checked)

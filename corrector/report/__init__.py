@@ -1,7 +1,7 @@
-"""The HTML report of a run: what was wrong, what the correction made of it, and the gate's verdict.
+"""The HTML report of a run: images before and after the correction, figures, and the gate's verdict.
 
-`write_report` makes the page, `write_search_report` that of a search; `python -m corrector.report RUN_FOLDER` makes the first
-again from a run's folder.
+`write_report` writes the report of a run, `write_search_report` that of a search. `python -m corrector.report RUN_FOLDER`
+writes the first again from a run's folder.
 """
 
 from corrector.report.page import write_report

@@ -1,4 +1,4 @@
-"""Two versions of adapters side by side: their records figure by figure, and their images, on one page."""
+"""A page that compares two versions of adapters: the figures of their records, and their images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ComparedVersion:
     """One version of a comparison.
 
     Attributes:
-        title: How people know the version.
-        record: Of the correction that made it.
-        facts: What else is known of it, such as its aliases, by name.
-        sheet: Its samples before and after, as PNG; None where it has none.
+        title: The version's name for people.
+        record: Record of the correction that made it.
+        facts: Name -> text of further facts, such as its aliases.
+        sheet: Its samples before and after, as PNG, or None.
     """
 
     title: str
@@ -39,12 +39,12 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether the versions differ in it."""
+        """Whether the two texts differ."""
         return self.one != self.other
 
 
 def compare_records(one: ComparedVersion, other: ComparedVersion) -> tuple[Row, ...]:
-    """What is known of both versions, in the order of the page; a figure that one of them lacks is an empty text."""
+    """The facts and figures of both versions, in the order of the page; a missing figure is an empty text."""
     left, right = _facts(one), _facts(other)
     return tuple(
         Row(what, left.get(what, ""), right.get(what, "")) for what in dict.fromkeys([*left, *right])

@@ -1,4 +1,4 @@
-"""Images inside a page: re-encoded, bounded in size, as data URIs."""
+"""Embeds images in a page as data URIs, re-encoded and bounded in size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PIXEL_ART = 160
 
 @dataclass(frozen=True)
 class InlineImage:
-    """An image as a page holds it.
+    """An image for a page.
 
     Attributes:
         uri: A data URI (WebP), or None where the file cannot be read.
         width, height: Pixels of the encoded image.
-        pixelated: To be enlarged without smoothing.
+        pixelated: Whether the browser enlarges it without smoothing.
     """
 
     uri: str | None

@@ -36,7 +36,7 @@ def model_card(record: CorrectionRecord, name: str) -> str:
     """The card with the front matter that model hubs read; text of users is escaped.
 
     Args:
-        name: Of the registered model.
+        name: Name of the registered model.
     """
     front = {
         "base_model": record.base_reference,

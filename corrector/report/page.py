@@ -1,4 +1,4 @@
-"""The page for people: one self-contained HTML file about every prompt of a run."""
+"""The report of a run: one self-contained HTML file about its prompts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def write_report(
 ) -> Path:
     """Write the report of a run as one HTML file without scripts or references to anything outside.
 
-    Whatever comes from records is escaped. Small images are embedded as they are, large ones reduced to 512
-    pixels or less; a run of many prompts shows a sample of each.
+    Texts from records are escaped. Small images are embedded without loss, large ones are reduced to 512 pixels or
+    less. A run of many prompts shows a part of each prompt's images.
 
     Args:
         records: Record folders with their records, in the order of the page.
         path: Written whole or not at all.
-        job: Facts about the run for the top of the page, name to value, in order. The key "adapters" is not
-            shown there: it maps a prompt's name to how the registry knows its adapter.
+        job: Name -> value of facts about the run for the top of the page, in order. The key "adapters" is not
+            shown there: it maps a prompt's name to its adapter's name in the registry.
 
     Returns:
         `path`.

@@ -21,7 +21,7 @@ _SPAN = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}" vector-effect="
 
 
 class Chart:
-    """A drawing in which points of data lie between axes; everything is added in the order in which it is painted.
+    """A drawing of data points between axes; parts are painted in the order in which they are added.
 
     Attributes:
         left, right, top, bottom: Where the axes lie, in units of the drawing of `width` by `height`.
@@ -36,7 +36,7 @@ class Chart:
         self._parts: list[Markup] = []
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """The place in the drawing of a point of the data."""
+        """The position of a data point in the drawing."""
         (x0, x1), (y0, y1) = self._x_range, self._y_range
         return (
             round(self.left + (self.right - self.left) * (x - x0) / ((x1 - x0) or 1), 1),
@@ -61,16 +61,16 @@ class Chart:
         self._parts.append(_TEXT.format(self.right, self.height - 1, "end", x_title))
 
     def line(self, points: Iterable[tuple[float, float]], style: str) -> None:
-        """A polyline through points of the data; `style` names its CSS classes."""
+        """A polyline through data points; `style` names its CSS classes."""
         self._parts.append(polyline((self.at(x, y) for x, y in points), style))
 
     def dot(self, x: float, y: float, style: str, radius: int, title: str) -> None:
-        """A circle at a point of the data, whose `title` shows under the pointer."""
+        """A circle at a data point; a browser shows `title` as a tooltip."""
         circle = Markup('<circle class="{}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>')
         self._parts.append(circle.format(style, *self.at(x, y), radius, title))
 
     def svg(self, description: str) -> Markup:
-        """The drawing, with a description for those who cannot see it."""
+        """The drawing, with `description` for screen readers."""
         return svg(self.width, self.height, description, self._parts)
 
 
@@ -150,7 +150,7 @@ def svg(
     style: str = "",
     stretched: bool = False,
 ) -> Markup:
-    """A drawing of `parts`; a stretched one fills its place without keeping its proportions."""
+    """A drawing of `parts`; a stretched one does not keep its proportions."""
     opening = Markup('<svg viewBox="0 0 {} {}" class="{}" role="img" aria-label="{}"{}>').format(
         width, height, style, description, Markup(' preserveAspectRatio="none"') if stretched else ""
     )
@@ -158,7 +158,7 @@ def svg(
 
 
 def polyline(points: Iterable[tuple[float, float]], style: str, title: str = "") -> Markup:
-    """A line through places of the drawing."""
+    """A line through positions in the drawing."""
     places = " ".join(f"{x},{y}" for x, y in points)
     shown = Markup("<title>{}</title>").format(title) if title else ""
     return Markup('<polyline class="{}" points="{}">{}</polyline>').format(style, places, shown)

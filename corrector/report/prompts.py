@@ -1,4 +1,4 @@
-"""What the page shows of one prompt: images, figures, plots and texts of its record."""
+"""Prepares the images, figures, plots and texts of one prompt's record for the page."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from corrector.report.plots import interval_rows, loss_plot
 
 @dataclass(frozen=True)
 class Budget:
-    """How many images a page shows for one prompt, and how large: a page of many prompts must stay small enough to open.
+    """How many images a page shows for one prompt, and their size. It bounds the size of a page of many prompts.
 
     Attributes:
         pairs: Before/after pairs of the prompt itself.
         guard_pairs: Pairs per guard prompt, and per hard negative.
-        exemplars: Of each kind.
-        longest: Pixels a side.
+        exemplars: Exemplars of each kind, training and held-out.
+        longest: Most pixels of an image's longer side.
     """
 
     pairs: int
@@ -34,7 +34,7 @@ class Budget:
 
     @classmethod
     def of(cls, prompts: int) -> Budget:
-        """Everything for up to 6 prompts, a sample beyond."""
+        """The budget for a page of so many prompts: more prompts have fewer and smaller images."""
         if prompts <= 6:
             return cls(32, 8, 24, 512)
         if prompts <= 30:
@@ -54,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairGroup:
-    """The pairs of one prompt; for a guard prompt or hard negative with the note and verdict of the scorecard."""
+    """The pairs of one prompt; a guard prompt or hard negative also has the scorecard's note and verdict."""
 
     prompt: str
     pairs: list[Pair]
@@ -65,10 +65,10 @@ class PairGroup:
 def prompt_view(
     folder: Path, record: CorrectionRecord, anchor: str, budget: Budget, adapter: str
 ) -> dict[str, Any]:
-    """What the template needs beside the record in `folder`: pairs of images, figures, plots and texts, by name.
+    """The template's variables for the record in `folder`: pairs of images, figures, plots and texts.
 
     Args:
-        adapter: How the registry knows its adapter ("NAME version 3, candidate"), or an empty string.
+        adapter: The adapter's name in the registry ("NAME version 3, candidate"), or an empty string.
     """
     images, card = CorrectionRecord.images(folder), record.scorecard
     groups = _groups(record, images.before, images.after, budget)
@@ -103,7 +103,7 @@ def prompt_view(
 
 
 def _figures(card: Scorecard | None) -> dict[str, Any]:
-    """The figures of the scorecard, the headlines' changes by name, and those of the overview as texts."""
+    """The figures of the scorecard, the changes of headline figures by name, and the texts of the overview."""
     view: dict[str, Any] = {
         "figures": [],
         "headlines": {},
@@ -132,7 +132,7 @@ def _figures(card: Scorecard | None) -> dict[str, Any]:
 
 
 def _verdict(record: CorrectionRecord) -> dict[str, Any]:
-    """The gate's checks, and the verdict at length and for the overview."""
+    """The gate's checks, and the verdict in a long and a short form."""
     checks = record.scorecard.verdict.reasons if record.scorecard else ()
     missed = [check for check in checks if not check.passed]
     verdict = f"Not approved: {len(missed)} of {len(checks)} checks did not pass."
@@ -177,7 +177,7 @@ def _neighbours(
     scores: Sequence[GuardScore | HardNegativeScore],
     budget: Budget,
 ) -> list[PairGroup]:
-    """The pairs of guard prompts or hard negatives, with what the scorecard says of each."""
+    """The pairs of guard prompts or hard negatives, with the scorecard's note and verdict."""
     scored = {score.prompt: score for score in scores}
     groups = []
     for neighbour, arms in zip(samples, files, strict=False):
@@ -196,7 +196,7 @@ def _pair(before: Path, after: Path, prompt: str, seed: int | None, budget: Budg
 
 
 def _lineage(record: CorrectionRecord) -> dict[str, Any]:
-    """Names and values, and tables of their own by title."""
+    """Name -> value of the lineage, and further tables by title."""
     pairs = [
         ("Base", f"{record.base_name} ({record.base_reference})"),
         ("Base revision", record.base_revision),

@@ -1,4 +1,4 @@
-"""Finding the records of a run on disk, and what its `result.json` adds to them."""
+"""Reads the records of a run from disk, and the facts in its `result.json`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ RESULT_FILE = "result.json"
 
 
 def read_run(folder: Path) -> tuple[list[tuple[Path, CorrectionRecord]], dict[str, Any]]:
-    """The records anywhere under `folder`, and the facts of its `result.json` as `write_report` takes them.
+    """The records at any depth below `folder`, and the facts of its `result.json`, for `write_report`.
 
-    The order is that of `result.json`; records that it does not know come last, by path.
+    The order is that of `result.json`; records that it does not name come last, by path.
 
     Raises:
-        UserError: No record there, or one that cannot be read.
+        UserError: There is no record, or one cannot be read.
     """
     records = [
         (path.parent, CorrectionRecord.load(path.parent))
@@ -42,7 +42,7 @@ def read_run(folder: Path) -> tuple[list[tuple[Path, CorrectionRecord]], dict[st
 
 
 def adapter_label(name: str, version: str, aliases: tuple[str, ...] | list[str] = (), **_: Any) -> str:
-    """How the page names a registered adapter: "NAME version 3 (candidate)"."""
+    """The text for a registered adapter: "NAME version 3 (candidate)"."""
     return f"{name} version {version}" + (f" ({', '.join(aliases)})" if aliases else "")
 
 

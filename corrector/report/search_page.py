@@ -1,4 +1,4 @@
-"""The page for people about a search: one self-contained HTML file with every prompt's trials."""
+"""The report of a search: one self-contained HTML file with the trials of each prompt."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _view(prompt: PromptSearchResult, own: HyperParameters) -> dict[str, Any]:
 
 
 def _order(trial: TrialResult) -> tuple[float, int, float]:
-    """Confirmed trials first, then by how far they came."""
+    """A sort key: confirmed trials first, then by the number of steps."""
     confirmed = float("inf") if trial.confirmed is None else trial.confirmed.score
     steps = trial.reports[-1].steps if trial.reports else 0
     return confirmed, -steps, float("inf") if trial.score is None else trial.score

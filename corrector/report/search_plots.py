@@ -1,4 +1,4 @@
-"""What the page of a search draws of its trials: by rank and learning rate, over seconds, and over all hyper-parameters."""
+"""Plots of a search's trials: by rank and learning rate, over seconds, and over all hyper-parameters."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _VERTICAL_AXIS = Markup(
 
 @dataclass(frozen=True)
 class HeatCell:
-    """The best trial of one rank and one span of learning rates.
+    """The best trial of one rank and one range of learning rates.
 
     Attributes:
         text: Its distance as a share of the base's; empty where nothing was tried.
-        shade: 0 for the nearest of all cells to 1 for the farthest.
-        title: Which trial it is, and how far it went.
+        shade: From 0 for the cell with the lowest distance to 1 for the highest.
+        title: Its description (`describe_trial`); "not tried" without a trial.
     """
 
     text: str
@@ -47,7 +47,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the difference between trials goes with one hyper-parameter, 0 to 1, from `n` trials."""
+    """The share of the variance between `n` trials that one hyper-parameter explains, 0 to 1."""
 
     name: str
     share: float
@@ -75,7 +75,7 @@ def heat_map(trials: Sequence[TrialResult], own_rank: int, own_rate: float) -> H
 
 
 def pareto_front(trials: Sequence[TrialResult]) -> list[TrialResult]:
-    """The scored trials to which no other is both nearer and cheaper, the cheapest first."""
+    """The Pareto front of the scored trials in seconds and distance, the cheapest first."""
     front: list[TrialResult] = []
     for trial in sorted(
         (t for t in trials if t.reports), key=lambda t: (t.reports[-1].seconds, _distance(t))
@@ -88,7 +88,7 @@ def pareto_front(trials: Sequence[TrialResult]) -> list[TrialResult]:
 def pareto_plot(
     trials: Sequence[TrialResult], best: int | None, width: int = 520, height: int = 240
 ) -> Markup | None:
-    """Where every scored trial ended, seconds against distance; None for fewer than two."""
+    """The last seconds and distance of each scored trial; None for fewer than two."""
     scored = [trial for trial in trials if trial.reports]
     if len(scored) < 2:
         return None
@@ -109,7 +109,7 @@ def pareto_plot(
 def parallel_plot(
     trials: Sequence[TrialResult], best: int | None, width: int = 1080, height: int = 250
 ) -> Markup | None:
-    """Every scored trial over its hyper-parameters and its distance; None for fewer than two or where nothing is varied."""
+    """Parallel coordinates of scored trials: hyper-parameters and distance; None for fewer than two or if nothing varies."""
     scored = [trial for trial in trials if trial.reports]
     keys = list(scored[0].configuration) if scored else []
     if len(scored) < 2 or not keys:
@@ -136,14 +136,13 @@ def parallel_plot(
 
 
 def importances(trials: Sequence[TrialResult]) -> tuple[Importance, ...]:
-    """How much each hyper-parameter matters to the distance at the first rung, where all trials were scored alike.
+    """The share of the distance's variance that each hyper-parameter explains, at the first rung of the scored trials.
 
-    The share of the variance of the distance's logarithm that lies between groups of similar values (eta squared, adjusted for
-    the number of groups, so that it is 0 on average for what does not matter). Shares need not add up: hyper-parameters
-    act together. Fewer than six trials tell nothing.
+    The share is adjusted eta squared of the distance's logarithm over groups of similar values; without an effect it is 0 on
+    average. Shares need not add up to 1, because hyper-parameters interact. Fewer than six trials give no result.
 
-    `optuna.importance` scales its shares to a sum of 1, so it names a culprit among equals: its highest share averages
-    0.73 over 30 searches of 24 trials whose distances were drawn at random, and the highest share here 0.05.
+    `optuna.importance` scales its shares to a sum of 1, so its highest share is large even without any effect: over 30
+    searches of 24 trials with random distances it averages 0.73, and the highest share here 0.05.
     """
     scored = [trial for trial in trials if trial.reports]
     if len(scored) < 2 * _GROUPS:
@@ -157,14 +156,14 @@ def importances(trials: Sequence[TrialResult]) -> tuple[Importance, ...]:
 
 
 def trial_kind(trial: TrialResult, best: int | None) -> str:
-    """How a trial is drawn: "best", "own", or its state."""
+    """The kind of a trial: "best", "own", or its state."""
     if trial.index == best:
         return "best"
     return "own" if trial.index == 0 else trial.state
 
 
 def describe_trial(trial: TrialResult) -> str:
-    """A trial's configuration and how far it came, in one line."""
+    """A trial's configuration and last scores, in one line."""
     varied = ", ".join(f"{key} {value}" for key, value in trial.configuration.items())
     last = trial.reports[-1]
     return (
@@ -176,14 +175,14 @@ def describe_trial(trial: TrialResult) -> str:
 def _cell(inside: Sequence[TrialResult], low: float, high: float) -> HeatCell:
     if not inside:
         return HeatCell("", 1.0, "not tried")
-    # A score by the whole protocol says more than one of a trial that was stopped early.
+    # A finished trial was scored by the whole protocol, so it comes before one that was stopped early.
     best = min(inside, key=lambda trial: (trial.state != "finished", _distance(trial)))
     shade = (_distance(best) - low) / (high - low) if high > low else 0.0
     return HeatCell(f"{_distance(best):.0%}", round(shade, 3), describe_trial(best))
 
 
 def _spans(rates: Sequence[float]) -> list[tuple[float, float]]:
-    """Spans of learning rates: each by itself where they are few, else equal steps of their logarithm that hold any."""
+    """Ranges of learning rates: one for each if they are few, else non-empty ranges of equal width in the logarithm."""
     if len(rates) <= COLUMNS:
         return [(rate, rate) for rate in rates]
     low, high = math.log(rates[0]), math.log(rates[-1])
@@ -195,7 +194,7 @@ def _spans(rates: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _scale(name: str, values: Sequence[Value]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Every value's place, 0 to 1, and the labels with theirs; numbers by their logarithm, words in a row."""
+    """The position of each value, 0 to 1, and labels with positions; numbers other than distances on a log scale."""
     numeric = name == "distance" or (name in NUMERIC and all(value is not None for value in values))
     if not numeric:
         words = sorted({str(value) for value in values})
@@ -211,7 +210,7 @@ def _scale(name: str, values: Sequence[Value]) -> tuple[list[float], list[tuple[
 
 
 def _explained(values: Sequence[Value], outcome: Sequence[float]) -> float:
-    """Adjusted eta squared of `outcome`, grouped by value where there are few, by thirds of their order where many."""
+    """Adjusted eta squared of `outcome`, grouped by value if there are few, else by thirds of the sorted values."""
     few = len(set(values)) <= _GROUPS
     ordered = sorted(zip(values, outcome, strict=True), key=lambda pair: _rank(pair[0]))
     groups: dict[object, list[float]] = {}
@@ -226,7 +225,7 @@ def _explained(values: Sequence[Value], outcome: Sequence[float]) -> float:
 
 
 def _rank(value: Value) -> tuple[float, str]:
-    """What values are ordered by: numbers by size, words by their letters."""
+    """A sort key: numbers by size, words alphabetically."""
     return (float(value), "") if isinstance(value, int | float) else (0.0, str(value))
 
 
