@@ -56,7 +56,6 @@ class Adapter:
 
     @property
     def scale(self) -> float:
-        """What multiplies ``B A x``: ``alpha / rank``."""
         return self.alpha / self.rank
 
 

@@ -189,7 +189,7 @@ class AdapterBank:
         return [parameter for _, parameter in self.named_parameters()]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The same with their names, ``<module path>.lora_A`` and ``<module path>.lora_B``."""
+        """The tensors of :meth:`parameters` as ``<module path>.lora_A`` and ``<module path>.lora_B``."""
         for layer in self._layers:
             yield f"{layer.path}.lora_A", layer.down
             yield f"{layer.path}.lora_B", layer.up
@@ -275,8 +275,6 @@ class AdapterBank:
 
 @dataclass(frozen=True)
 class _SlotInfo:
-    """Rank and alpha of the adapter in a slot."""
-
     rank: int
     alpha: float
 
@@ -319,7 +317,6 @@ def _layout(linears: Mapping[str, nn.Linear], rank: int) -> Layout:
 
 
 def _device(linears: dict[str, nn.Linear], device: torch.device | str | None) -> torch.device:
-    """The device of the bank's weights."""
     chosen = next(iter(linears.values())).weight.device if device is None else torch.device(device)
     if chosen.type == "meta":
         raise AdapterError(

@@ -85,7 +85,6 @@ class StaticPlan:
 
     @staticmethod
     def of(index: Sequence[int], scales: Tensor) -> "StaticPlan":
-        """The plan for slots ``index``."""
         length = -(-len(index) // _STATIC_ROWS) * _STATIC_ROWS
         padded = torch.zeros(length, dtype=torch.int64)
         padded[: len(index)] = torch.tensor(index, dtype=torch.int64)

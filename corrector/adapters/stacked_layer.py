@@ -49,14 +49,14 @@ class StackedLayer:
 
     def _add_by_run(self, plan: RunPlan, x: Tensor, output: Tensor) -> Tensor:
         whole, base = plan.stop - plan.start == plan.batch, output
-        if not whole:  # a slice of everything would still be one more operation, forward and backward
+        if not whole:  # a slice of all rows would still cost an operation, forward and backward
             x, base = x[plan.start : plan.stop], output[plan.start : plan.stop]
         down = _chosen(plan, self.down[:, : plan.rank], x.dtype)
         up = _chosen(plan, self.up[:, :, : plan.rank], x.dtype)
         inner = torch.bmm(x.reshape(plan.groups, -1, x.shape[-1]), down.transpose(1, 2))
         if plan.scale is not None:
             inner = inner * plan.scale.to(inner.dtype)
-        if not torch.is_grad_enabled():  # the output is the Linear's own and nothing has kept it
+        if not torch.is_grad_enabled():  # in place: autograd has not saved the output
             base.view(plan.groups, -1, base.shape[-1]).baddbmm_(inner, up.transpose(1, 2))
             return output
         updated = torch.baddbmm(base.reshape(plan.groups, -1, base.shape[-1]), inner, up.transpose(1, 2))

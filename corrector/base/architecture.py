@@ -161,7 +161,6 @@ def published_pipeline(architecture: Architecture) -> str | None:
 
 
 def holds_vae(headers: Headers) -> bool:
-    """Whether a file holds a VAE too."""
     return any(name.startswith(tuple(f"{prefix}decoder." for prefix in VAE_PREFIXES)) for name in headers)
 
 

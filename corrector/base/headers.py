@@ -29,7 +29,7 @@ Headers: TypeAlias = Mapping[str, TensorHeader]
 
 
 def read_headers(files: Iterable[Path]) -> dict[str, TensorHeader]:
-    """Every tensor of ``files`` by name; raises :class:`UserError` for a file that is not whole safetensors."""
+    """Every tensor of ``files`` by name; raises :class:`UserError` for a file that is not complete safetensors."""
     headers: dict[str, TensorHeader] = {}
     for path in files:
         try:

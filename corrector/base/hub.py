@@ -17,8 +17,8 @@ _IGNORED = ["*.bin", "*.pt", "*.ckpt", "*.msgpack", "*.onnx*", "*.fp16.*", "*.fp
 def hub_files(repository: str, revision: str | None, patterns: Sequence[str], *, what: str) -> Path:
     """The snapshot folder, named by its commit, with all files of ``repository`` that match ``patterns``.
 
-    Files in the local cache are not downloaded again; without a connection they are used alone. Raises :class:`UserError`
-    where neither has a file; its message calls the files ``what``.
+    Files in the local cache are not downloaded again; without a connection only they are used. Raises :class:`UserError`
+    if a file is in neither; ``what`` names the files in its message.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -37,7 +37,6 @@ class LatentPosterior:
         return self.mean + self.std * noise
 
     def to(self, device: torch.device | str) -> LatentPosterior:
-        """The same on ``device``."""
         return LatentPosterior(self.mean.to(device), self.std.to(device))
 
 

@@ -72,7 +72,7 @@ def load_transformer(
 def load_vae(
     spec: BaseSpec, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> AutoencoderKL:
-    """The frozen VAE, in eval mode; raises :class:`UserError` where its files do not make one."""
+    """The frozen VAE, in eval mode; raises :class:`UserError` if its files are incomplete or damaged."""
     from diffusers import AutoencoderKL
 
     if spec.single_file is None or not spec.single_file.has_vae:
@@ -84,7 +84,7 @@ def load_vae(
 
 
 def load_scheduler(spec: BaseSpec) -> FlowMatchEulerDiscreteScheduler:
-    """The flow-matching scheduler with the base's shift; raises :class:`UserError` where there is none."""
+    """The flow-matching scheduler with the base's shift; raises :class:`UserError` if there is none."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     folder = spec.component("scheduler")
@@ -119,7 +119,6 @@ def load_text_encoders(
 
 
 def _read_transformer(spec: BaseSpec, dtype: torch.dtype) -> SD3Transformer2DModel:
-    """The transformer on the CPU."""
     from diffusers import SD3Transformer2DModel
 
     if spec.single_file is None:
@@ -171,7 +170,7 @@ def _checked(spec: BaseSpec, model: Model, files: list[Path], device: torch.devi
 
 
 def _read(kind: type[Model], spec: BaseSpec, folder: Path, dtype: torch.dtype) -> Model:
-    """The model in ``folder``; refuses one that lacks weights, which the libraries would leave random."""
+    """The model in ``folder``; refuses missing weights, which the libraries would initialise at random."""
     reader: Any = kind
     with _quietly():
         model, report = _load(

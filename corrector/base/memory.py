@@ -59,9 +59,9 @@ def transformer_bytes(
     dtype: torch.dtype | None = None,
     offload: bool = False,
 ) -> int:
-    """Bytes of the transformer's weights on ``device``, from its configuration; ``offload``: of the largest block.
+    """Bytes of the transformer's weights on ``device``, from its configuration; with ``offload``, of its largest block.
 
-    ``dtype`` is as for ``load_transformer``. Raises :class:`UserError` where the configuration makes no transformer.
+    ``dtype`` is as for ``load_transformer``. Raises :class:`UserError` if the configuration is not a transformer's.
     """
     itemsize = (dtype or spec.compute_dtype(device)).itemsize
     sizes: dict[str, int] = {}
@@ -131,7 +131,7 @@ def describe_precision(spec: BaseSpec, device: torch.device | str) -> PrecisionC
 
 
 def gibibytes(size: int) -> str:
-    """``size`` bytes for people: ``3.8 GiB``, ``21.7 MiB``."""
+    """``size`` bytes as text: ``3.8 GiB``, ``21.7 MiB``."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 

@@ -85,7 +85,7 @@ def _nf4(linear: nn.Linear, dtype: torch.dtype) -> Linear4bit:
         quant_type="nf4",
         device="meta",
     )
-    # Some CPUs would repack the weights in place at the first prediction without gradients, after which none can be had.
+    # Some CPUs would repack the weights in place at the first prediction without gradients; a later backward would fail.
     quantised.support_avx512bf16_for_cpu = False
     quantised.weight = Params4bit(
         linear.weight.data,

@@ -49,7 +49,7 @@ class EmbeddedPipeline:
 
     @staticmethod
     def find() -> EmbeddedPipeline:
-        """With its present revision."""
+        """The embedded pipeline with its current revision."""
         return EmbeddedPipeline(folder_revision(EMBEDDED_FOLDER))
 
     @property
@@ -69,7 +69,7 @@ class FolderPipeline:
 
     @staticmethod
     def find(path: Path) -> FolderPipeline:
-        """With its present revision, for which its weights are read once."""
+        """The pipeline in ``path`` with its current revision, for which its weights are read once."""
         return FolderPipeline(path.absolute(), folder_revision(path))
 
     @property
@@ -94,7 +94,7 @@ class HubPipeline:
 
     @staticmethod
     def find(reference: str) -> HubPipeline:
-        """``owner/name`` or ``owner/name@revision``, at its present commit."""
+        """The pipeline ``owner/name`` or ``owner/name@revision`` at its current commit."""
         repository, _, revision = reference.partition("@")
         folder = hub_files(repository, revision or None, _CONFIGURATIONS, what="configurations")
         return HubPipeline(repository, folder.name)
@@ -119,7 +119,7 @@ class S3Pipeline:
 
     @staticmethod
     def find(url: str) -> S3Pipeline:
-        """With its present fingerprint."""
+        """The pipeline under ``url`` with its current fingerprint."""
         return S3Pipeline(url, s3.fingerprint(url, keep=belongs_to_pipeline))
 
     @property
@@ -175,7 +175,7 @@ class S3Checkpoint:
 
     @staticmethod
     def find(url: str) -> S3Checkpoint:
-        """With its present fingerprint."""
+        """The object at ``url`` with its current fingerprint."""
         return S3Checkpoint(url, s3.fingerprint(url))
 
     @property
@@ -188,7 +188,7 @@ class S3Checkpoint:
 
 
 def _fetched_once(content: str, what: str, fetch: Callable[[Path], None]) -> Path:
-    """The cache folder of ``content``, into which one process has fetched ``what`` while the others waited."""
+    """The cache folder of ``content``; one process fetches ``what`` into it while others wait."""
     from filelock import FileLock
 
     folder = Settings.from_environment().cache / "bases" / content

@@ -68,7 +68,7 @@ class BaseSpec:
 
     @cached_property
     def text_tokens(self) -> int:
-        """Text tokens that the transformer reads of a prompt: CLIP's, then T5's."""
+        """Number of text tokens that the transformer reads per prompt: CLIP's, then T5's."""
         tokenizer = json_object(self.folder / "tokenizer" / "tokenizer_config.json")
         return int(tokenizer["model_max_length"]) + self.max_sequence_length
 
@@ -87,7 +87,7 @@ class BaseSpec:
 
 
 def components(folder: Path) -> set[str]:
-    """The components in ``model_index.json``; raises :class:`UserError` where it is not that of an SD3."""
+    """The components in ``model_index.json``; raises :class:`UserError` for another kind of pipeline."""
     index = json_object(folder / "model_index.json")
     if index.get("_class_name") != "StableDiffusion3Pipeline":
         raise UserError(

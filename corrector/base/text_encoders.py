@@ -35,7 +35,6 @@ class TextEmbeddings:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> TextEmbeddings:
-        """The same on another device, or in another dtype."""
         return TextEmbeddings(
             self.prompt.to(device=device, dtype=dtype), self.pooled.to(device=device, dtype=dtype)
         )

@@ -41,7 +41,7 @@ def transformer_skeleton(spec: BaseSpec) -> SD3Transformer2DModel:
 
 
 def check_transformer_files(spec: BaseSpec) -> list[Path]:
-    """The transformer's files, whose headers hold every weight of the configuration in its shape.
+    """Compares the headers of the transformer's files with its configuration; returns the files.
 
     Raises :class:`UserError` for files that are missing or cut off, and for weights that are missing or have another shape.
     """
@@ -99,7 +99,7 @@ def check_finite(spec: BaseSpec, model: nn.Module, files: Iterable[Path]) -> Non
 
 
 def _finite(tensor: torch.Tensor) -> torch.Tensor:
-    """Whether all of ``tensor`` is finite, by its extremes, which take no memory."""
+    """Whether all of ``tensor`` is finite, by its minimum and maximum; a mask would need more memory."""
     return torch.stack(torch.aminmax(tensor)).float().isfinite().all()
 
 

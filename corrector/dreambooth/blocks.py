@@ -55,8 +55,8 @@ def _is_streamed(transformer: SD3Transformer2DModel) -> bool:
 
 
 def _checkpointed(block: torch.nn.Module, *inputs: Any) -> Any:
-    # Nothing in a block is random. It saves to its very end, so an early stop would spare nothing, and it would cut off
-    # the hooks that take streamed weights away again.
+    # Blocks draw no random numbers. Stopping the recomputation early would save nothing, because a block keeps activations
+    # to its end, and would skip the hooks that remove streamed weights.
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, early_stop=False)
 
 
@@ -69,8 +69,6 @@ def _problem(device: torch.device, backend: str) -> str | None:
     try:
         compiled = torch.compile(trial, backend=backend)
         compiled(torch.ones(64, device=device, requires_grad=True)).sum().backward()
-    except (
-        Exception
-    ) as error:  # a missing compiler, header or Triton: every backend raises something of its own
+    except Exception as error:  # a missing compiler, header or Triton: each backend raises its own exceptions
         return f"torch.compile({backend=}) fails on {device}: {str(error).strip().splitlines()[0]}"
     return None

@@ -27,7 +27,7 @@ _TENSOR = "$tensor"
 
 
 def resume_state(engine: Engine, state: Mapping[str, Any], folder: Path) -> str:
-    """Goes on, in a free slot, with what :func:`read_state` read from ``folder``; returns the fine-tune's name.
+    """Resumes the fine-tune that :func:`read_state` read from ``folder`` in a free slot; returns its name.
 
     Raises :class:`UserError` if the state is damaged or belongs to another base.
     """
@@ -43,7 +43,7 @@ def exists(folder: Path) -> bool:
 
 
 def write_state(state: Mapping[str, Any], folder: Path) -> Path:
-    """Writes a tree of plain values and tensors, as ``Engine.state_of`` returns it, in place of the last one in ``folder``."""
+    """Writes plain values and tensors, such as an ``Engine.state_of``, in place of the previous ones in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     tree = _split(state, "", tensors)

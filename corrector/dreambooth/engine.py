@@ -61,7 +61,7 @@ class Engine:
             checkpointing: Whether blocks are computed again in the backward instead of keeping their activations.
             compile: Whether blocks are compiled: True with inductor, or the name of a backend of torch.compile.
             workers: Data-parallel workers that share every step's rows.
-            device: Where the transformer computes; None: where its weights lie, which is wrong for an offloaded one.
+            device: Where the transformer computes; None: where its weights are, which is wrong for an offloaded one.
         """
         self._device = torch.device(transformer.device if device is None else device)
         self._transformer = transformer.requires_grad_(False).eval()
@@ -209,7 +209,7 @@ class Engine:
         run.saved_step = run.step
 
     def resume(self, state: Mapping[str, Any]) -> str:
-        """Puts the fine-tune of a :meth:`state_of` into a free slot, where it goes on exactly; returns its name.
+        """Continues, in a free slot, exactly from a :meth:`state_of`; returns the fine-tune's name.
 
         Raises :class:`UserError` if it belongs to another base, ValueError if no slot is free or its name is taken.
         """
@@ -261,7 +261,7 @@ class Engine:
     def _backward(self, slots: Sequence[SlotRows]) -> Tensor:
         """Adds this worker's share of the gradients of ``slots``, all active ones; returns its losses ``[len(slots), 2]``."""
         losses = {each.slot: torch.zeros(2, device=self._device) for each in slots}
-        # In the order of groups, so that a worker's share has few of them.
+        # Sorted by group, so that a worker's share spans few groups.
         in_groups = [each for group in same_shape_groups(slots) for each in group]
         for group in same_shape_groups(self._share(in_groups)):
             rows = self._tokens_per_forward
@@ -272,7 +272,6 @@ class Engine:
         return torch.stack([losses[each.slot] for each in slots])
 
     def _share(self, slots: Sequence[SlotRows]) -> list[SlotRows]:
-        """This worker's rows of ``slots``."""
         if self._workers.alone:
             return list(slots)
         patch = self._transformer.config.patch_size

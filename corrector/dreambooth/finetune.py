@@ -1,4 +1,4 @@
-"""One DreamBooth fine-tune: what it learns from, and the check that it fits a transformer."""
+"""One DreamBooth fine-tune: its data, and the check that it fits a transformer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class FineTune:
 def check_fits(task: FineTune, config: Any, rank: int) -> None:
     """Raises :class:`UserError` if ``task`` lacks something or does not fit the transformer's ``config``.
 
-    Everything that could break a forward which other fine-tunes share is found here.
+    The engine calls it before a fine-tune joins a forward that others share.
     """
     for problem in _problems(task, config, rank):
         raise UserError(f"{task.name}: {problem}")

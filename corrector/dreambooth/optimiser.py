@@ -1,4 +1,4 @@
-"""AdamW for many adapters at once: every slot its own settings, state and gradient norm."""
+"""AdamW for many adapters at once; each slot has its own settings, state and gradient norm."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class PackedAdamW:
         self._limits = torch.full((len(self._rows),), float("inf"), device=bank.storage.device)
 
     def configure(self, slot: int, hyperparameters: HyperParameters) -> None:
-        """Resets ``slot`` and gives it these settings; the learning rate comes with every step."""
+        """Resets ``slot`` and gives it these settings; the learning rate is an argument of :meth:`step`."""
         self._adamw.state.pop(self._rows[slot], None)
         self._adamw.param_groups[slot].update(
             betas=(hyperparameters.beta1, hyperparameters.beta2),
@@ -73,8 +73,8 @@ class PackedAdamW:
     def step(self, learning_rates: Mapping[int, float]) -> Tensor:
         """Clips and updates the slots in ``learning_rates``; the others stay as they are.
 
-        Gathers gradients where that was not done. Returns the norms before clipping, ``[len(learning_rates)]``. A slot
-        whose norm is not finite spoils its own weights only.
+        Calls :meth:`gather` if that was not done. Returns the norms before clipping, ``[len(learning_rates)]``. A norm
+        that is not finite affects only the weights of its own slot.
         """
         if not self._gathered:
             self.gather()
@@ -106,7 +106,7 @@ class PackedAdamW:
 
     @torch.no_grad()
     def restore(self, slot: int, rank: int, state: SlotState) -> None:
-        """Puts a :meth:`state_of` into any slot of a bank with the same targets and a sufficient rank."""
+        """Restores a :meth:`state_of` in any slot of a bank with the same targets and a sufficient rank."""
         used = self._bank.used(rank)
         expected = int(used.sum())
         for vector in (state.weights, state.mean, state.variance):

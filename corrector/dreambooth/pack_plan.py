@@ -1,7 +1,7 @@
 """The planner: how many fine-tunes share a lane, how much memory they need, and how long they take.
 
 Where memory is short, the planner first takes fewer slots, then splits a step's rows into several forwards; neither adds
-arithmetic. Only if a single row does not fit beside the base it chooses gradient checkpointing, which adds 40 to 47 %. If
+arithmetic. If a single row still does not fit beside the base, it chooses gradient checkpointing, which adds 40 to 47 %. If
 the base's weights are still too large, and it is allowed, they are offloaded to host memory.
 """
 
@@ -62,7 +62,7 @@ class PackPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """What a worker needs in all."""
+        """Bytes that a worker needs in total."""
         return self.weights_bytes + self.adapters_bytes + self.activations_bytes
 
     def __str__(self) -> str:
@@ -102,8 +102,8 @@ def plan_packs(
     """Plans ``hyperparameters``, one per prompt, on at most ``lanes`` lanes of ``workers`` workers.
 
     ``config`` is the transformer's, ``resolution`` the base's (for prompts that name none), ``tokens`` the length of its
-    text embeddings, ``dtype`` the one in which it computes, and ``weights_bytes`` its weights as they lie in memory (None:
-    all in ``dtype``). ``memory_bytes`` is what a worker may use of its device, ``host_memory_bytes`` of its host if that is
+    text embeddings, ``dtype`` the one in which it computes, and ``weights_bytes`` the memory of its weights (None: all
+    are in ``dtype``). ``memory_bytes`` is what a worker may use of its device, ``host_memory_bytes`` of its host if that is
     known, and ``rate`` a worker's training speed in FLOP/s, see :func:`measure_rate`. Raises :class:`UserError` if a
     resolution does not fit the base, or not even one row fits a worker.
     """
@@ -180,8 +180,6 @@ _TRAINING_SHARE = 0.5
 
 @dataclass(frozen=True)
 class _Load:
-    """What one fine-tune needs."""
-
     rows: int
     row_tokens: int
     row_bytes: int

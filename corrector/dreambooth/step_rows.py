@@ -55,7 +55,7 @@ class StepRows:
 
 
 class RowSampler:
-    """Draws exemplars, noise and timesteps for every step of ``task``; what else is in the pack changes nothing.
+    """Draws exemplars, noise and timesteps for every step of ``task``; draws do not depend on the rest of the pack.
 
     At 1024² a row takes 524,288 normal numbers, for which a fast GPU would wait: :meth:`prefetch` draws them while the
     device is busy.
@@ -77,7 +77,6 @@ class RowSampler:
             self._prefetched = state, self._draw()
 
     def next(self) -> StepRows:
-        """The rows of the next step."""
         if self._prefetched is None:
             return self._draw()
         (_, rows), self._prefetched = self._prefetched, None
@@ -119,7 +118,7 @@ class RowSampler:
         return StepRows((count, preserved), count, noisy, target, timesteps, weights, shares, texts, guarded)
 
     def state(self) -> dict[str, Any]:
-        """The state from which :meth:`next` goes on: the generator's, and what is left of each shuffle."""
+        """The generator's state and the items left in each shuffle."""
         if self._prefetched is not None:
             return self._prefetched[0]
         return {
@@ -130,7 +129,7 @@ class RowSampler:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what :meth:`state` returned."""
+        """Continues from what :meth:`state` returned."""
         self._prefetched = None
         self._generator.set_state(state["generator"])
         self._exemplars.left = list(state["exemplars"])

@@ -39,7 +39,7 @@ class TrainingRun:
     def of(
         task: FineTune, slot: int, table: NoiseTable, device: torch.device, dtype: torch.dtype
     ) -> "TrainingRun":
-        """At its first step, for a transformer on ``device`` in ``dtype``."""
+        """A run at its first step, for a transformer on ``device`` in ``dtype``."""
         latents: dict[str, Any] = {key: _on_cpu(getattr(task, key)) for key in _POSTERIORS}
         task = replace(task, **latents)
         return TrainingRun(task, slot, RowSampler(task, table), task.texts.to(device=device, dtype=dtype))
@@ -54,7 +54,6 @@ class TrainingRun:
         return self.stopped or self.step >= self.task.hyperparameters.steps
 
     def next_rows(self) -> SlotRows:
-        """The rows of the next step."""
         return SlotRows(self.slot, self.sampler.next(), self.texts)
 
     def state(self, optimiser: SlotState) -> dict[str, Any]:
@@ -72,7 +71,7 @@ class TrainingRun:
         }
 
     def restore(self, saved: Mapping[str, Any]) -> SlotState:
-        """Goes on from what :meth:`state` returned; the optimiser's part is returned for the caller to restore."""
+        """Continues from what :meth:`state` returned; returns the optimiser's state, which the caller restores."""
         self.step, self.stopped = saved["step"], saved["stopped"]
         self.saved_step = self.step
         self.history = [StepReport(*values) for values in saved["history"]]

@@ -55,7 +55,6 @@ class TransformerCost:
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
         d, square = self.width, self.width * self.width + self.width
         image = 4 * square + self._mlp_parameters + 6 * square
         text = 4 * square + self._mlp_parameters + 6 * square
@@ -118,7 +117,7 @@ class TransformerCost:
         activations of one block at a time.
         """
         joint, image = (patches + tokens) * self.width, patches * self.width
-        # Queries' and keys' norms keep their inputs, and in float32 once more where these are narrower.
+        # The norms of queries and keys keep their inputs, and a float32 copy if these are narrower.
         norms = 2 * (itemsize + (4 if itemsize < 4 else 0)) if self.qk_norm else 0
         plain = joint * (_SAVED_PER_TOKEN * itemsize + norms)
         plain += rank * itemsize * (4 * (patches + tokens) + 16 * self.width)

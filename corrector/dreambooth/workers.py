@@ -36,16 +36,15 @@ class Workers:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other worker."""
         return self.size == 1
 
     def share(self, costs: Sequence[int]) -> tuple[int, int]:
-        """This worker's share ``[start, stop)`` of items of which item ``i`` costs ``costs[i]``.
+        """This worker's share ``[start, stop)`` of items; item ``i`` costs ``costs[i]``.
 
         The workers' shares are consecutive, cover everything and cost nearly the same; some may be empty.
         """
         total = sum(costs)
-        # An item belongs to the worker in whose share of the total cost its middle lies.
+        # An item belongs to the worker whose share of the total cost contains the item's middle.
         owners = [
             (start + stop) * self.size // (2 * total)
             for start, stop in pairwise(accumulate(costs, initial=0))

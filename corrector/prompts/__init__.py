@@ -1,8 +1,7 @@
 """The batch file: which prompts fail, where their exemplars are, and how to train, evaluate and judge.
 
 `load_batch` reads YAML, JSON, JSONL or CSV and reports every mistake of a file at once, each with its line;
-`json_schema` describes the file to editors; `python -m corrector.prompts check FILE` and `schema` do so by
-hand.
+`json_schema` describes the file to editors; `python -m corrector.prompts check FILE` and `schema` are the commands.
 """
 
 from corrector.prompts.batch import CorrectionBatch

@@ -1,4 +1,4 @@
-"""A batch as the rest of the system sees it: failing prompts with everything that their corrections need."""
+"""CorrectionBatch: the contents of a batch file, checked."""
 
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,14 @@ class CorrectionBatch(BaseModel):
         return (self.path.parent / prompt.exemplars).absolute()
 
     def mistake(self, prompt: FailingPrompt, field: str, message: str) -> BatchError:
-        """A mistake that only a later check can see, at the line where `field` was set for the prompt."""
+        """A mistake that a later check found, at the line where `field` was set for the prompt."""
         index = [each.name for each in self.prompts].index(prompt.name)
         return self._mistake(
             field, message, ("prompts", index, field), ("defaults", field), ("prompts", index)
         )
 
     def search_mistake(self, field: str, message: str) -> BatchError:
-        """The same for a key of the search, "search.space.rank"; where it was not written, at the section's line."""
+        """A mistake in a key of the search, "search.space.rank", at its line, else at the section's."""
         return self._mistake(field, message, tuple(field.split(".")), ("search",))
 
     def _mistake(self, field: str, message: str, *paths: tuple[str | int, ...]) -> BatchError:
@@ -84,7 +84,7 @@ class CorrectionBatch(BaseModel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is allowed and yet unlikely to be meant: settings under which no result can pass the gate."""
+        """Warnings about valid settings under which no result can pass the gate."""
         notes = []
         if self.evaluation.images < self.gate.min_images:
             notes.append(

@@ -1,4 +1,4 @@
-"""CSV with places: a header of keys, one prompt a row, lists within a cell separated by `|`."""
+"""Reads CSV into located values: a header of keys, one prompt per row, `|` between a list's items."""
 
 import csv
 import io
@@ -19,10 +19,10 @@ _NUMBERS: dict[str, type[float]] = {"boolean": bool, "integer": int, "number": f
 
 
 def read_csv(text: str, file: str, log: MistakeLog) -> Node:
-    """A batch file's value: one entry a row, an empty cell for a key that is not given.
+    """The values of a batch file: one prompt per row; an empty cell means that its key is not given.
 
-    The delimiter is the one of comma, semicolon and tab that the header holds most of. The column `base`
-    belongs to the whole batch: its cells are equal or empty. A record that spans lines stands at its first.
+    The delimiter is the most frequent of comma, semicolon and tab in the header. The column `base` applies to the whole
+    batch: its cells are equal or empty. A record of several lines is located at its first.
     """
     before = len(log.errors)
     root = Place(file, 1)
@@ -88,7 +88,7 @@ def _header(names: list[str], place: Place, log: MistakeLog) -> tuple[list[str |
 
 
 def _cell(key: str, written: str, place: Place) -> Node:
-    """The cell as the value that its key holds, where it can be read as that."""
+    """The cell in the type of its key's values; its text if that fails."""
     kind = "string" if key == "base" else described(("prompts", 0, key))["type"]
     if kind == "array":
         parts = (part.strip() for part in written.split(LIST_SEPARATOR))

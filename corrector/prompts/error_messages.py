@@ -1,4 +1,4 @@
-"""What pydantic finds wrong in a batch file, told to its writer: the line, the key that was meant, what was expected."""
+"""Messages for pydantic's errors in a batch file: the line, the key that was meant, and what was expected."""
 
 import difflib
 from functools import cache
@@ -47,7 +47,7 @@ _MISSING = {
 def log_errors(failure: ValidationError, root: Node, log: MistakeLog) -> None:
     """Log each error at its line, and each mistake once.
 
-    What a misspelt key was meant to be is not missing too; what stands under `defaults` is told there.
+    A key that was only misspelt is not reported as missing too. A wrong default is reported only under `defaults`.
 
     Raises:
         BatchErrors: There are too many.
@@ -73,7 +73,7 @@ def log_errors(failure: ValidationError, root: Node, log: MistakeLog) -> None:
 
 
 def _in_file(location: Path) -> Path:
-    """Where the file holds what pydantic locates in the model."""
+    """The path in the file of pydantic's location in the model."""
     if location[:1] == ("prompts",) and location[2:3] == ("hyperparameters",):
         return (*location[:2], *location[3:])
     if location[:2] == ("search", "space"):  # the fourth is the form that was recognised
@@ -82,7 +82,7 @@ def _in_file(location: Path) -> Path:
 
 
 def _field(path: Path) -> str:
-    """As a mistake names it: "gate.max_p"; of a prompt without the prompt, "guard_prompts[2]"."""
+    """The field of a mistake: "gate.max_p"; below a prompt, without the prompt: "guard_prompts[2]"."""
     named = path[2:] if path[0:1] == ("prompts",) and len(path) > 2 else path
     parts = (f"[{part}]" if isinstance(part, int) else f".{key_name(part)}" for part in named)
     return "".join(parts).removeprefix(".")
@@ -95,7 +95,7 @@ def _is_default(path: Path, root: Node) -> bool:
 
 
 def _log_conflict(path: Path, context: dict[str, Any], root: Node, log: MistakeLog, told: set[Path]) -> None:
-    """Log values that contradict each other, at the likeliest of them that is written there."""
+    """Log values that contradict each other, at the likeliest of those in the file."""
     above = path[:2] if path[0] == "prompts" else path[:1]
     fields = [(*above, field) for field in context["fields"]]
     nodes = [node for field in fields if (node := root.get(field))]
@@ -132,7 +132,7 @@ def log_unknown_key(log: MistakeLog, place: Place, path: Path) -> str | None:
 
 @cache
 def _scopes() -> dict[str, tuple[str, ...]]:
-    """Which keys stand where; the empty scope is the batch file's top level."""
+    """The keys of each scope; the empty scope is the batch file's top level."""
     sections = (("evaluation",), ("gate",), ("search",), ("search", "space"))
     paths: list[Path] = [(), ("defaults",), ("prompts", 0), *sections]
     return {_scope(path): tuple(described(path)["properties"]) for path in paths}

@@ -66,7 +66,7 @@ def slug(prompt: str) -> str:
 
 
 def normalised(prompt: str) -> str:
-    """What two prompts share that differ only in case and spacing."""
+    """`prompt` without differences in case and spacing, for comparison."""
     return " ".join(prompt.casefold().split())
 
 
@@ -99,7 +99,7 @@ class FailingPrompt(BaseModel):
     @field_validator("exemplars")
     @classmethod
     def _folder_with_images(cls, exemplars: str, info: ValidationInfo) -> str:
-        """In a batch file: the validation's context is its folder, and the other folders that are allowed."""
+        """Checked for a batch file only: the validation's context is its folder and other allowed folders."""
         if info.context is not None:
             try:
                 check_exemplar_folder(exemplars, *info.context)
@@ -178,10 +178,10 @@ HYPERPARAMETER_KEYS = tuple(HyperParameters.model_fields)
 
 
 def repeated_texts(entries: Sequence[Any]) -> Iterator[InitErrorDetails]:
-    """The texts to be corrected and the names that two prompts share; two adapters would claim them.
+    """Errors for texts and names that two prompts share: two adapters would claim them.
 
     Args:
-        entries: Prompts, or what a file holds for them, right or wrong.
+        entries: Prompts, or the values of a file, valid or not.
     """
     texts: dict[str, _Path] = {}
     names: dict[str, _Path] = {}

@@ -1,4 +1,4 @@
-"""Errors that validators of the batch's models raise: with a wording of their own, and several at once."""
+"""Errors that validators of the batch's models raise: with their own messages, and several at once."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,12 +8,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def message_error(message: str) -> PydanticCustomError:
-    """An error with this message."""
     return PydanticCustomError("message", "{message}", {"message": message})
 
 
 def conflict(message: str, *fields: str) -> PydanticCustomError:
-    """An error of values that are right alone and wrong together.
+    """An error of values that are valid alone and contradict each other.
 
     Args:
         message: Why, and what to do.
@@ -24,12 +23,12 @@ def conflict(message: str, *fields: str) -> PydanticCustomError:
 
 
 def located(error: PydanticCustomError, *where: str | int) -> InitErrorDetails:
-    """The error at the end of a path below what is validated."""
+    """`error` at the path `where` below the validated value."""
     return InitErrorDetails(type=error, loc=where, input=None)
 
 
 def raise_together(errors: Iterable[InitErrorDetails]) -> None:
-    """Nothing where there are none.
+    """Raise all errors at once; without errors do nothing.
 
     Raises:
         ValidationError: There are errors.
@@ -41,10 +40,10 @@ def raise_together(errors: Iterable[InitErrorDetails]) -> None:
 def validated_with(
     handler: ValidatorFunctionWrapHandler, value: Any, errors: Iterable[InitErrorDetails]
 ) -> Any:
-    """The value that `handler` makes of `value`.
+    """The value that `handler` returns for `value`.
 
     Raises:
-        ValidationError: What the handler finds wrong, and `errors`.
+        ValidationError: The handler's errors and `errors`.
     """
     found: list[InitErrorDetails] = []
     try:

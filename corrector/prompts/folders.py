@@ -35,7 +35,7 @@ def allowed_path(written: str, folder: Path, roots: Sequence[Path]) -> Path:
 
 
 def check_exemplar_folder(written: str, folder: Path, roots: Sequence[Path]) -> None:
-    """See that `written` names a folder with at least one visible file in it, without opening any.
+    """Check that `written` names a folder with at least one visible file, without opening any.
 
     Raises:
         UserError: It does not; the message names the nearest folder there is.

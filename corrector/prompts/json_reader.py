@@ -1,4 +1,4 @@
-"""JSON and JSON Lines with places; strict as RFC 8259, except that a file may not nest deeply."""
+"""Reads JSON and JSON Lines into located values, strictly by RFC 8259 and with bounded nesting."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def read_json(text: str, file: str, log: MistakeLog, first_line: int = 1) -> Nod
 
 
 def read_json_lines(text: str, file: str, log: MistakeLog) -> Node:
-    """One object a line, as a batch file's value; the first line may hold the settings instead of a prompt.
+    """The values of a batch file with one object per line; the first may hold the settings instead of a prompt.
 
     A line that cannot be read is logged and the others are read all the same.
     """
@@ -71,7 +71,7 @@ class _Parser:
         return value
 
     def place(self, position: int) -> Place:
-        """Positions must not go back: lines are counted once."""
+        """Positions must not decrease: lines are counted once."""
         self._line += self._text.count("\n", self._counted, position)
         self._counted = max(position, self._counted)
         return Place(self._file, self._line)
@@ -80,7 +80,7 @@ class _Parser:
         return Unreadable(self.place(position).line, f"not JSON: {message}")
 
     def _peek(self) -> str:
-        """The next character that is no space, or nothing at the end."""
+        """The next character that is not white space; empty at the end."""
         spaces = _SPACES.match(self._text, self._position)
         self._position = spaces.end() if spaces else self._position
         return self._text[self._position : self._position + 1]
@@ -134,7 +134,7 @@ class _Parser:
         return mapping
 
     def _items(self, end: str) -> Iterator[None]:
-        """Once before each item, and past the commas and `end` between and behind them."""
+        """Yields before each item; reads the commas between them and the final `end`."""
         if self._take(end):
             return
         while True:

@@ -1,4 +1,4 @@
-"""The batch file's JSON Schema, for editors; and the words in which errors describe what a key may hold."""
+"""The batch file's JSON Schema, for editors, and its descriptions of values in words, for errors."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,7 +14,7 @@ _PROMPT = "#/$defs/prompt"
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a batch file in YAML or JSON.
 
-    Hyper-parameters stand beside the other keys of a prompt, and under `defaults` for all prompts.
+    Hyper-parameters are written beside the other keys of a prompt, and under `defaults` for all prompts.
     """
     found = CorrectionBatch.model_json_schema()
     models = found.pop("$defs")
@@ -59,10 +59,10 @@ def _inlined(schema: Any, models: dict[str, Any]) -> Any:
 
 
 def described(path: Sequence[str | int]) -> dict[str, Any]:
-    """The schema of what stands at `path` in a batch file: of a value that may be nothing, the other form.
+    """The schema of the value at `path` in a batch file; for an optional value, without null.
 
     Raises:
-        StopIteration: Nothing can stand there.
+        StopIteration: The batch file has no such path.
     """
     schema = json_schema()
     for part in path:
@@ -73,7 +73,7 @@ def described(path: Sequence[str | int]) -> dict[str, Any]:
 
 
 def in_words(schema: dict[str, Any]) -> str:
-    """What a value may be: "a whole number from 1 to 1024"."""
+    """The allowed values in words: "a whole number from 1 to 1024"."""
     if "enum" in schema:
         return "one of " + ", ".join(f'"{choice}"' for choice in schema["enum"])
     match schema["type"]:

@@ -46,8 +46,8 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
     """The batch in a YAML, JSON, JSONL or CSV file; all of its mistakes are reported at once.
 
     YAML and JSON hold a mapping with `prompts` and, if wanted, `base`, `defaults`, `evaluation` and `gate`;
-    `prompts` is a list, or names a CSV or JSONL file beside the batch file. JSONL holds a prompt a line, and
-    may start with a line for the other keys. CSV holds a prompt a row, with `|` between the items of a list
+    `prompts` is a list, or names a CSV or JSONL file beside the batch file. JSONL holds one prompt per line, and may
+    start with a line for the other keys. CSV holds one prompt per row, with `|` between the items of a list
     and, if wanted, a column `base`. Folders are relative to the batch file. Exemplar folders must exist and
     hold images; none is opened.
 
@@ -162,7 +162,7 @@ def _with_listed_prompts(
 
 
 def _document(root: Node, path: Path) -> Any:
-    """The file's values as the model has them: each prompt with the defaults, its hyper-parameters apart."""
+    """The input of CorrectionBatch: each prompt with the defaults, under a key `hyperparameters`."""
     if not isinstance(root.value, dict):
         return root.plain()
     document: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What the readers of all formats produce: plain values that remember where they were written."""
+"""What the readers of all formats produce: plain values with their places in the file."""
 
 import re
 import unicodedata
@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place; a mapping's value stands at the line of its key.
+    """A value and its place; the place of a mapping's value is the line of its key.
 
     Attributes:
         value: A scalar, a tuple of nodes, or a dictionary of nodes.
@@ -52,7 +52,7 @@ class Node:
         return node
 
     def find(self, path: Sequence[str | int]) -> "Node":
-        """The value at the end of `path`, or the last one on the way there."""
+        """The value at the end of `path`, or the last existing one along the path."""
         return self.get(path) or self.find(path[:-1])
 
 

@@ -26,7 +26,7 @@ class BatchError:
     message: str
 
     def __str__(self) -> str:
-        """As compilers write it, for editors and terminals to link: `people.yaml:14: rank: expected …`."""
+        """In the format of compilers, which editors and terminals link: `people.yaml:14: rank: expected …`."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return ": ".join(part for part in (place, self.field, self.message) if part)
 
@@ -64,7 +64,7 @@ class MistakeLog:
         """Note one mistake.
 
         Raises:
-            BatchErrors: There are `MAX_MISTAKES`: the file is hopeless, or hostile.
+            BatchErrors: `MAX_MISTAKES` are reached.
         """
         self.errors.append(BatchError(place.file, place.line, field, message))
         if len(self.errors) == MAX_MISTAKES:
@@ -77,5 +77,5 @@ class MistakeLog:
         self.add(place, key_name(key), f"given twice; the first is in line {first}")
 
     def failure(self) -> BatchErrors:
-        """Everything noted so far, by file and line, to be raised."""
+        """The exception with all mistakes so far, sorted by file and line."""
         return BatchErrors(sorted(self.errors, key=lambda error: (error.file, error.line or 0)))

@@ -1,4 +1,4 @@
-"""What the settings of a search contradict: each other, or a prompt's."""
+"""Contradictions among the settings of a search, or between them and a prompt's."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,10 +16,10 @@ Conflict = tuple[tuple[str, ...], str]
 def search_conflicts(
     search: SearchSettings, prompts: Sequence[FailingPrompt], images: int
 ) -> Iterator[Conflict]:
-    """What the valid settings of a search contradict: each other, or those of a prompt.
+    """Contradictions of valid settings of a search, among themselves or with those of a prompt.
 
     Args:
-        images: Of a whole evaluation, `evaluation.images`.
+        images: Images of a whole evaluation, `evaluation.images`.
     """
     if not search.space:
         empty = "empty: nothing would be varied; name hyper-parameters, or run jobs.correct instead"
@@ -37,12 +37,12 @@ def search_conflicts(
     if search.scope == "batch" and (found := list(_scope_conflicts(search, prompts))):
         yield from found
         return
-    # The first prompt with a conflict is enough: the others would mostly say the same again.
+    # Only the first prompt with a conflict: the others mostly repeat it.
     yield from next((found for entry in prompts if (found := list(_entry_conflicts(search, entry)))), ())
 
 
 def _scope_conflicts(search: SearchSettings, prompts: Sequence[FailingPrompt]) -> Iterator[Conflict]:
-    """What keeps the batch from being searched as a whole: a trial is one configuration, scored at the same steps."""
+    """Why the batch cannot be searched as a whole: a trial is one configuration, scored at the same steps."""
     if search.objective != "fid":
         yield ("scope",), f"a batch is searched as a whole by fid; the objective is {search.objective}"
     first = prompts[0]

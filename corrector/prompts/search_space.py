@@ -1,4 +1,4 @@
-"""The configurations of a search's space: its defaults for a prompt, all of them, or some at random."""
+"""The space of a search: its defaults for a prompt, and its configurations, all or some at random."""
 
 import math
 import random
@@ -23,7 +23,7 @@ _DRAWS_PER_CONFIGURATION = 50
 
 
 def default_dimension(key: str, entry: FailingPrompt) -> Dimension:
-    """Where to look for a better value of `key` than the entry's own: around that, or among all words that fit the entry."""
+    """The default space of `key`: values around the entry's own, or all words that are valid for the entry."""
     settings = entry.hyperparameters
     if key == "preservation":
         possible = {"guard": bool(entry.guard_prompts), "prior": bool(entry.class_prompt), "none": True}
@@ -56,12 +56,12 @@ def dimensions(space: Mapping[str, Dimension | None], entry: FailingPrompt) -> d
 
 
 def own_configuration(space: Mapping[str, Dimension], entry: FailingPrompt) -> Configuration:
-    """The entry's own values of what is varied; they need not lie inside the space."""
+    """The entry's own values of the varied hyper-parameters; they may lie outside the space."""
     return {key: getattr(entry.hyperparameters, key) for key in space}
 
 
 def size(space: Mapping[str, Dimension]) -> int | None:
-    """How many configurations there are; None where a range makes them endless."""
+    """Number of configurations; None if a range makes it infinite."""
     total = 1
     for dimension in space.values():
         if isinstance(dimension, Range):
@@ -92,7 +92,8 @@ def draw(
     """At most `count` different configurations at random, fewer where the space holds no more.
 
     Args:
-        evenly: Spread over every dimension as a Sobol sequence is. The first of more are the same either way.
+        evenly: From a Sobol sequence, which covers every dimension evenly. Either way a larger `count` only adds to the
+        list.
     """
     points = (_sobol if evenly else _uniform)(len(space), count * _DRAWS_PER_CONFIGURATION, seed)
     found: list[Configuration] = []
@@ -125,7 +126,7 @@ def _uniform(dimensions: int, count: int, seed: int) -> Iterator[Sequence[float]
 
 def _sobol(dimensions: int, count: int, seed: int) -> Iterator[Sequence[float]]:
     """A Sobol sequence scrambled after Owen 1998 (Scrambling Sobol' and Niederreiter-Xing Points, Journal of Complexity)."""
-    from scipy.stats import qmc  # takes a second, which whoever draws nothing need not wait
+    from scipy.stats import qmc  # this import takes a second
 
     points = qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2(math.ceil(math.log2(count)))
     yield from points[:count].tolist()

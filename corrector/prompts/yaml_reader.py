@@ -1,4 +1,4 @@
-"""YAML with places: ruamel.yaml's nodes, scalars by YAML 1.2's core schema, and nothing that can explode."""
+"""Reads YAML into located values: ruamel.yaml's nodes, scalars by YAML 1.2's core schema, bounded in size."""
 
 import re
 from typing import Any
@@ -46,7 +46,7 @@ def read_yaml(text: str, file: str, log: MistakeLog) -> Node | None:
     """The document's value, or None where there is none; duplicate keys are logged and reading goes on.
 
     Raises:
-        Unreadable: It is not YAML, or more than data.
+        Unreadable: It is not YAML, or holds more than plain data.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _Composer
@@ -74,7 +74,7 @@ def plain_scalar(text: str) -> Scalar:
 
 
 def _in_words(error: MarkedYAMLError) -> tuple[int, str]:
-    """Line and message; what is opened and never closed is blamed on the line that opens it."""
+    """Line and message; what is never closed is reported at the line that opens it."""
     problem = error.problem or "cannot be read"
     mark = error.problem_mark or error.context_mark
     line = mark.line + 1 if mark else 1
@@ -94,7 +94,7 @@ class _Composer(Composer):
     """Logs repeated keys, and refuses tags, endless aliases and too many values, while ruamel.yaml builds its nodes."""
 
     def tell(self, file: str, log: MistakeLog) -> None:
-        """Set where mistakes go; ruamel.yaml makes its composers itself."""
+        """Set the file and its log; ruamel.yaml constructs the composer itself."""
         self.warn_double_anchors = False
         self._file = file
         self._log = log
@@ -137,7 +137,7 @@ class _Composer(Composer):
 
 
 def _located(found: Any, file: str, built: dict[int, Node]) -> Node:
-    """The node of ruamel.yaml as ours; what an alias repeats is built once, and of a repeated key the first counts."""
+    """Convert a node of ruamel.yaml. The value of an alias is built once; the first of repeated keys counts."""
     if id(found) not in built:
         value: Any = found.value
         if isinstance(found, ScalarNode):

@@ -51,7 +51,7 @@ class Sampler:
 
     A row's result depends on the row alone, up to the rounding of differently shaped matrix products. Its noise is drawn
     from its seed on the CPU in float32, as ``StableDiffusion3Pipeline`` does with a CPU generator. Latents are float32. No
-    step waits for the device where the embeddings lie there. The transformer's blocks may be compiled, with a static bank.
+    step waits for the device if the embeddings are there. The transformer's blocks may be compiled, with a static bank.
 
     With ``row_buckets`` every forward is padded with rows of the base to the smallest of these numbers that suffices. Then
     few shapes are compiled, and with a static or row-wise bank equal buckets give equal rows to the bit.
@@ -72,7 +72,7 @@ class Sampler:
         """``height`` and ``width`` are in pixels; raises :class:`UserError` for a size that the base cannot draw.
 
         More rows than the largest of ``row_buckets`` are not padded. ``device`` is where the transformer computes; None:
-        where its weights lie, which is wrong for an offloaded one.
+        where its weights are, which is wrong for an offloaded one.
         """
         self._transformer = transformer
         self._bank = bank
@@ -97,8 +97,8 @@ class Sampler:
     def admit(self, rows: Sequence[SampleRow]) -> list[int]:
         """Adds ``rows`` to the batch from the next step on; returns a ticket for each.
 
-        Raises ``ValueError``, and starts none, where a guided row has no negative embedding or a slot needs
-        a bank.
+        Raises ``ValueError``, and adds none, if a guided row has no negative embedding, or a row has a slot and there is
+        no bank.
         """
         for row in rows:
             if row.guided and row.negative is None:

@@ -36,7 +36,7 @@ _PLAIN_PATTERN = re.compile(r"[\w.]+", re.ASCII)
 
 @dataclass(frozen=True)
 class StatedConfig:
-    """The fields that a configuration has; the others are None or empty."""
+    """What a configuration says; fields that it does not have are None or empty."""
 
     rank: int | None = None
     alpha: float | None = None
@@ -48,7 +48,7 @@ class StatedConfig:
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> "StatedConfig":
-        """Raises :class:`AdapterError` if the configuration is malformed, or is of more than plain LoRA."""
+        """Raises :class:`AdapterError` if the configuration is malformed, or describes more than plain LoRA."""
         for option in _UNSUPPORTED:
             if config.get(option):
                 raise AdapterError(f"was made with {option}={shown(config[option])}; only plain LoRA is read")
@@ -71,11 +71,11 @@ class StatedConfig:
         )
 
     def rank_of(self, path: str) -> int | None:
-        """The rank that it states for the layer at ``path``."""
+        """Rank of the layer at ``path``; None if the configuration gives none."""
         return next((rank for end, rank in self.ranks.items() if _ends(path, end)), self.rank)
 
     def alpha_of(self, path: str) -> float | None:
-        """The alpha that it states for the layer at ``path``."""
+        """Alpha of the layer at ``path``; None if the configuration gives none."""
         return next((alpha for end, alpha in self.alphas.items() if _ends(path, end)), self.alpha)
 
     def leaves_out(self, path: str) -> bool:

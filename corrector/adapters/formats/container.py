@@ -24,7 +24,7 @@ _DTYPES = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32"})
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, by key, and the metadata of its header.
 
-    Raises :class:`AdapterError` for anything but a whole safetensors file of plausible size.
+    Raises :class:`AdapterError` if the file is too large or is not a complete safetensors file.
     """
     if path.suffix != ".safetensors":
         raise AdapterError("not a .safetensors file; other formats can run code and are not read")
@@ -53,9 +53,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """The contents of a safetensors file; the same bytes for the same tensors and metadata in any order.
 
-    Raises :class:`AdapterError` if :func:`read_tensors` would not read them.
+    Raises :class:`AdapterError` if :func:`read_tensors` would refuse them.
     """
-    # Copies, because the library refuses tensors that share memory, as q, k and v do that were read from a fused layer.
+    # Copies: the library refuses tensors that share memory, such as q, k and v that were read from a fused layer.
     copies = {
         key: tensors[key].detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for key in sorted(tensors)

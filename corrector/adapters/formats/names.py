@@ -17,8 +17,8 @@ none                    diffusers  kept         PEFT's ``get_peft_model_state_di
 ``lycoris_``            diffusers  underscores  SimpleTuner, where it trains plain LoRA with LyCORIS
 ======================  =========  ===========  ======================================================
 
-ComfyUI (``model_lora_keys_unet`` in ``comfy/lora.py``) reads all but the bare names; kohya's scripts read their own
-alone. Both take alpha from a tensor ``<layer>.alpha`` and know nothing of alphas in metadata. A key ends in
+ComfyUI (``model_lora_keys_unet`` in ``comfy/lora.py``) reads all but the bare names; kohya's scripts read only their own
+names. Both take alpha from a tensor ``<layer>.alpha`` and ignore alphas in metadata. A key ends in
 ``.lora_A.weight`` and ``.lora_B.weight`` (PEFT also keeps the adapter's name: ``.lora_A.default.weight``), or in
 ``.lora_down.weight`` and ``.lora_up.weight`` (diffusers once: ``.lora.down.weight``), whatever its prefix.
 """
@@ -127,7 +127,7 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True)
 class Name:
-    """What a key says."""
+    """The parts of a key."""
 
     key: str
     prefix: str
@@ -159,7 +159,7 @@ def parse(key: str) -> Name:
 
 
 def diffusers_layers(original: str) -> tuple[str, ...]:
-    """Paths, in diffusers' layout, of a layer of the original: of q, k and v, in this order, or of a single one."""
+    """Paths in diffusers' layout of a layer of the original layout: q, k and v in this order, or one path."""
     number = _NUMBER.search(original)
     paths = _LAYERS[_NUMBER.sub("*", original)]
     return tuple(path.replace("*", number.group()) for path in paths) if number else paths
@@ -182,9 +182,9 @@ def kohya_layer(original: str) -> str:
 
 
 def is_shift_and_scale(original: str) -> bool:
-    """Whether diffusers stores the halves of the layer's outputs the other way round where they are two.
+    """Whether diffusers swaps shift and scale of the layer if they are its only outputs.
 
-    They always are in the output layer, and in the context's modulation in the last block alone.
+    They always are in the output layer; in the context's modulation they are in the last block only.
     """
     return _NUMBER.sub("*", original) in _SHIFT_AND_SCALE
 

@@ -1,11 +1,11 @@
 """Conversion of LoRA between diffusers' layout and the original one, in which q, k and v are one Linear.
 
 Three LoRAs of rank ``r`` are one of rank ``3r`` on the fused layer: their A stacked, their B along a block diagonal.
-That and its inverse move numbers without changing them. A fused LoRA whose B is no such block diagonal, as trainers of
-the fused layer make it, is three that share their A, each with a third of B's rows.
+That and its inverse move numbers without changing them. Trainers of the fused layer make a B that is not block diagonal:
+this LoRA becomes three that share A, each with a third of B's rows.
 
-kohya's ``split_qkv`` trains three LoRAs of rank ``r`` and saves them so, but with the alpha of one: its own inference and
-ComfyUI then apply a third of what was trained to q, k and v. This reader does the same as they do.
+kohya's ``split_qkv`` trains three LoRAs of rank ``r`` and saves them fused with the alpha of one, so its own inference
+and ComfyUI apply a third of the trained update. This reader does the same.
 """
 
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ class LoraFactors(NamedTuple):
 
 
 def split(layer: str, factors: LoraFactors, rank: int | None) -> dict[str, LoraFactors]:
-    """The LoRAs, by diffusers' path, that together do what ``factors`` do on ``layer`` of the original layout.
+    """Splits LoRA of ``layer`` in the original layout into equivalent LoRAs by diffusers' path.
 
-    ``rank`` is what the file says of its rank, which decides where a fused LoRA of that very rank could be read as three
-    of a third of it. Raises :class:`AdapterError` if the outputs do not divide into q, k and v.
+    ``rank`` is the rank that the file gives, or None; a fused LoRA of exactly this rank is not read as three of a third
+    of it. Raises :class:`AdapterError` if the outputs do not divide into q, k and v.
     """
     paths = names.diffusers_layers(layer)
     down, up, alpha = factors
@@ -58,7 +58,7 @@ def split(layer: str, factors: LoraFactors, rank: int | None) -> dict[str, LoraF
 def fuse(
     weights: Mapping[str, tuple[Tensor, Tensor]], alpha: float
 ) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """LoRAs by diffusers' path -> A, B and alpha by the path in the original layout: the inverse of :func:`split`.
+    """Converts LoRAs by diffusers' path to A, B and alpha by path in the original layout; the inverse of :func:`split`.
 
     Where only some of q, k and v have one, the others get zeros; where their dtypes differ, they share the widest.
     Raises :class:`AdapterError` for a layer that the original layout does not have, and for q, k and v of different
@@ -89,14 +89,14 @@ def _fuse_one(
 
 
 def _reorder(layer: str, down: Tensor, up: Tensor) -> Tensor:
-    """``up`` in the other layout's order of outputs: shift and scale change places where they are all there is."""
+    """``up`` in the other layout's order of outputs: shift and scale are swapped if they are the only outputs."""
     if names.is_shift_and_scale(layer) and up.shape[0] == 2 * down.shape[1]:
         return torch.cat(up.chunk(2)[::-1])
     return up
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether they have equal bits; 0 and -0 have not."""
+    """Whether both have equal bits; 0 and -0 differ."""
     return one.dtype == other.dtype and torch.equal(
         one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)
     )

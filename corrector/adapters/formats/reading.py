@@ -1,4 +1,4 @@
-"""Reading adapter files of every format; the keys tell the format."""
+"""Reading adapter files of every format, which is recognised by the keys."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ def load_adapter(source: Path) -> Adapter:
     - Alpha is a layer's ``.alpha`` tensor, else that of PEFT's configuration in the file or beside it, else the rank.
     - A fused qkv layer becomes three (see :mod:`corrector.adapters.formats.qkv_layout`), without a number changed.
     - Where ranks differ, all are zero-padded to the highest, which is exact.
-    - Where scales ``alpha / rank`` differ, B takes the ratio to the scale that is most common among the layers of the
-      highest rank: exact for ratios that are powers of two, else a rounding of float32. B is then float32 at least.
+    - Where scales ``alpha / rank`` differ, B is multiplied by the ratio to the most common scale among the layers of the
+      highest rank: exact for powers of two, else rounded to float32. B is then float32 at least.
 
     Raises :class:`AdapterError`, naming file and weight, for anything else; nothing is ever unpickled.
     """
@@ -89,7 +89,7 @@ def _weights_file(source: Path) -> Path:
 
 def _check_digest(path: Path) -> None:
     recorded = path.with_name(path.name + ".sha256")
-    if not recorded.is_file() or path.stat().st_size > MAX_FILE_BYTES:  # too large is the container's to say
+    if not recorded.is_file() or path.stat().st_size > MAX_FILE_BYTES:  # read_tensors reports the size
         return
     with recorded.open("rb") as file:
         expected = file.read(64).decode("ascii", errors="replace")
@@ -171,7 +171,7 @@ def _in_diffusers_layout(
             layers[name.layer] = factors
             continue
         parts = qkv_layout.split(name.layer, factors, stated.rank_of(names.diffusers_layers(name.layer)[0]))
-        # q, k or v that has no LoRA is fused as zeros; only the configuration tells it from one still untrained.
+        # q, k or v without LoRA is fused as zeros; only the configuration distinguishes it from one still untrained.
         layers |= {path: part for path, part in parts.items() if part.up.any() or not stated.leaves_out(path)}
     if not layers:
         raise AdapterError(

@@ -37,7 +37,7 @@ def save_adapter(adapter: Adapter, folder: Path) -> Path:
     payload = adapter_bytes(adapter)
     digest = f"{hashlib.sha256(payload).hexdigest()}  {WEIGHTS_NAME}\n"
     _prepare(folder, other=PEFT_WEIGHTS_NAME)
-    # A digest never stands beside weights that are not its own.
+    # First, so that a reader never compares new weights with the old digest.
     (folder / DIGEST_NAME).unlink(missing_ok=True)
     write_atomically(folder / CONFIG_NAME, _config_bytes(adapter))
     write_atomically(folder / WEIGHTS_NAME, payload)

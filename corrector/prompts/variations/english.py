@@ -37,14 +37,14 @@ _PARTICIPLE = re.compile(r"(?:ing|ed|made|worn|seen)$", re.IGNORECASE)
 
 
 def with_article(word: str) -> str:
-    """ "a" or "an", as the sound of `word` wants it."""
+    """ "a" or "an", by the sound of `word`."""
     return "a" if not _VOWEL_SOUND.match(word) and _CONSONANT_SOUND.match(word) else "an"
 
 
 def edited(text: str, edits: Sequence[Edit]) -> str:
     """`text` with the edits done, no article before "someone" or a count, and "a" or "an" by sound.
 
-    What stood before an abbreviation or a number stays: nobody knows how those are said.
+    An article before an abbreviation or a number stays, because their sound is unknown.
     """
     own = {
         match.group() + match[2] for match in _ARTICLE.finditer(text) if not re.fullmatch("[a-z]+", match[2])
@@ -67,7 +67,7 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
 def determiner(reading: Reading, mention: Mention) -> tuple[int, int]:
     """Characters [start, end) of the article, possessive or count of a noun, with the space behind it.
 
-    Adjectives may stand between. Without a determiner: the noun's start, twice.
+    Adjectives may come between them. Without a determiner: the noun's start, twice.
     """
     text, known = reading.text.lower(), lexicon()
     position = mention.start
@@ -95,7 +95,7 @@ def determiner(reading: Reading, mention: Mention) -> tuple[int, int]:
 
 
 def is_modifier(reading: Reading, mention: Mention) -> bool:
-    """Whether another noun directly follows, whose the article is: the coffee of a coffee cup."""
+    """Whether another noun follows directly, to which the article belongs: "coffee" in "a coffee cup"."""
     return any(
         reading.text[mention.end : other.start] == " "
         and not (other.kind == "unknown" and _PARTICIPLE.search(reading.text[other.start : other.end]))
@@ -105,7 +105,7 @@ def is_modifier(reading: Reading, mention: Mention) -> bool:
 
 
 def noun_edits(reading: Reading, mention: Mention, noun: str) -> list[Edit]:
-    """What puts `noun`, in the singular, in the place of a mention's, in its number and with the article that it needs."""
+    """Edits that replace a mention's noun by `noun` (singular), in the mention's number and with its article."""
     known, text = lexicon(), reading.text
     start, end = determiner(reading, mention)
     written = text[start:end].strip().lower()
@@ -128,7 +128,7 @@ def noun_edits(reading: Reading, mention: Mention, noun: str) -> list[Edit]:
 
 
 def _needs_none(reading: Reading, mention: Mention) -> bool:
-    """Whether the noun stands rightly without an article, directly behind a preposition or a verb."""
+    """Whether the noun is correct without an article, directly after a preposition or a verb."""
     known = lexicon()
     written = reading.text[mention.start : mention.end].lower()
     by_nature = mention.kind == "unknown" or mention.plural or written in known.no_article

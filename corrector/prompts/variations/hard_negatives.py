@@ -78,7 +78,7 @@ _ATTEMPTS = 40
 def hard_negatives(
     prompt: str, limit: int = 100, split: Split = "all", seed: int = 0
 ) -> tuple[HardNegative, ...]:
-    """Up to `limit` prompts that differ from `prompt` in one thing that matters, every kind of difference in turn."""
+    """Up to `limit` prompts that differ from `prompt` in one thing that matters; the kinds of difference take turns."""
     rng = generator(prompt, "hard negatives", split, seed)
     reading = read(prompt)
     makers = {
@@ -91,7 +91,7 @@ def hard_negatives(
     for round_ in range(limit):
         before = len(seen)
         for difference, maker in makers.items():
-            # Half of them in the prompt's own words: nothing but the difference gives those away.
+            # Half keep the prompt's own words, so that only the difference distinguishes them from it.
             wording: Split | None = None if round_ % 2 else split
             made = next(distinct(lambda: _negative(reading, split, rng, maker, wording), 1, seen), None)  # noqa: B023
             if isinstance(made, _PlaceActs):
@@ -117,13 +117,13 @@ def _negative(
 
 
 class _PlaceActs(str):
-    """A text in which a place does what is done in it; it is drawn as the others are, so that they do not depend on it."""
+    """A text in which a place is the subject of the action; drawn like the others, so that later draws do not change."""
 
     __slots__ = ()
 
 
 def _resting(text: str) -> str | None:
-    """The text without the action: "grass on the person" for "a grass lying on the person"; None where that is no phrase."""
+    """The text without the action: "grass on the person" for "a grass lying on the person"; None if that is no phrase."""
     reading = read(text)
     places = [mention for mention in reading.of("entity") if mention.domain == PLACE]
     actions = [action for action in reading.of("action") if action.shape in ("gerund", "participle")]
@@ -246,7 +246,7 @@ def _swapped(reading: Reading, split: Split, rng: Random) -> str | None:
     spans = [determiner(reading, mention) for mention in (first, second)]
     words = [reading.text[start:end] for start, end in spans]
     if any(mention.plural for mention in (first, second)) or len({bool(each) for each in words}) > 1:
-        # "A man watching two dogs": the article goes with its noun, and the count with its own.
+        # "A man watching two dogs": the article and the count move with their nouns.
         edits += [(*spans[0], words[1].lower()), (*spans[1], words[0].lower())]
         if any(verb.shape == "third" for verb in reading.of("action")):
             return None
@@ -254,7 +254,7 @@ def _swapped(reading: Reading, split: Split, rng: Random) -> str | None:
 
 
 def _coordinated(between: str) -> bool:
-    """Whether what stands between two nouns makes their order meaningless: a cat "and a" dog."""
+    """Whether the order of two nouns with this text between them does not matter: a cat "and a" dog."""
     return re.fullmatch(r"(?:\W|\b(?:and|or|an?|the)\b)*", between) is not None
 
 
@@ -274,7 +274,7 @@ def _with_extra(reading: Reading, split: Split, rng: Random) -> str | None:
     subject = subjects[0]
     noun = rng.choice(living[rng.choice(groups)])
     other = noun if noun in PRONOUNS else f"{with_article(noun)} {noun}"
-    # Articles and counts belong to what they stand before: "three children", not "three a fox next to children".
+    # Articles and counts stay before their nouns: "three children", not "three a fox next to children".
     start = min(determiner(reading, subject)[0], subject.phrase_start)
     made = rng.choice(templates).format(reading.text[start : subject.end], other=other)
     return edited(reading.text, [(start, subject.end, made)])
@@ -315,7 +315,7 @@ def _count(reading: Reading, count: Mention) -> tuple[int, int]:
 
 
 def _plural_verb(reading: Reading, subject: Mention) -> list[Edit]:
-    """What puts the verb directly behind a subject that becomes several into the plural: "is", "lies"."""
+    """Edits that put the verb directly after a subject into the plural: "is", "lies"."""
     behind = re.compile(r"(?: who| that| which)? (is|has|was)\b").match(reading.text, subject.end)
     if behind:
         several = {"is": "are", "has": "have", "was": "were"}[behind[1]]

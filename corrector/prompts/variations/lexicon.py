@@ -50,7 +50,7 @@ class Word:
     """What a phrase of the lexicon stands for.
 
     Attributes:
-        group: Its synonyms' first.
+        group: The first of its synonyms.
         domain: An action's family, or an entity's domain; empty for the rest.
         shape: Of an action.
         plural: Of an entity.
@@ -71,13 +71,13 @@ class Lexicon:
         actions: Family, group, forms.
         nouns: Domain, group, words in the singular.
         places: Group, whole phrases such as "on the lawn".
-        parents: The group that all of a group's words belong to as well: of "man", "person".
+        parents: For a group, the wider group: for "man", "person".
         related: Pairs of groups that do not exclude each other.
-        akin: Of a group, the one to which, and to all kinds of which, it is related.
+        akin: For a group, another one to which, with all its kinds, it is related.
         surroundings: Places that hold other places.
         no_article: Nouns that take no "a", mass nouns and plurals: water, stairs.
-        pairs: Nouns that are only said in the plural, here in the singular: scissor, trouser.
-        openings: What goes before a prompt and leaves its meaning; so do `closings` behind it, `adjectives` before a noun.
+        pairs: Nouns that are only used in the plural, here in the singular: scissor, trouser.
+        openings: Words before a prompt that keep its meaning; `closings` follow it, `adjectives` precede a noun.
         stems: What the bare stems of actions stand for: "climb".
         words: Every phrase as its lower-case words, with what it stands for.
         longest: Words in the longest phrase.
@@ -108,7 +108,7 @@ class Lexicon:
         return True
 
     def contrast(self, one: str, other: str) -> bool:
-        """Whether what is one of these groups is not the other."""
+        """Whether the two groups exclude each other."""
         return not (
             self.includes(one, other)
             or self.includes(other, one)
@@ -121,7 +121,7 @@ class Lexicon:
 
 
 def plural(noun: str) -> str:
-    """Of an English noun in the singular; of a compound, its last word's. Mass nouns and pronouns stay."""
+    """The plural of an English noun; a compound changes its last word. Mass nouns and pronouns stay."""
     *before, last = noun.split(" ")
     for ending, many in _IRREGULAR_PLURALS.items():
         if re.search(ending, last):
@@ -132,7 +132,6 @@ def plural(noun: str) -> str:
 
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
-    """The lexicon, read once."""
     raw = yaml.safe_load(Path(__file__).with_name("lexicon.yaml").read_text(encoding="utf-8"))
     actions = {
         family: {group: tuple(map(_action_form, forms)) for group, forms in groups.items()}
@@ -242,7 +241,7 @@ def _action_entries(form: ActionForm, word: Word) -> Iterator[tuple[str, Word]]:
 
 
 def stem(third: str) -> str:
-    """Of a verb in the third person: "climb" of "climbs", "lie down" of "lies down"."""
+    """The stem of a verb in the third person: "climb" for "climbs", "lie down" for "lies down"."""
     first, _, rest = third.partition(" ")
     if re.search(r".[^aeiou]ies$", first):  # flies, carries; not lies
         first = f"{first[:-3]}y"

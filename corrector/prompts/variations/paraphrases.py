@@ -51,12 +51,12 @@ def generator(prompt: str, purpose: str, split: Split, seed: int) -> Random:
 
 
 def letters(text: str) -> str:
-    """What two texts share that differ only in case, spacing and punctuation."""
+    """`text` without differences in case, spacing and punctuation, for comparison."""
     return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def distinct(make: Callable[[], str | None], limit: int, seen: set[str]) -> Iterator[str]:
-    """Texts of `make` that are not yet among `seen`, until it has brought nothing new `_ATTEMPTS` times running."""
+    """Up to `limit` new texts of `make`, added to `seen`; stops after `_ATTEMPTS` failures in a row."""
 
     def new() -> Iterator[str]:
         failures = 0
@@ -73,7 +73,7 @@ def distinct(make: Callable[[], str | None], limit: int, seen: set[str]) -> Iter
 
 
 def worded(reading: Reading, split: Split, rng: Random) -> str:
-    """The prompt in other words, drawn with `rng` from the split's."""
+    """The prompt in other words of `split`, drawn with `rng`."""
     edits = []
     for mention in reading.of("action", "entity"):
         alternatives = choices(_synonyms(reading, mention), split)
@@ -85,7 +85,7 @@ def worded(reading: Reading, split: Split, rng: Random) -> str:
                 fits = mention.phrase_start == mention.relation_start
             else:
                 fits = chosen not in PRONOUNS or determiner(reading, mention)[1] == mention.start
-            # "On the soft on the lawn" and "a young someone" are no English.
+            # "On the soft on the lawn" and "a young someone" are not English.
             if fits:
                 edits.append((mention.phrase_start if whole else mention.start, mention.end, chosen))
     text = plain = edited(reading.text, edits)
@@ -99,7 +99,7 @@ def worded(reading: Reading, split: Split, rng: Random) -> str:
         text = _described(text, rng.choice(adjectives))
     if opened and rng.random() < 0.6 and (openings := choices(lexicon().openings, split)):
         opening = rng.choice(openings)
-        if FRONTED.match(text):  # "a photo of on the grass" is no English
+        if FRONTED.match(text):  # "a photo of on the grass" is not English
             text = text if opening == "there is" else f"{opening.removesuffix(' of')}: {text}"
         else:
             several = opening == "there is" and is_several(read(text))
@@ -160,7 +160,7 @@ class Clause:
 
 
 def clause_of(text: str) -> Clause | None:
-    """Who, doing what, and the rest; None where the prompt is not one subject with one action in the participle."""
+    """The prompt's clause; None unless it is one subject with one action in the participle."""
     reading = read(text)
     actions = reading.of("action")
     if len(actions) != 1 or actions[0].shape not in ("gerund", "participle"):
@@ -197,11 +197,11 @@ def _with_definite_articles(text: str) -> str:
 
 
 def belongs(text: str, split: Split) -> bool:
-    """Whether a synonym or template is the split's: two thirds are for training, by a hash of the text."""
+    """Whether a synonym or template belongs to `split`: two thirds are for training, by a hash of the text."""
     held_out = hashlib.sha256(text.encode()).digest()[0] % 3 == 0
     return split == "all" or held_out == (split == "calibration")
 
 
 def choices(texts: Sequence[str], split: Split) -> list[str]:
-    """Those of the texts that are the split's."""
+    """The texts that belong to `split`."""
     return [text for text in texts if belongs(text, split)]

@@ -30,15 +30,15 @@ class Mention:
 
     Attributes:
         kind: "unknown" is a word that the lexicon does not have.
-        group: Of the lexicon; an unknown word's stem.
+        group: Group in the lexicon; for an unknown word, its stem.
         domain: Of an entity ("living", "place", ...) or action ("pose", ...).
         start: Characters [start, end) of the prompt.
         phrase_start: Where the entity's preposition and article begin, unless adjectives part them; `start` without them.
         relation_start: Where its preposition begins, adjectives or not; `phrase_start` without one.
-        relation: Of an entity to the rest, by its preposition's group; empty for none.
+        relation: Group of an entity's preposition; empty for none.
         shape: Of an action.
         plural: Of an entity.
-        wished: Of an action that is only spoken of: to climb, dreaming of climbing, after climbing.
+        wished: Whether an action is not said to happen: to climb, dreaming of climbing, after climbing.
     """
 
     kind: Kind | Literal["unknown"]
@@ -60,7 +60,7 @@ class Reading:
 
     Attributes:
         text: The prompt, its quotation marks, apostrophes and hyphens plain.
-        quoted: Words that the picture is to show, lower-case; not among the mentions.
+        quoted: Words that the picture should show, in lower case; they are not among the mentions.
     """
 
     text: str
@@ -68,7 +68,6 @@ class Reading:
     quoted: tuple[str, ...]
 
     def of(self, *kinds: str) -> tuple[Mention, ...]:
-        """The mentions of these kinds."""
         return tuple(mention for mention in self.mentions if mention.kind in kinds)
 
 
@@ -76,7 +75,7 @@ def read(prompt: str, vocabulary: Iterable[str] | None = None) -> Reading:
     """What `prompt` says as far as the lexicon knows; never fails.
 
     Args:
-        vocabulary: Texts outside whose words the lexicon's actions and entities count as unknown; None: all are known.
+        vocabulary: Actions and entities count as unknown unless their words occur in these texts; None: all are known.
     """
     text = _plain(prompt)
     familiar = (
@@ -117,7 +116,7 @@ def read(prompt: str, vocabulary: Iterable[str] | None = None) -> Reading:
 
 
 def _is_wished(before: list[str], mentions: list[Mention]) -> bool:
-    """Whether an action behind these words is not said to happen."""
+    """Whether an action after these words is not said to happen."""
     if not before:
         return False
     if before[-1] == "of":
@@ -128,7 +127,7 @@ def _is_wished(before: list[str], mentions: list[Mention]) -> bool:
 
 def _plain(prompt: str) -> str:
     text = " ".join(unicodedata.normalize("NFKC", prompt).translate(_PLAIN).split())
-    # A prompt that stands in quotation marks as a whole quotes nothing.
+    # A prompt that is entirely in quotation marks quotes nothing.
     whole = _QUOTED.fullmatch(text)
     return next(filter(None, whole.groups())) if whole else text
 
@@ -178,7 +177,7 @@ def _relation(tokens: list[re.Match[str]], position: int, mentions: list[Mention
             if word is None or word.kind != "relation":
                 continue
             if word.group == "of" and (first < 2 or tokens[first - 2].end() not in said):
-                # "a cup of coffee" is a cup's, but "a photo of a dog" nobody's.
+                # "of" relates the coffee to the cup in "a cup of coffee", but nothing in "a photo of a dog".
                 continue
             start = tokens[first - length].start()
             return start if first == phrase else tokens[phrase].start(), start, word.group
@@ -187,7 +186,7 @@ def _relation(tokens: list[re.Match[str]], position: int, mentions: list[Mention
 
 
 def _joined(text: str, mentions: list[Mention]) -> Iterator[Mention]:
-    """The mentions, with "a coffee cup" read as a cup of coffee: the last noun has the whole's relation."""
+    """The mentions, with "a coffee cup" read as a cup of coffee: the last noun gets the relation of the whole."""
     for index, mention in enumerate(mentions):
         following = mentions[index + 1] if index + 1 < len(mentions) else None
         if _are_compound(text, mention, following):
