@@ -121,7 +121,9 @@ class Killer(threading.Thread):
         processes = self._head.processes.find()
         self.exposed = beyond_loopback(listening(processes))
         for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):  # a worker of another job that has ended meanwhile
+            with contextlib.suppress(
+                psutil.NoSuchProcess
+            ):  # a worker of another job that has ended meanwhile
                 if "RayTrainWorker" in " ".join(process.cmdline()):
                     process.kill()
                     self.killed += 1
