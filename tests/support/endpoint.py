@@ -19,6 +19,7 @@ from cluster import ports
 from cluster.head import Head
 from tests.support.ingress import post
 from tests.support.paths import PROJECT
+from tests.support.processes import title
 from tests.support.served_registry import NAME, RegistryOf
 from tests.support.waiting import wait_until
 
@@ -99,11 +100,4 @@ def running(folder: Path, head: Head, registry: RegistryOf) -> Iterator[Endpoint
 
 def titled(head: Head, name: str) -> list[psutil.Process]:
     """Processes of the head whose title begins with `name`."""
-    return [process for process in head.processes.find() if _title(process).startswith(name)]
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+    return [process for process in head.processes.find() if title(process).startswith(name)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from cluster.head import Head
@@ -20,7 +18,7 @@ from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.queue import PromptQueue
 from tests.support.batches import correct, losses, write_batch
 from tests.support.lanes import LocalClient, curve
-from tests.support.listening import beyond_loopback, listening
+from tests.support.processes import beyond_loopback, listening, title
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_connection")]
@@ -121,12 +119,9 @@ class Killer(threading.Thread):
         processes = self._head.processes.find()
         self.exposed = beyond_loopback(listening(processes))
         for process in processes:
-            with contextlib.suppress(
-                psutil.NoSuchProcess
-            ):  # a worker of another job that has ended meanwhile
-                if "RayTrainWorker" in " ".join(process.cmdline()):
-                    process.kill()
-                    self.killed += 1
+            if "RayTrainWorker" in title(process):
+                process.kill()
+                self.killed += 1
         self.sampled = any(PromptFolder(folder).is_sampled for folder in self._prompts.iterdir())
 
 

@@ -20,8 +20,8 @@ from cluster import head as heads
 from cluster import local
 from cluster.head import Head
 from tests.support.commands import run
-from tests.support.listening import beyond_loopback, listening
 from tests.support.paths import PROJECT
+from tests.support.processes import beyond_loopback, listening, title
 from tests.support.servers import SharedServers
 from tests.support.waiting import wait_until
 
@@ -146,7 +146,7 @@ def test_an_instance_is_closed_to_others_and_ends_with_its_command(
     wait_until(lambda: "working" in log.read_text() or command.poll() is not None, otherwise=log.read_text)
     assert "working token 127.0.0.1:" in log.read_text() and "'CPU': 1.0" in log.read_text()
     everything = of_session(command.pid)
-    assert any("work" in " ".join(process.cmdline()) for process in everything)
+    assert any("work" in title(process) for process in everything)
     addresses = listening(everything)
     assert len(addresses) > 5
     assert not beyond_loopback(addresses)

@@ -1,4 +1,4 @@
-"""The addresses on which processes listen."""
+"""What processes are called, and where they listen; one that ends meanwhile is left out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from collections.abc import Iterable
 import psutil
 
 
+def title(process: psutil.Process) -> str:
+    """The command line of a process, which Ray's workers replace by what they do; empty where it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def listening(processes: Iterable[psutil.Process]) -> list[str]:
     """The IP address of every listening socket of these processes."""
     found = []
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):  # a worker whose job has ended meanwhile
+        with contextlib.suppress(psutil.NoSuchProcess):
             connections = process.net_connections(kind="inet")
             found += [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
     return found
