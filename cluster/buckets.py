@@ -10,12 +10,10 @@ from corrector.errors import UserError
 
 
 def require_bucket(url: str, store: ObjectStore | None) -> None:
-    """See that the bucket of `url` can be used: it is made on `store`, and has to be there on any other S3.
-
-    A `url` that is no S3 URL needs none.
+    """Create the bucket of `url` on `store`, or check that it exists on another S3; does nothing for a `url` of another kind.
 
     Raises:
-        UserError: It cannot; the message says where and why.
+        UserError: The bucket cannot be used; the message says where and why.
     """
     place = urlsplit(url)
     if place.scheme != "s3":

@@ -1,18 +1,18 @@
 """A Ray head on this machine: on the loopback interface only, behind a token, stopped by its own pids.
 
-What Ray does by itself, and what is done about it (Ray 2.60):
+Defaults of Ray 2.60 that are changed here:
 
-- It replaces 127.0.0.1 by the routable address and binds its servers to every interface. With
-  RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which is how it behaves on a Mac, the node's address stays 127.0.0.1
-  and every server (GCS, raylet, dashboard, agents, workers, metrics) listens on the loopback interface alone.
-  The variable must also reach whatever connects to the head: jobs inherit it.
-- `ray start` switches token authentication on only where it finds a token: here there always is one, in a
-  file that only its owner reads, in the state folder instead of the home folder.
-- `ray stop` matches the processes of every Ray on the machine. It is never used.
-- Usage statistics are sent unless they are switched off. They are; `ray_hooks` silences the report of that.
+- Ray replaces 127.0.0.1 by the routable address and binds its servers to every interface. With
+  RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, as on a Mac, the node's address stays 127.0.0.1 and its servers (GCS,
+  raylet, dashboard, agents, workers, metrics) listen on the loopback interface only. Programs that connect to
+  the head need the variable, too; jobs inherit it.
+- `ray start` enables token authentication only if it finds a token. The state folder always has one, in a file
+  that only its owner can read.
+- `ray stop` ends the processes of every Ray on the machine. It is not used here.
+- Ray sends usage statistics. They are switched off; `ray_hooks` also prevents the request that reports this.
 
-OMP_NUM_THREADS is left as the caller has it. Where it is unset, Ray gives a worker as many threads as it has
-CPUs, so lanes share the cores without crowding them.
+OMP_NUM_THREADS keeps the caller's value. If it is unset, Ray gives a worker as many threads as it has CPUs, so
+that lanes do not use more threads than cores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ JOB_STOP_WAIT_S = 20
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """How to start a head. Ports left as None are chosen, CPUs and GPUs left as None are the machine's."""
+    """Options of a head. None means any free port, or the machine's CPUs and GPUs."""
 
     port: int | None = None
     dashboard_port: int | None = None
@@ -56,7 +56,7 @@ class HeadOptions:
 
 @dataclass(frozen=True)
 class Head:
-    """A head that was started: what its state file holds.
+    """A started head, as its state file describes it.
 
     `label` and `session` identify its processes (`cluster.processes`); `session` is None until they are launched.
     `scratch` is Ray's folder of sockets, logs and spilled objects.
@@ -71,17 +71,17 @@ class Head:
 
     @property
     def gcs_address(self) -> str:
-        """What `ray.init(address=...)` takes."""
+        """The address for `ray.init(address=...)`."""
         return f"{ports.LOOPBACK}:{self.port}"
 
     @property
     def dashboard_url(self) -> str:
-        """Where jobs are submitted, and what a browser opens."""
+        """The URL of the dashboard, which also accepts jobs."""
         return f"http://{ports.LOOPBACK}:{self.dashboard_port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a Ray program or command needs in its environment to reach this head."""
+        """The environment variables with which a Ray program or command reaches this head."""
         return {
             "RAY_API_SERVER_ADDRESS": self.dashboard_url,
             "RAY_ADDRESS": self.gcs_address,
@@ -90,11 +90,11 @@ class Head:
 
     @property
     def processes(self) -> ServerProcesses:
-        """Ray's own, drivers, workers and what they started."""
+        """The processes of Ray, of drivers and workers, and those that they started."""
         return ServerProcesses(self.label, self.session)
 
     def driver_environment(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a driver of this head that is started on this machine; its workers get `variables`, too."""
+        """The environment of a driver of this head on this machine; `variables` are also set for its workers."""
         job = {"runtime_env": {"env_vars": dict(variables)}, "metadata": {}}
         return {
             **program_environment(Path(self.token_file).parent),
@@ -106,11 +106,11 @@ class Head:
 
 
 def start(options: HeadOptions, *, state: Path = STATE) -> Head:
-    """Start a head and return once it takes jobs.
+    """Remove what a head that died left behind, start a head, and return when it accepts jobs.
 
-    What is left of a head that died is cleared away first. Raises UserError where a head of this state folder runs
-    already, where a port is taken, and where it is not ready in time: then nothing of it is left, and the message holds
-    the end of its log.
+    Raises:
+        UserError: A head of this state folder already runs, a port is taken, or the head is not ready in time; in the
+            last case its processes are ended, and the message holds the end of its log.
     """
     with locked(state):
         if (running := _current(state)) is not None:
@@ -139,19 +139,19 @@ def start(options: HeadOptions, *, state: Path = STATE) -> Head:
 
 
 def current(state: Path = STATE) -> Head | None:
-    """The head that the state folder tells of, or None; what is left of one that died is cleared away."""
+    """The running head of the state folder, or None; removes what a head that died left behind."""
     with locked(state):
         return _current(state)
 
 
 def stop(head: Head, *, state: Path = STATE) -> int:
-    """End the head and all that runs for it; return how many processes. Its logs go to `state/logs`."""
+    """End all processes of the head and return their number. Its logs are moved to `state/logs`."""
     with locked(state):
         return _clear(head, state)
 
 
 def describe(head: Head) -> str:
-    """Where the head is, what it takes, and how to reach it, for people."""
+    """A text for people: the head's address, processes and memory, and how to connect to it."""
     return "\n".join(
         [
             f"Ray head at {head.gcs_address}: {summary([head.processes])}",
@@ -163,16 +163,16 @@ def describe(head: Head) -> str:
 
 
 def program_environment(state: Path) -> dict[str, str]:
-    """What a program needs in its environment to start Ray, or to use it, as this project does.
+    """The environment variables with which a program starts or uses Ray as this project does.
 
-    Ray is closed to others, and `python` and this project are those of the caller.
+    Ray accepts only clients with the token, and workers use the caller's `python` and this project.
     """
     before = os.environ.get("PYTHONPATH")
     return {
         **_closed(str(_token(state))),
-        # What Ray Serve's HTTP proxies do first: clients must not lift its limits.
+        # Middleware of Ray Serve's HTTP proxies: it removes headers with which clients could change limits.
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.edge.middlewares",
-        # Ray would run workers at niceness 15: whatever else the machine does would go before the job.
+        # Ray's default niceness for workers is 15: other programs of the machine would have priority over a job.
         "RAY_worker_niceness": os.environ.get("RAY_worker_niceness", "0"),  # noqa: SIM112 - Ray's spelling
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join([str(PROJECT), before] if before else [str(PROJECT)]),
@@ -180,9 +180,9 @@ def program_environment(state: Path) -> dict[str, str]:
 
 
 def scratch_folder() -> str:
-    """A new folder for Ray's sockets and logs, for its owner only.
+    """A new folder for Ray's sockets and logs that only its owner can read.
 
-    Sockets bound its path to 107 characters, so it lies in /tmp where the name of the system's temporary folder is long.
+    The path of a socket has at most 107 characters: if the path of the system's temporary folder is long, /tmp is used.
     """
     folder = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="ray-", dir=folder if len(folder) <= 25 else "/tmp")  # noqa: S108 - made private
@@ -234,7 +234,7 @@ def _launch(head: Head, options: HeadOptions, taken: set[int], state: Path) -> s
 
 
 def _await(head: Head, launcher: subprocess.Popen[bytes], limit_s: float, *, log: Path) -> None:
-    """Return once the head takes jobs; raise UserError if that takes longer than `limit_s` seconds."""
+    """Return when the head accepts jobs; raise UserError if that takes longer than `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     reason = f"was not ready within {limit_s:g} s"
     try:
@@ -254,7 +254,7 @@ def _environment(head: Head, *, metrics_port: int) -> dict[str, str]:
         name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")
     }
     return {
-        # Time for a job to write down where it stands before it is killed; Ray's own 3 s are short for that.
+        # Time for a job to save its state before it is killed; Ray's default of 3 s is too short.
         "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_WAIT_S),
         **inherited,
         **program_environment(Path(head.token_file).parent),
@@ -287,7 +287,7 @@ def _write(head: Head, state: Path) -> None:
 
 
 def _token(state: Path) -> Path:
-    """The file with the token, made once, that only its owner can read."""
+    """The file with the token; created once, and readable only by its owner."""
     path = state / "auth_token"
     if not path.exists():
         write_private(path, secrets.token_hex(32))

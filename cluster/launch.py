@@ -1,4 +1,4 @@
-"""Starts servers as processes of their own and waits until they listen."""
+"""Starts servers as separate processes and waits until they listen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_S = 0.05
 def launch(
     command: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in `folder`; what it says replaces what is in `log`."""
+    """Start `command` in `folder`; its output replaces the content of `log`."""
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -30,7 +30,7 @@ def launch(
             stderr=subprocess.STDOUT,
             cwd=folder,
             env=environment,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the caller, who then ends it in order
+            start_new_session=True,  # Ctrl-C in the terminal reaches the caller only, which then ends the server
         )
 
 
@@ -40,8 +40,8 @@ def await_listening(
     """Return once the server, or a process that it started, listens at `port` of any interface.
 
     Args:
-        name: What the error calls it: "the object store's proxy server".
-        limit_s: Seconds that it has had in all by `deadline` (time.monotonic()).
+        name: The server's name in the error: "the object store's proxy server".
+        limit_s: Seconds from the start to `deadline` (time.monotonic()), for the error.
 
     Raises:
         UserError: It has ended, or the deadline has passed; the message holds the end of its log.
@@ -75,7 +75,7 @@ def listens(pid: int, port: int) -> bool:
 
 
 def answers(url: str, deadline: float, *, headers: Mapping[str, str] | None = None) -> bool:
-    """Whether a GET of `url` succeeds before the deadline (time.monotonic()); no proxy is asked."""
+    """Whether a GET of `url` succeeds before the deadline (time.monotonic()); HTTP proxies are not used."""
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - a fixed scheme and host
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""A Ray instance for the duration of one program: its own `ray.init()` starts it, and it ends with the program.
+"""A Ray instance for the duration of one program: the program's `ray.init()` starts it, and it ends with the program.
 
-Ray's servers get SIGKILL from the kernel when the program is gone, however it went, and workers end with their raylet. The
-environment makes the instance as closed as a head (`cluster.head`): loopback only, behind a token. It has no dashboard.
+When the program ends for any reason, the kernel sends SIGKILL to Ray's servers, and workers end with their raylet. As a
+head (`cluster.head`), the instance listens on loopback only and asks for a token. It has no dashboard.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from cluster.state_folder import locked
 def environment(options: HeadOptions, state: Path) -> dict[str, str]:
     """The environment of a program that replaces this process and starts Ray with the resources of `options`.
 
-    Ray's sockets and logs lie in a temporary folder, to which `state/instances/PID` leads until the next call after the
-    end of the program.
+    Ray's sockets and logs are in a temporary folder. `state/instances/PID` links to it; the first call after the end of the
+    program removes both.
     """
     resources = {
         "CPU": options.num_cpus,

@@ -1,14 +1,14 @@
 """The command line and the environment of `mlflow server`, and the secrets in the environment.
 
-What MLflow does by itself, and what is done about it (MLflow 3.17):
+Defaults of MLflow 3.17 that are changed here:
 
 - It sends usage statistics, starts a pool of processes for jobs that judge language models, and serves a gateway to
   their providers. All three are off.
-- It accepts every Host header that begins like a private address. Here it accepts localhost and 127.0.0.1 only.
-- Webhooks go to public https addresses only, and their secrets are unreadable after a restart unless it is given a
-  key. Here the key is kept, and webhooks may go to this machine over http: a user who may create a webhook can send
-  requests to every server of this machine.
-- MLFLOW_ variables decide what its command line leaves open. Only those for S3 are passed on.
+- It accepts Host headers that begin like a private address. Here it accepts localhost and 127.0.0.1 only.
+- It sends webhooks to public https addresses only, and cannot read their secrets after a restart without a key. Here
+  the key is stored, and webhooks may go to this machine over http: a user who may create a webhook can send requests
+  to every server of this machine.
+- MLFLOW_ variables set options that its command line leaves out. Only those for S3 are passed on.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from corrector.errors import UserError
 ADMIN = "admin"
 SECRETS_FILE = "secrets.json"
 _USERS_FILE = "users.db"
-# Seconds until a new webhook is called; MLflow's own 60 look like a webhook that does not work.
+# Seconds until a new webhook is called; with MLflow's default of 60 a webhook seems not to work.
 WEBHOOK_CACHE_S = 1
 
 
 def command(port: int, artifacts: str, *, auth: bool) -> list[str]:
-    """The command that serves at `port`, with artifacts at the URL or in the folder `artifacts`."""
+    """The command that serves at `port`; `artifacts` is a URL or a folder."""
     options = {
         "host": LOOPBACK,
         "port": port,
@@ -48,11 +48,11 @@ def command(port: int, artifacts: str, *, auth: bool) -> list[str]:
 
 
 def environment(state: Path, database: str, store: ObjectStore | None, *, auth: bool) -> dict[str, str]:
-    """The command's whole environment; `auth` writes the file that it names.
+    """The command's whole environment; with `auth`, writes the configuration file that it names.
 
     Args:
-        database: Its URL, with the password if it needs one: that is why it is not on the command line.
-        store: Keeps the artifacts; None: the AWS variables of this process say where S3 is.
+        database: The database's URL; it may contain a password, so it is not on the command line.
+        store: The object store for artifacts; None: the AWS variables of this process say where S3 is.
     """
     kept = _secrets(state)
     ours = {
@@ -85,17 +85,17 @@ def environment(state: Path, database: str, store: ObjectStore | None, *, auth: 
 
 
 def admin_password(state: Path) -> str:
-    """The password of ADMIN, made once."""
+    """The password of ADMIN; created once."""
     return _secrets(state)["admin_password"]
 
 
 def sqlite_file(state: Path) -> str:
-    """The URL of the database in the state folder."""
+    """The URL of the SQLite database in the state folder."""
     return f"sqlite:///{state / 'mlflow.db'}"
 
 
 def without_password(database: str) -> str:
-    """The URL of a database with *** for its password. Raises UserError where it is none."""
+    """The URL of a database with *** for its password. Raises UserError if it is not a URL of a database."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -122,7 +122,7 @@ def _write_auth_configuration(state: Path) -> Path:
 
 
 def _secrets(state: Path) -> dict[str, str]:
-    """The admin's password, and the keys of sessions and of the webhooks' secrets."""
+    """The admin's password, and the keys for sessions and for the webhooks' secrets."""
     return secrets_of(
         state,
         SECRETS_FILE,

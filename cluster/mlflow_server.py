@@ -47,9 +47,9 @@ STATE = SERVERS_FOLDER / "mlflow"
 PORT = 5000
 ARTIFACTS = "s3://mlflow"
 START_LIMIT_S = 180.0
-# For requests under way when it is stopped.
+# Seconds for current requests when the server is stopped.
 GRACE_S = 10.0
-# Variables that lead MLflow's clients to another place than MLFLOW_TRACKING_URI, or log them in there.
+# Variables with which MLflow's clients use another server than MLFLOW_TRACKING_URI, or log in there.
 CONFLICTING_VARIABLES = (
     "MLFLOW_REGISTRY_URI",
     "MLFLOW_TRACKING_USERNAME",
@@ -63,9 +63,9 @@ _OUTDATED = "Detected out-of-date database schema"
 class MlflowServer:
     """A running MLflow server.
 
-    `label` identifies its processes. `database` is its URL, without the password. `artifacts` is where they go,
-    and `s3_endpoint` the object store that keeps them, None where the AWS variables or a folder decide.
-    `password` is the admin's, None where the server asks for none.
+    `label` identifies its processes. `database` is a URL without the password. `artifacts` is a URL or folder;
+    `s3_endpoint` is the object store for them, None where the AWS variables or a folder are used. `password` is
+    the admin's, None where the server asks for none.
     """
 
     label: str
@@ -77,12 +77,12 @@ class MlflowServer:
 
     @property
     def tracking_uri(self) -> str:
-        """What MLflow's clients take as their tracking URI, and what a browser opens."""
+        """The tracking URI for MLflow's clients, and the URL for a browser."""
         return f"http://{ports.LOOPBACK}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables with which MLflow's clients use it."""
+        """The environment variables with which MLflow's clients use the server."""
         if self.password is None:
             return {"MLFLOW_TRACKING_URI": self.tracking_uri}
         return {
@@ -93,20 +93,19 @@ class MlflowServer:
 
     @property
     def processes(self) -> ServerProcesses:
-        """The processes of the server."""
         return ServerProcesses(self.label)
 
 
 @dataclass(frozen=True)
 class MlflowOptions:
-    """How to start a server. What is None is as it was the last time, of the same state folder.
+    """Options of a start. None keeps the value of the last start on the same state folder.
 
     Attributes:
-        port: At first PORT.
-        store: Keeps the artifacts, in the bucket ARTIFACTS.
-        artifacts: An S3 URL, where the AWS variables say how to reach it, or a folder; goes before `store`.
-        database: SQLAlchemy's URL; at first that of a SQLite file in the state folder.
-        auth: Whether it asks for a password; at first it does not.
+        port: Default of the first start: PORT.
+        store: The object store for artifacts, in the bucket ARTIFACTS.
+        artifacts: A folder, or an S3 URL that is reached with the AWS variables; `store` is then ignored.
+        database: SQLAlchemy URL; default of the first start: a SQLite file in the state folder.
+        auth: Whether the server asks for a password; default of the first start: no.
     """
 
     port: int | None = None
@@ -118,12 +117,12 @@ class MlflowOptions:
 
 
 def start(options: MlflowOptions, *, state: Path = STATE) -> MlflowServer:
-    """The MLflow server of the state folder: the one that runs, or one started now; returns once it answers.
+    """Return the MLflow server of the state folder; start it if it does not run, and wait until it answers.
 
     Raises:
-        UserError: The port is taken, the server runs with other options already, there is no such bucket, a package
-            is missing, the database was written by another version of MLflow, or it is not ready in time: then none
-            is left running, and the message holds the end of its log.
+        UserError: The port is taken, the server already runs with other options, there is no such bucket, a package
+            is missing, the database was written by another version of MLflow, or the server is not ready in time; in
+            the last case it is stopped, and the message holds the end of its log.
     """
     state = state.resolve()
     with locked(state):
@@ -147,7 +146,7 @@ def start(options: MlflowOptions, *, state: Path = STATE) -> MlflowServer:
 
 
 def current(state: Path = STATE) -> MlflowServer | None:
-    """The MLflow server that runs on the state folder, or None; what is left of one that died is cleared away."""
+    """The running MLflow server of the state folder, or None; removes what a server that died left behind."""
     if not (state / "server.json").exists():
         return None
     with locked(state):
@@ -155,16 +154,16 @@ def current(state: Path = STATE) -> MlflowServer | None:
 
 
 def stop(server: MlflowServer, *, state: Path = STATE) -> int:
-    """End the server; return how many processes there were. Database, artifacts and passwords stay."""
+    """End the server and return the number of its processes. Database, artifacts and passwords stay."""
     with locked(state):
         return _clear(server, state)
 
 
 def require_options(running: MlflowServer, options: MlflowOptions) -> None:
-    """See that the server runs as `options` want it; what they leave open is as it is.
+    """Check that the running server has these options; those that are None may have any value.
 
     Raises:
-        UserError: It does not; the message names the first option that differs.
+        UserError: An option differs; the message names the first.
     """
     endpoint = options.store and options.store.endpoint
     database = options.database and without_password(options.database)
@@ -184,7 +183,7 @@ def require_options(running: MlflowServer, options: MlflowOptions) -> None:
 
 
 def _with_last_options(options: MlflowOptions, state: Path) -> MlflowOptions:
-    """`options` with the values of the start before for those that are None."""
+    """`options` with the values of the last start for those that are None."""
     try:
         last = json.loads((state / "options.json").read_text())
     except FileNotFoundError:
@@ -283,7 +282,7 @@ def _launch(server: MlflowServer, options: MlflowOptions, state: Path) -> None:
         raise UserError(
             f"the MLflow server listens at {server.tracking_uri} but does not answer; its log is {log}"
         )
-    # From here on it would only wait for the worker, and hold as much memory as that.
+    # The launcher would only wait for the worker, and takes as much memory as the worker.
     launcher.kill()
     launcher.wait()
 
@@ -320,7 +319,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def describe(server: MlflowServer, state: Path) -> str:
-    """Where the server is, what it takes, and where it keeps things, for people."""
+    """A text for people: the server's address, processes and memory, database and artifacts."""
     asks = f'; asks for a password: that of "{ADMIN}" is in {state / SECRETS_FILE}' if server.password else ""
     return (
         f"MLflow at {server.tracking_uri}: {summary([server.processes])}, "
@@ -329,7 +328,7 @@ def describe(server: MlflowServer, state: Path) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser, *, port: str) -> None:
-    """Give `parser` the options of a start that do not concern S3; the one for the port is called `port`."""
+    """Add the options of a start except those for S3 to `parser`; `port` is the name of the option for the port."""
     parser.add_argument(
         port, dest="mlflow_port", type=int, metavar="PORT", help=f"port of MLflow (at first {PORT})"
     )
@@ -348,7 +347,7 @@ def add_options(parser: argparse.ArgumentParser, *, port: str) -> None:
 
 
 def options_of(parsed: argparse.Namespace) -> MlflowOptions:
-    """What the options of `add_options` say."""
+    """The values of the options of `add_options`."""
     return MlflowOptions(port=parsed.mlflow_port, database=parsed.backend_store_uri, auth=parsed.auth)
 
 

@@ -33,7 +33,7 @@ from corrector.errors import UserError
 
 STATE = SERVERS_FOLDER / "objects"
 START_LIMIT_S = 60.0
-# Variables that lead S3 programs to another place than AWS_ENDPOINT_URL.
+# Variables with which S3 programs use another server than AWS_ENDPOINT_URL.
 CONFLICTING_VARIABLES = (
     "AWS_PROFILE",
     "AWS_SESSION_TOKEN",
@@ -48,7 +48,7 @@ _MODULES = {
     "object": "swift.obj.server",
     "proxy": "swift.proxy.server",
 }
-# Not by its own command: as a daemon it would want a user called swift, and /etc/swift.
+# Started without Swift's own command, which needs a user called swift, and /etc/swift.
 _UPDATER = """
 import os, sys
 from swift.common import utils
@@ -70,12 +70,12 @@ class ObjectStore:
 
     @property
     def endpoint(self) -> str:
-        """The URL that S3 programs take as their endpoint."""
+        """The endpoint URL for S3 programs."""
         return f"http://{ports.LOOPBACK}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables with which boto3, MLflow and pyarrow use it."""
+        """The environment variables with which boto3, MLflow and pyarrow use the store."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -84,23 +84,22 @@ class ObjectStore:
         }
 
     def processes(self, server: str) -> ServerProcesses:
-        """The processes of one of its SERVERS."""
         return ServerProcesses(f"{self.label}-{server}")
 
 
 def start(
     *, state: Path = STATE, port: int | None = None, start_limit_s: float = START_LIMIT_S
 ) -> ObjectStore:
-    """The object store of the state folder: the one that runs, or one started now; returns once it answers.
+    """Return the object store of the state folder; start it if it does not run, and wait until it answers.
 
     Args:
-        state: Holds data, keys, configuration and logs; made if missing.
-        port: Where to listen; None: where it listens already, else any port that is free.
+        state: Folder of data, keys, configuration and logs; created if missing.
+        port: Port to listen at; None: that of the running store, or any free port.
 
     Raises:
-        UserError: Swift is not installed, the port is taken, the store runs at another port already, the file system
-            will not do, or a server is not ready in time: then none is left running, and the message holds the end
-            of its log.
+        UserError: Swift is not installed, the port is taken, the store already runs at another port, the file system
+            cannot be used, or a server is not ready in time; in the last case all are stopped, and the message holds
+            the end of its log.
     """
     _require_swift()
     state = state.resolve()
@@ -142,7 +141,7 @@ def start(
 
 
 def current(state: Path = STATE) -> ObjectStore | None:
-    """The object store that runs on the state folder, or None; what is left of one that died is cleared away."""
+    """The running object store of the state folder, or None; removes what a store that died left behind."""
     if not (state / "store.json").exists():
         return None
     with locked(state):
@@ -150,7 +149,7 @@ def current(state: Path = STATE) -> ObjectStore | None:
 
 
 def stop(store: ObjectStore, *, state: Path = STATE) -> int:
-    """End the object store; return how many processes there were. Data and keys stay."""
+    """End the object store and return the number of its processes. Data and keys stay."""
     with locked(state):
         return _clear(store, state)
 
@@ -168,7 +167,7 @@ def _current(state: Path) -> ObjectStore | None:
 
 
 def _clear(store: ObjectStore, state: Path) -> int:
-    # From the proxy inwards: a server never loses the one behind it in the middle of a request.
+    # The proxy first: a server ends before the servers that it sends requests to.
     ended = sum(store.processes(server).end() for server in reversed(SERVERS))
     (state / "store.json").unlink(missing_ok=True)
     return ended
@@ -189,7 +188,7 @@ def _log(state: Path, server: str) -> Path:
 
 
 def _complete_listings(state: Path) -> None:
-    """Add objects to the listings of their buckets where a server was killed before it did."""
+    """Add objects to the listings of their buckets that a killed server has not added."""
     if not any((state / "data" / DEVICE).glob("async_pending*/*/*")):
         return
     log = _log(state, "updater")
@@ -209,7 +208,7 @@ def _complete_listings(state: Path) -> None:
 
 
 def _keys(state: Path) -> tuple[str, str]:
-    """Access key and secret key of the state folder, made once, in a file that only its owner can read."""
+    """Access key and secret key of the state folder; created once, in a file that only its owner can read."""
     keys = secrets_of(
         state,
         "keys.json",
@@ -253,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def describe(store: ObjectStore, state: Path) -> str:
-    """Where the store is, what it takes, and where its data lies, for people."""
+    """A text for people: the store's address, processes and memory, and the folder of its data."""
     taken = summary(map(store.processes, SERVERS))
     return f"object store at {store.endpoint}: {taken}, data in {state / 'data'}"
 

@@ -1,7 +1,6 @@
-"""What OpenStack Swift needs to be an S3 server of one disk: four configuration files, three rings, one folder.
+"""Configures OpenStack Swift as an S3 server of one disk: four configuration files, three rings, one folder.
 
-Everything lies in a folder of its own, and nothing is read from /etc/swift. The pipeline has no cache: a memcached
-that runs on this machine is neither written nor read.
+Swift reads nothing from /etc/swift. The pipeline has no cache, so a memcached of this machine is not used.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ REGION = "us-east-1"
 STORAGE = ("account", "container", "object")
 SERVERS = (*STORAGE, "proxy")
 
-# Where an object lies follows from these two: they must never change under data. One device makes 2**4 partitions
-# ample; the suffix keeps names apart on disk and is no secret here.
+# These two determine the path of an object on disk, so they must not change while there is data. 2**4 partitions are
+# enough for one device; the suffix is not a secret here.
 PART_POWER = 4
 HASH_SUFFIX = "prompt-corrector"
 REPLICAS = 1
 MIN_PART_HOURS = 1
 
-# S3's own bounds of a multipart upload; Swift's are a tenth of them.
+# S3's limits of a multipart upload; Swift's defaults are a tenth of them.
 MAX_PARTS = 10_000
 MAX_MANIFEST_BYTES = 32 * 1024**2
 
@@ -59,8 +58,8 @@ log_udp_host = {loopback}
 log_udp_port = 9
 """
 
-# The timeouts are those of a machine that is busy with training. Swift's own (0.5 s to connect, 1 s to enter a new
-# object into its bucket's listing) leave the rest to daemons that reconcile replicas, and there are none here.
+# Timeouts for a machine that is busy with training. Swift's defaults (0.5 s to connect, 1 s to enter a new object into
+# its bucket's listing) rely on daemons that repair what was missed, and there are none here.
 _STORAGE = """\
 devices = {data}
 mount_check = false
@@ -125,16 +124,16 @@ _PLAIN_FILTERS = (
 def write_configuration(
     folder: Path, data: Path, ports: Mapping[str, int], access_key: str, secret_key: str
 ) -> None:
-    """Write all that the four SERVERS read into `folder`; objects will lie in `data`.
+    """Write the configuration of the four SERVERS into `folder`.
 
     Args:
-        folder: Has to be readable by its owner only, since the secret key is in it.
-        data: Holds Swift's one device; made if missing.
-        ports: Of each of SERVERS, on the loopback interface.
+        folder: Must be readable by its owner only, since it contains the secret key.
+        data: Folder of the objects, with Swift's one device; created if missing.
+        ports: Port of each of SERVERS on the loopback interface.
         access_key: "corrector:USER".
 
     Raises:
-        UserError: The file system of `data` keeps no extended attributes.
+        UserError: The file system of `data` has no extended attributes.
     """
     device = data / DEVICE
     device.mkdir(parents=True, exist_ok=True)
@@ -160,7 +159,7 @@ def write_configuration(
 
 
 def _write_rings(folder: Path, ports: dict[str, int]) -> None:
-    """In a process of its own: Swift's modules bring eventlet, which puts its own http and urllib in place of Python's."""
+    """Runs in a separate process: Swift's modules import eventlet, which replaces Python's http and urllib."""
     devices = {
         server: {
             "id": 0,

@@ -1,4 +1,4 @@
-"""Ports on the loopback interface: choose a free one, refuse a taken one by name."""
+"""Chooses free ports on the loopback interface, and names the process that uses a taken one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import socket
 from corrector.errors import UserError
 
 LOOPBACK = "127.0.0.1"
-# Below the ephemeral range, from which the kernel takes ports for outgoing connections, and above
-# 10002-19999, which Ray keeps for its workers.
+# Below the ephemeral range, which the kernel uses for outgoing connections, and above 10002-19999, which Ray
+# uses for its workers.
 CHOICE = range(20000, 32000)
 
 
@@ -25,10 +25,10 @@ def is_free(port: int) -> bool:
 
 
 def choose(purpose: str, wanted: int | None, *, taken: set[int]) -> int:
-    """The port for `purpose`: the one wanted, or any that is free. It is added to `taken`.
+    """Return `wanted`, or any free port where it is None, and add it to `taken`.
 
-    Raises UserError where the wanted port is in use, or out of range, and says by whom as far as the system
-    tells.
+    Raises:
+        UserError: The wanted port is in use (the message names the process if the system allows), or out of range.
     """
     if wanted is None:
         port = next(p for p in random.sample(CHOICE, len(CHOICE)) if p not in taken and is_free(p))
@@ -49,7 +49,7 @@ def _holder(port: int) -> str:
 
     try:
         connections = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:  # macOS tells only root
+    except psutil.AccessDenied:  # macOS allows only root
         return ""
     for connection in connections:
         if connection.laddr and connection.laddr.port == port and connection.pid:

@@ -1,7 +1,7 @@
 """Finds the processes of one server by an environment variable or by their session, and ends them by their pids.
 
-Parentage and process groups do not find them: `ray start` leaves orphans. Both marks are needed: a job's driver has a
-session of its own, and Ray's workers overwrite their environment.
+Parents and process groups do not identify them, since `ray start` leaves orphans. Both the variable and the session are
+needed: a job's driver has its own session, and Ray's workers overwrite their environment.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SERVER_GRACE_S = 0.5
 class ServerProcesses:
     """The processes of one server.
 
-    `label` is the value of LABEL_VARIABLE in the environment of servers and drivers and of what these start. `session` is
-    the session (as of setsid) of Ray's workers and agents, whose titles begin with "ray::"; None where there are none, or
-    while it is not known yet.
+    `label` is the value of LABEL_VARIABLE in the environment of servers, drivers and the processes that these start.
+    `session` is the session (setsid) of Ray's workers and agents, whose titles begin with "ray::"; None where there are
+    none, or while it is not known yet.
     """
 
     label: str
     session: int | None = None
 
     def find(self) -> list[psutil.Process]:
-        """All living processes of the server, and their descendants, but for the calling process."""
+        """All running processes of the server and their descendants, except the calling process."""
         found: dict[int, psutil.Process] = {}
         for process in psutil.process_iter():
             if process.pid not in found and self._owns(process):
@@ -46,9 +46,9 @@ class ServerProcesses:
     def end(self, *, grace_s: float = SERVER_GRACE_S) -> int:
         """End all processes of the server; return how many there were.
 
-        Drivers of Ray's jobs and what they started come first and have DRIVER_GRACE_S to end in order. Then the servers,
-        which have `grace_s` seconds: Ray has nothing to save, and its raylet, asked to end together with its GCS, waits for
-        that for more than 8 s. Looks again until nothing is left, since a dying raylet may still have been starting a worker.
+        First ends the drivers of Ray's jobs and what they started, which have DRIVER_GRACE_S seconds to save their state. Then
+        ends the servers, which have `grace_s` seconds: Ray has nothing to save, and a raylet that ends together with its GCS
+        waits for it for more than 8 s. Repeats until no process is left, since a raylet may start a worker while it ends.
         """
         found = self.find()
         ended = {process.pid for process in found}
@@ -71,18 +71,18 @@ class ServerProcesses:
 
 
 def summary(servers: Iterable[ServerProcesses]) -> str:
-    """How many processes the servers have and how much memory these hold, for people; shared pages count once (PSS)."""
+    """A text for people: number and memory of the servers' processes; shared pages count once (PSS)."""
     found = [process for server in servers for process in server.find()]
     memory = 0
     for process in found:
         with contextlib.suppress(psutil.Error):
             usage = process.memory_full_info()
-            memory += getattr(usage, "pss", usage.rss)  # PSS is Linux's
+            memory += getattr(usage, "pss", usage.rss)  # only Linux has PSS
     return f"{len(found)} process{'' if len(found) == 1 else 'es'}, {memory >> 20} MiB"
 
 
 def _environment(process: psutil.Process) -> bytes:
-    """The raw environment block: psutil's parser stops where a title was written over the beginning."""
+    """The raw environment block; psutil's parser fails where the process's title has overwritten its beginning."""
     block = Path(f"/proc/{process.pid}/environ")
     if block.exists():
         return block.read_bytes()
@@ -97,7 +97,7 @@ def _is_of_a_driver(process: psutil.Process) -> bool:
 
 
 def _is_running(process: psutil.Process) -> bool:
-    """Whether it has not ended: a zombie, which waits for its parent to take note, has."""
+    """Whether the process has not ended; a zombie has ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,18 +1,18 @@
-"""Changes to what Ray starts that Ray has no options for; Ray calls them by their names in environment variables (Ray 2.60).
+"""Hooks that change what Ray 2.60 starts, where Ray has no option; environment variables name them, and Ray calls them.
 
 - The Ray Client proxy takes 90 MB and port 10001 for a protocol that jobs do not use; `ray start` refuses port 0 for it.
-- The dashboard's usage module, told that usage statistics are off, still asks three clouds' metadata servers where it
-  runs, which blocks the dashboard for up to three seconds, and tells usage-stats.ray.io once that they are off.
-  `ray start` cannot leave it out, and `ray.init(include_dashboard=False)` starts it alone.
-- `ray.init()` starts an autoscaler's monitor, although one machine does not grow.
+- The dashboard's usage module sends requests even when usage statistics are off: to the metadata servers of three clouds,
+  which blocks the dashboard for up to three seconds, and once to usage-stats.ray.io, to report that they are off.
+  `ray start` always starts it, and `ray.init(include_dashboard=False)` starts only this module.
+- `ray.init()` starts the autoscaler's monitor, which one machine does not need.
 - A terminal that is closed sends SIGHUP to Ray's servers and workers, too, while the driver still needs them to save its
-  state. `ray.init()` starts them with SIGINT blocked, and only SIGINT.
+  state. `ray.init()` starts them with only SIGINT blocked.
 """
 
 import signal
 from typing import Any
 
-# All of the dashboard's modules but UsageStatsHead, and but those of Ray Data and of the event log.
+# The dashboard's modules except UsageStatsHead and those of Ray Data and of the event log.
 DASHBOARD_MODULES = (
     "JobHead",
     "MetricsHead",
@@ -42,10 +42,10 @@ def trim_head(parameters: Any, head: bool) -> None:
 
 
 def trim_local_instance(runtime_env: Any) -> Any:
-    """Let `ray.init()` start neither dashboard nor monitor, and the rest with SIGHUP blocked (RAY_RUNTIME_ENV_HOOK).
+    """Make `ray.init()` start no dashboard and no monitor, and the rest with SIGHUP blocked (RAY_RUNTIME_ENV_HOOK).
 
-    Ray Train's placement group cleaner asks the dashboard, so here nothing frees the CPUs of a lane whose controller died.
-    Returns `runtime_env` as it is.
+    Ray Train's placement group cleaner needs the dashboard, so here the CPUs of a lane whose controller died stay taken.
+    Returns `runtime_env` unchanged.
     """
     from ray._private import node
 

@@ -26,7 +26,7 @@ from cluster.shell import exports
 from cluster.state_folder import SERVERS_FOLDER, locked
 from corrector.errors import UserError
 
-# Each of these configures an S3 of the user's.
+# Each of these configures the user's own S3.
 _S3_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
@@ -42,25 +42,23 @@ _S3_VARIABLES = (
 
 @dataclass(frozen=True)
 class States:
-    """The servers' state folders: one of the Ray head, and one that holds those of object store and MLflow."""
+    """The state folders: that of the Ray head, and the parent of those of object store and MLflow."""
 
     servers: Path = SERVERS_FOLDER
     head: Path = heads.STATE
 
     @property
     def objects(self) -> Path:
-        """The state folder of the object store."""
         return self.servers / "objects"
 
     @property
     def mlflow(self) -> Path:
-        """The state folder of MLflow."""
         return self.servers / "mlflow"
 
 
 @dataclass(frozen=True)
 class Services:
-    """The servers that run; None for one that does not."""
+    """The running servers; None for a server that does not run."""
 
     store: ObjectStore | None
     mlflow: MlflowServer | None
@@ -75,9 +73,9 @@ class Services:
         }
 
     def job_environment(self, caller: Mapping[str, str]) -> dict[str, str]:
-        """The variables about S3 and MLflow for a job whose caller has the environment `caller`.
+        """The variables for S3 and MLflow of a job whose caller has the environment `caller`.
 
-        Where the caller has an S3 or an MLflow of their own, the job uses that, and its variables are among the result.
+        If `caller` configures another S3 or MLflow, the job uses that, and the result contains its variables.
         """
         caller = {name: value for name, value in caller.items() if value}
         variables = {name: caller[name] for name in caller if name.startswith(("AWS_", "MLFLOW_TRACKING_"))}
@@ -91,13 +89,13 @@ class Services:
 
 
 def up(mlflow_options: MlflowOptions, head_options: HeadOptions, *, states: States) -> Services:
-    """Start the servers that do not run; return once all answer.
+    """Start the servers that do not run; return when all answer.
 
     Args:
         mlflow_options: Options of MLflow; `store` is ignored, since MLflow uses the object store of `states`.
 
     Raises:
-        UserError: A server does not start, or runs with other options; those that were started here are stopped.
+        UserError: A server does not start, or runs with other options; the servers that this call started are stopped.
     """
     with locked(states.servers), ExitStack() as started:
         store = object_store.current(states.objects)
@@ -106,7 +104,7 @@ def up(mlflow_options: MlflowOptions, head_options: HeadOptions, *, states: Stat
             started.callback(object_store.stop, store, state=states.objects)
         mlflow = mlflow_server.current(states.mlflow)
         if mlflow is not None and mlflow.s3_endpoint not in (None, store.endpoint):
-            mlflow_server.stop(mlflow, state=states.mlflow)  # the object store that it knows is gone
+            mlflow_server.stop(mlflow, state=states.mlflow)  # its object store has ended
             mlflow = None
         if mlflow is None:
             mlflow = mlflow_server.start(replace(mlflow_options, store=store), state=states.mlflow)
@@ -121,7 +119,7 @@ def up(mlflow_options: MlflowOptions, head_options: HeadOptions, *, states: Stat
 
 
 def down(*, states: States) -> int:
-    """Stop all of them, in reverse order; return how many processes there were."""
+    """Stop all servers, in reverse order, and return the number of their processes."""
     with locked(states.servers):
         running = current(states=states)
         ended = heads.stop(running.head, state=states.head) if running.head else 0
@@ -130,7 +128,6 @@ def down(*, states: States) -> int:
 
 
 def current(*, states: States) -> Services:
-    """The servers that run."""
     return Services(
         object_store.current(states.objects),
         mlflow_server.current(states.mlflow),

@@ -1,4 +1,4 @@
-"""An environment as a shell's lines, for `eval "$(python -m cluster... env)"`."""
+"""Prints environment variables as shell lines, for `eval "$(python -m cluster... env)"`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 
 def exports(environment: Mapping[str, str], *, unset: Iterable[str]) -> list[str]:
-    """The lines that set `environment` and forget the variables of `unset` that it does not hold."""
+    """Shell lines that set `environment`, and unset the variables of `unset` that are not in it."""
     forgotten = [name for name in unset if name not in environment]
     return [
         *([f"unset {' '.join(forgotten)}"] if forgotten else []),

@@ -16,7 +16,7 @@ SERVERS_FOLDER = PROJECT / ".servers"
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Hold the state folder, made if missing: whoever else starts or stops its server waits until then."""
+    """Lock the state folder within the block, and create it if missing; other commands of its server wait."""
     state.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)
     with (state / "lock").open("w") as lock:
@@ -25,12 +25,12 @@ def locked(state: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write `text` to a file that is whole or not there, and that only its owner reads."""
+    """Write `text` atomically to a file that only its owner can read."""
     write_atomically(path, text, mode=0o600)
 
 
 def secrets_of(state: Path, name: str, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """The secrets in the file `name` of the state folder, which `make` draws the first time."""
+    """The secrets in the file `name` of the state folder; `make` creates them at the first call."""
     path = state / name
     if not path.exists():
         write_private(path, json.dumps(make()))

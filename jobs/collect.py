@@ -95,7 +95,7 @@ def read_verdicts(path: Path) -> Iterator[GivenVerdict]:
     """The verdicts in a file of JSON Lines.
 
     Raises:
-        UserError: The file cannot be read, or a line is no verdict; with its number.
+        UserError: The file cannot be read, or a line is no verdict; the message has the line's number.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
-        # Ray, MLflow and torch take seconds to import: a batch with mistakes should be told at once.
+        # Imported after the check: Ray, MLflow and torch take seconds, and mistakes should be reported at once.
         from jobs.inputs.batch import check_batch
 
         work = check_batch(

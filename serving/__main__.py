@@ -23,7 +23,7 @@ NAME = "images"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit status is 2 where it cannot be done."""
+    """Run the command; the exit status is 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(prog="python -m serving", description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(host: str, port: int, versions: Versions) -> None:
-    """Returns after an interrupt, when the application is removed."""
-    # Ray and PyTorch take seconds to import: a port that is taken is reported before.
+    """Serve until an interrupt, then remove the application."""
+    # A port that is taken is reported before these imports, since Ray and PyTorch take seconds.
     _check_free(host, port)
     import ray
     from ray import serve
@@ -55,7 +55,7 @@ def _serve(host: str, port: int, versions: Versions) -> None:
 
     settings = ServingSettings(ingress=IngressSettings(anonymous_versions=versions))
     ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    # After ray.init, which sets a handler of its own for one of them.
+    # After ray.init, which sets its own handler for one of them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     serve.start(http_options={"host": host, "port": port})

@@ -1,4 +1,4 @@
-"""AdapterIdentity: the key of an adapter from the registry to a batch row."""
+"""AdapterIdentity: identifies an adapter in the registry, the caches and the engine's batch."""
 
 from dataclasses import dataclass
 

@@ -10,7 +10,7 @@ from serving.edge import VALUE, VARIABLE
 from serving.ray_serve.deployments import CatalogueReplica, EngineReplica, FeedbackReplica, IngressReplica
 from serving.settings import Replicas, ServingSettings
 
-# Counts for a Ray that `serve run` starts itself; for any other the variable must be set where Ray is started.
+# For a Ray that `serve run` starts itself; for any other the variable must be set where Ray is started.
 os.environ.setdefault(VARIABLE, VALUE)
 
 _MARGIN = 32
@@ -35,7 +35,7 @@ def build(settings: ServingSettings) -> serve.Application:
         max_ongoing_requests=_CATALOGUE_CALLS,
         ray_actor_options={"num_cpus": 0},
     )
-    # On the head node, always: its files stay where they are when the replica is replaced.
+    # On the head node, so that a new replica finds the files of the one before.
     feedback = serve.deployment(
         name="feedback",
         num_replicas=1,
@@ -54,7 +54,7 @@ def build(settings: ServingSettings) -> serve.Application:
     ingress = serve.deployment(
         name="ingress",
         autoscaling_config=_autoscaling(settings.ingresses),
-        # The ingress answers every request itself: Ray Serve's own refusals are no JSON.
+        # The ingress refuses requests itself, since Ray Serve's refusals are not JSON.
         max_ongoing_requests=100_000,
         ray_actor_options={"num_cpus": settings.ingress_cpus},
         health_check_period_s=5,

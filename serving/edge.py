@@ -1,7 +1,7 @@
 """Middleware of Ray Serve's HTTP proxies: removes request headers that only Ray may set.
 
 Ray loads `middlewares`, which RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names. An ingress does not start without that
-variable. It refuses a request that has such a header all the same.
+variable, and also refuses requests that have such a header.
 """
 
 import os
@@ -27,7 +27,6 @@ class Edge:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -42,13 +41,12 @@ class Edge:
 
 
 class RefuseRayHeaders:
-    """ASGI middleware of the ingress: a request that still has RAY_HEADERS came through a proxy without `Edge`."""
+    """ASGI middleware of the ingress: refuses requests with RAY_HEADERS, which came through a proxy without `Edge`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] == "http" and RAY_HEADERS & {name.lower() for name, _ in scope["headers"]}:
             from serving.ingress.http.errors import ApiError
 
@@ -60,10 +58,10 @@ class RefuseRayHeaders:
 
 
 def check_environment() -> None:
-    """Refuse to serve on a node whose Ray was started without the variable.
+    """Check that Ray was started with the variable on this node.
 
     Raises:
-        UserError: It is not set.
+        UserError: The variable is not set.
     """
     if not os.environ.get(VARIABLE):
         raise UserError(
@@ -82,5 +80,5 @@ def _one_id(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
 
 
 def middlewares() -> list[Middleware]:
-    """Called by every proxy when it starts."""
+    """The middleware of a proxy; Ray Serve calls this when a proxy starts."""
     return [Middleware(Edge)]

@@ -1,4 +1,4 @@
-"""The driver of a correction: encodes, starts queue and lanes, scores and registers what they finish, reports."""
+"""The driver of a correction: encodes, starts queue and lanes, scores and registers finished prompts, reports."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CorrectionJob:
             return self.correct()
 
     def correct(self) -> int:
-        """`run`, for a caller that has locked the run's folder."""
+        """As `run`, for a caller that holds the lock of the run's folder."""
         self._results = Results(self._work)
         for note in self._work.batch.notes:
             self._console.print(note, style="yellow", markup=False, highlight=False)
@@ -111,7 +111,7 @@ class CorrectionJob:
         pool = LanePool(queue, self._work.spec, plan, self._work.run.lanes, CorrectionPolicy, after=encoded)
         in_lanes = {task.work_id: task for task in untrained}
         if encoded:
-            pool.reconcile(1)  # one lane loads the base while the others' cores encode
+            pool.reconcile(1)  # one lane loads the base while the other cores encode
             get_results(encoded)
         while in_lanes and not self._stop.requested:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())

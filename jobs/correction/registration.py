@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 class RegistrationPipeline:
     """Scores and registers prompts, a bounded number of scoring tasks at a time.
 
-    `settled(task, error)` is called once for each: with None when its record is in its folder and registered, with the reason
-    when that was not possible.
+    `settled(task, error)` is called once per prompt: `error` is None when the record is in the prompt's folder and registered,
+    and the reason when that was not possible.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RegistrationPipeline:
         # One thread: registration is quick, and the local registry takes one writer at a time.
         self._registrar = ThreadPoolExecutor(1, thread_name_prefix="registrar")
         self._prepared = False
-        # Lanes may hold every CPU until the queue is empty; `scoring_tasks` bounds scoring instead.
+        # Scoring tasks ask for no CPU, since lanes may hold all until the queue is empty; `scoring_tasks` limits them.
         self._score = ray.remote(score_prompt).options(num_cpus=0, max_retries=2)
 
     @property
@@ -57,15 +57,15 @@ class RegistrationPipeline:
         return bool(self._waiting or self._scoring or self._registering)
 
     def prepare(self) -> None:
-        """Open the registry while lanes train, so that the first registration does not wait; does it once."""
+        """Open the registry, once, while lanes train, so that the first registration does not wait."""
         if not self._prepared:
             self._prepared = True
             self._registrar.submit(prepare, **self._registry)
 
     def restore(self, tasks: Sequence[PromptTask]) -> list[PromptTask]:
-        """Restore the records of prompts that another run has registered; returns the prompts that are left to train.
+        """Restore the records of prompts that another run has registered; returns the other prompts, to be trained.
 
-        A registry or a record that cannot be read leaves its prompts to be trained: training needs no registry.
+        Prompts whose registry or record cannot be read are trained, which needs no registry.
         """
         try:
             known = find_works({task.work_id: task.entry.name for task in tasks}, **self._registry)
@@ -87,11 +87,11 @@ class RegistrationPipeline:
         return left
 
     def score(self, task: PromptTask) -> None:
-        """Take a prompt that a lane has sampled."""
+        """Queue a sampled prompt for scoring and registration."""
         self._waiting.append(task)
 
     def register(self, task: PromptTask) -> None:
-        """Take a prompt that has a record."""
+        """Queue a prompt that has a record for registration."""
         self._registering[self._registrar.submit(register, task.folder.record, **self._registry)] = task
 
     def fail(self, task: PromptTask, reason: str) -> None:
@@ -100,7 +100,7 @@ class RegistrationPipeline:
         self.register(task)
 
     def poll(self) -> None:
-        """Start what can start and collect what is done; returns at once."""
+        """Start waiting scoring tasks and registrations and collect finished ones, without blocking."""
         while self._waiting and len(self._scoring) < self._scoring_tasks:
             task = self._waiting.popleft()
             self._scoring[self._score.remote(task, self._settings)] = task

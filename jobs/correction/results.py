@@ -66,7 +66,7 @@ class RunResult(BaseModel):
 
 
 class Results:
-    """The results of all prompts of a run, each read from its folder once and again only when it changes."""
+    """The results of all prompts of a run; a prompt's folder is read again only when its result changes."""
 
     def __init__(self, work: BatchWork) -> None:
         self._work = work
@@ -83,18 +83,17 @@ class Results:
         return any(result.worked for result in self._by_id.values())
 
     def settle(self, task: PromptTask, error: str | None) -> PromptResult:
-        """Read the result of a prompt that this submission finished, or could not finish because of `error`."""
+        """Read the result of a prompt that this submission finished; `error` says why it could not be finished."""
         result = self._by_id[task.work_id] = _read(task, error=error, worked=True)
         self._is_written = False
         return result
 
     def flush(self) -> None:
-        """Write result.json where it is out of date and was not written just now."""
+        """Write result.json if it is out of date and the last write was not too recent."""
         if not self._is_written and time.monotonic() - self._written > WRITE_SECONDS:
             self.write()
 
     def write(self) -> RunResult:
-        """Write result.json."""
         run, spec = self._work.run, self._work.spec
         result = RunResult(
             run=run.run,
@@ -112,7 +111,6 @@ class Results:
 
 
 def _read(task: PromptTask, *, error: str | None = None, worked: bool = False) -> PromptResult:
-    """The result of one prompt, from its folder."""
     folder = task.folder
     common: dict[str, Any] = {
         "name": task.entry.name,

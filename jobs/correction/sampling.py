@@ -44,7 +44,7 @@ class CorrectionPolicy(LanePolicy):
         self._trained: dict[str, _Trained] = {}
 
     def slots_in_use(self) -> int:
-        """Each trained prompt needs a slot of the bank when it is sampled."""
+        """The number of trained prompts: each needs a slot of the bank when it is sampled."""
         return len(self._trained)
 
     def after_step(self) -> None:
@@ -55,11 +55,10 @@ class CorrectionPolicy(LanePolicy):
             self._trained[name] = _Trained(lane.running.pop(name), lane.engine.release(name), curve)
 
     def failed(self, running: RunningPrompt, reason: str) -> None:
-        """Report the prompt as failed."""
         self._lane.report([Progress(running.task.work_id, "failed", detail=reason)])
 
     def no_active_slot(self) -> bool:
-        """Sample what is trained; the lane ends when nothing is."""
+        """Sample the trained prompts; the lane ends when there are none."""
         self.after_step()  # a prompt resumed after its last step has no step to make
         if not self._trained:
             return False
@@ -67,7 +66,7 @@ class CorrectionPolicy(LanePolicy):
         return True
 
     def _sample(self) -> None:
-        """Sample base and corrected of all trained prompts; the workers divide the prompts among themselves."""
+        """Sample base and corrected images of all trained prompts, which are divided among the workers."""
         lane = self._lane
         by_side: dict[int, list[_Trained]] = {}
         for trained in list(self._trained.values())[lane.workers.rank :: lane.workers.size]:
@@ -88,7 +87,7 @@ class CorrectionPolicy(LanePolicy):
             for slot, (each, comparison) in enumerate(zip(group, comparisons, strict=True), start=1):
                 lane.engine.bank.unload(slot)
                 self._write(each, comparison, next(sides), next(sides), seconds)
-        lane.workers.wait_for_all()  # until they have written
+        lane.workers.wait_for_all()  # until their files are written
         lane.report([Progress(name, "sampled") for name in self._trained], wait=True)
         self._trained.clear()
 
@@ -100,7 +99,7 @@ class CorrectionPolicy(LanePolicy):
         after: Tensor,
         sampling_seconds: float,
     ) -> None:
-        """Write adapter, images and curve; the folder appears whole or not at all."""
+        """Write adapter, images and curve; the folder is created atomically."""
         folder, exemplars = trained.running.task.folder, trained.running.exemplars
         staging = folder.path / f".sampled.{os.getpid()}"
         remove_folder(staging)
@@ -116,14 +115,14 @@ class CorrectionPolicy(LanePolicy):
         sampled = {
             "curve": trained.curve,
             "seconds": {"training": trained.running.seconds, "sampling": sampling_seconds},
-            # Not in the batch file: the scoring task's code may have another lexicon than the lane's.
+            # Written here since the scoring task's code may have another lexicon than the lane's.
             "hard_negatives": [negative.model_dump() for negative in comparison.negatives],
         }
         (staging / SAMPLED_FILE).write_text(json.dumps(sampled))
         training, held_out = decoded_exemplars(self._lane.base, exemplars)
         decoded = {"training": training.contiguous(), "held_out": held_out.contiguous()}
         save_file(decoded, staging / DECODED_FILE)
-        if folder.is_sampled:  # by a lane that was taken for lost; its images are the same
+        if folder.is_sampled:  # by a lane that was regarded as lost; its images are the same
             remove_folder(staging)
         else:
             staging.rename(folder.sampled)

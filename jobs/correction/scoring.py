@@ -1,4 +1,4 @@
-"""Scorecard, gate and lineage of a sampled prompt: a Ray task that makes `sampled/` the prompt's `record/`."""
+"""A Ray task that adds scorecard, gate and lineage to a prompt's `sampled/` and renames it to `record/`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """What is the same for all prompts of a batch: base, evaluation, gate, and the version of the code that runs."""
+    """Settings that all prompts of a batch share: base, evaluation, gate, and the version of the code."""
 
     spec: BaseSpec
     evaluation: EvaluationSettings
@@ -42,9 +42,9 @@ class ScoringSettings:
 
 
 def score_prompt(task: PromptTask, settings: ScoringSettings) -> None:
-    """Score what a lane sampled and make it the prompt's record. Ray may run this again after any of its statements.
+    """Score the images in `sampled/` and make it the prompt's record. Ray may interrupt this anywhere and run it again.
 
-    Images are read back from the PNG files that people look at.
+    Images are read from the PNG files that people look at.
     """
     bound_threads(1)
     started = time.monotonic()
@@ -91,7 +91,7 @@ def score_prompt(task: PromptTask, settings: ScoringSettings) -> None:
 
 
 def write_failure(task: PromptTask, settings: ScoringSettings, reason: str) -> None:
-    """Write the record of a prompt that could not be corrected; a scored record that is there stays."""
+    """Write the record of a prompt that could not be corrected; an existing scored record stays."""
     folder = task.folder
     if _has_scored_record(folder):
         logger.warning("%s: keeps its record: %s", task.entry.name, reason)
@@ -122,7 +122,7 @@ def _has_scored_record(folder: PromptFolder) -> bool:
 
 
 def _remove_lane_files(folder: PromptFolder) -> None:
-    """Remove from the record what only scoring reads."""
+    """Remove the files that only scoring reads from the record."""
     for name in (SAMPLED_FILE, DECODED_FILE):
         (folder.record / name).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""A batch as the job works on it: checked as a whole, every prompt with its content hash and folder."""
+"""A checked batch, with the content hash and the folder of every prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.inputs.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class BatchWork:
-    """A checked submission, before Ray is asked for anything.
+    """A checked submission; created before the job connects to Ray.
 
     Attributes:
         exemplars: The exemplars of every prompt, by the prompt's name.
@@ -36,7 +36,7 @@ class BatchWork:
         return tuple(task for task in self.tasks if not task.folder.is_finished)
 
     def store_exemplars(self, tasks: Sequence[PromptTask]) -> None:
-        """Put the decoded exemplars of `tasks` into the cache, where encoding and lanes read them."""
+        """Write the decoded exemplars of `tasks` into the cache, from which encoding and lanes read them."""
         cache = ContentCache(self.run.cache)
         for task in tasks:
             ExemplarImages.of(self.exemplars[task.entry.name]).store(cache)

@@ -1,8 +1,8 @@
-"""Encoding as its own stage: before any lane trains, the batch's texts and exemplars are encoded once, in parallel.
+"""Encodes a batch's texts and exemplars once, in parallel, before lanes train.
 
-Each share is a Ray task with a device of its own. It loads the text encoders, then the VAE, and never the transformer; lanes
-load the transformer and never a text encoder. A task that is retried, or a batch that is submitted again, encodes only what is
-not in the cache.
+Each share is a Ray task with its own device. It loads the text encoders, then the VAE, and not the transformer; lanes load the
+transformer and no text encoder. A task that is retried, or a batch that is submitted again, encodes only what is not in the
+cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEXTS_PER_SHARE = 64
 
 @dataclass(frozen=True)
 class Share:
-    """What one Ray task encodes: texts, and the exemplars of `tasks`."""
+    """The work of one Ray task: texts, and the exemplars of `tasks`."""
 
     texts: tuple[str, ...]
     tasks: tuple[PromptTask, ...]
@@ -35,7 +35,7 @@ class Share:
 
 @dataclass(frozen=True)
 class EncodingDevice:
-    """What one Ray task asks of the cluster, and where it computes."""
+    """The resources of one Ray task, the kind of its device, and its torch threads."""
 
     kind: str
     cpus: float
@@ -44,7 +44,7 @@ class EncodingDevice:
 
 
 def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int) -> list[Share]:
-    """The batch's texts, each once, and its exemplars, in at most `most` shares of about equal size."""
+    """Divide the batch's exemplars and its texts, without duplicates, into at most `most` shares of about equal size."""
     texts = list(dict.fromkeys(text for task in tasks for text in texts_of(task.entry, evaluation)))
     count = max(1, min(most, len(tasks), -(-len(texts) // TEXTS_PER_SHARE)))
     return [Share(tuple(texts[first::count]), tuple(tasks[first::count])) for first in range(count)]
@@ -53,9 +53,10 @@ def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int
 def encode(
     spec: BaseSpec, share: Share, cache_folder: Path, device: str, threads: int, *, check: bool = False
 ) -> None:
-    """Encode one share into the cache, on `device`, with `threads` threads; `check`: check the transformer's weights first.
+    """Encode one share into the cache; with `check`, check the transformer's weights first.
 
-    Raises :class:`UserError` where the base's encoders, VAE or transformer cannot be used.
+    Raises:
+        UserError: The base's encoders, VAE or transformer cannot be used.
     """
     bound_threads(threads)
     if check:
@@ -79,7 +80,7 @@ def start_encoding(
     *,
     check: bool,
 ) -> list[Any]:
-    """Start to encode the batch in at most `most` Ray tasks; returns references to their ends.
+    """Start at most `most` Ray tasks that encode the batch; returns references to wait for.
 
     Args:
         check: Whether the first task checks the transformer's weights before it encodes.

@@ -1,6 +1,6 @@
-"""PromptTask: one prompt on its way through a job.
+"""PromptTask: one prompt of a job.
 
-Imports no torch: the queue's process, and every process that receives a task, imports this module.
+Imports no torch: the queue's process, and each process that receives a task, imports this module.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptTask:
-    """One prompt on its way through a job: driver, queue, lane and scoring pass this object on.
+    """One prompt of a job; passed between driver, queue, lane and scoring.
 
     Attributes:
-        work_id: Content hash of all that determines the result; equal work has an equal one.
+        work_id: Content hash of the inputs that determine the result; equal work has an equal id.
         exemplars: The cache key of the decoded exemplars.
-        folder: The prompt's own folder in the run, on storage that every node sees.
-        exemplar_digests: SHA-256 of every exemplar file that is used, by file name.
-        rungs: Where a trial of a search is scored while it trains; empty in a correction.
+        folder: The prompt's folder in the run, on storage that all nodes share.
+        exemplar_digests: SHA-256 of each exemplar file that is used, by file name.
+        rungs: The rungs at which a trial of a search is scored while it trains; empty in a correction.
     """
 
     work_id: str
@@ -39,7 +39,7 @@ class PromptTask:
     rungs: tuple[Rung, ...] = ()
 
     def load_exemplars(self, cache: ContentCache) -> ExemplarImages:
-        """The decoded exemplars; a UserError says that they are not in the cache."""
+        """The decoded exemplars; raises UserError if they are not in the cache."""
         from corrector.prompt_inputs import ExemplarImages
 
         images = ExemplarImages.load(self.exemplars, cache)

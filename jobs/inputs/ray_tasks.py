@@ -14,7 +14,7 @@ from corrector.errors import UserError
 
 
 def get_results(references: Sequence[Any]) -> list[Any]:
-    """The results of tasks, in their order; a task's :class:`UserError` is raised as it was, without Ray's trace."""
+    """The results of tasks, in their order; a task's :class:`UserError` is raised again without Ray's trace."""
     try:
         results: list[Any] = ray.get(list(references))
     except RayTaskError as error:

@@ -1,4 +1,4 @@
-"""The folders of a run: where each file lies, what is finished, and the lock that keeps a second submission out.
+"""The folders of a run: the paths of its files, the state of each prompt, and the lock against a second submission.
 
 STORAGE/
   cache/                 text embeddings and latents by content hash, shared by all runs
@@ -8,7 +8,7 @@ STORAGE/
     report.html
     .lock, owner.json    the lock of the job that works here, and which job that is
     lanes/               what Ray Train writes
-    prompts/NAME-WORK/   one prompt: checkpoint/ while it trains, sampled/ when a lane is done with it, record/ when scored
+    prompts/NAME-WORK/   one prompt: checkpoint/ while it trains, sampled/ when a lane has finished it, record/ when scored
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class PromptFolder:
 
     Attributes:
         checkpoint: The fine-tune's state while it trains.
-        sampled: Adapter, loss curve and images, as the lane wrote them; renamed into place whole.
+        sampled: Adapter, loss curve and images from the lane; created atomically.
         record: The finished record, as registered.
-        registration: The registry's answer; written last, so that its presence means finished.
+        registration: The registry's answer; written last: where it exists, the prompt is finished.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +70,7 @@ class PromptFolder:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether it has a whole record, of a success or of a failure."""
+        """Whether it has a complete record, of a success or of a failure."""
         return (self.record / "record.json").is_file()
 
     @property
@@ -111,7 +111,7 @@ class RunFolder:
         return PromptFolder(self.path / "prompts" / f"{name[:60]}-{work_id[:12]}")
 
     def create(self) -> None:
-        """Make the folders; a UserError says where that is not possible."""
+        """Make the folders; raises UserError where that is not possible."""
         try:
             for folder in (self.cache, self.registry, self.lanes):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -122,10 +122,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folders, and keep other submissions out of this run until the block or this process ends.
+        """Make the folders and lock this run against other submissions until the block or this process ends.
 
-        The lock is an flock: the kernel releases it with the process, and NFS shares it between nodes. On storage without
-        file locks nothing is locked, and a warning says so.
+        The lock is an flock: the kernel releases it when the process ends, and NFS shares it between nodes. On storage without
+        file locks nothing is locked, and a warning is logged.
 
         Raises:
             UserError: Another job holds the lock; the message names it.
@@ -152,7 +152,7 @@ class RunFolder:
 
 
 def _this_job() -> dict[str, Any]:
-    """What identifies this process to people; `job` is Ray's submission id, where `ray job submit` started it."""
+    """Identifies this process for people; `job` is Ray's submission id, where `ray job submit` started it."""
     config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     return {
         "job": config.get("metadata", {}).get("job_submission_id"),
@@ -163,7 +163,7 @@ def _this_job() -> dict[str, Any]:
 
 
 def _described(owner: Path) -> str:
-    """The job that `owner` names, in words."""
+    """A text that names the job in the file `owner`."""
     try:
         found = json.loads(owner.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -172,11 +172,11 @@ def _described(owner: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
+    """Write `value` as JSON, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder that may be gone already."""
+    """Remove a folder if it exists."""
     shutil.rmtree(path, ignore_errors=True)

@@ -1,11 +1,11 @@
-"""A lane: one loaded base that trains a pack of fine-tunes, fed from the job's queue. Knows no Ray.
+"""A lane: one loaded base that trains a pack of fine-tunes, with prompts from the job's queue. Imports no Ray.
 
-A lane refills its slots from the queue as they become free, advances all of them by one step at a time, and checkpoints every
-prompt by itself, so that any lane can resume it. What else happens to its prompts is up to its policy: a correction samples
-those that are trained (`jobs.correction.sampling`), a search scores trials while they train (`jobs.tuning.lane`).
+A lane refills its slots from the queue when they become free, advances all of them by one step at a time, and writes a
+checkpoint per prompt, so that any lane can resume it. Its policy does the rest: a correction samples trained prompts
+(`jobs.correction.sampling`), a search scores trials while they train (`jobs.tuning.lane`).
 
-Each worker of a lane runs this same code. Rank 0 alone talks to the queue and writes checkpoints; it broadcasts what the queue
-answers and what its clock says, so that all workers take the same steps.
+All workers of a lane run this code. Only rank 0 calls the queue and writes checkpoints; it broadcasts the queue's answers and
+its clock's decisions, so that all workers take the same steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Queue(Protocol):
-    """What a lane needs of the queue."""
+    """The methods of the queue that a lane calls."""
 
     def claim(self, count: int, *, max_rank: int) -> list[PromptTask]:
         """Lease up to `count` prompts."""
@@ -48,7 +48,7 @@ class LanePolicy(ABC):
     """What a lane does with its prompts besides training them."""
 
     def slots_in_use(self) -> int:
-        """Slots that the policy needs for itself, so that the lane claims fewer prompts."""
+        """Slots that the policy uses; the lane claims fewer prompts by this number."""
         return 0
 
     def admitted(self, running: RunningPrompt) -> None:  # noqa: B027 # a hook
@@ -75,7 +75,7 @@ PolicyFactory = Callable[["Lane", Any], LanePolicy]
 
 @dataclass(frozen=True)
 class LaneSettings:
-    """How a lane works. `dtype` is the base's; LoRA weights and optimiser state are always fp32."""
+    """Settings of a lane. `dtype` is the base's; LoRA weights and optimiser state are always fp32."""
 
     slots: int
     rank: int
@@ -95,7 +95,7 @@ class LaneSettings:
 
 @dataclass
 class RunningPrompt:
-    """A prompt that holds a slot, with what is needed to sample it."""
+    """A prompt that holds a slot, with the inputs for sampling it."""
 
     task: PromptTask
     embeddings: dict[str, TextEmbeddings]
@@ -105,7 +105,7 @@ class RunningPrompt:
 
 
 class Lane:
-    """Loads the base's transformer and VAE once and works until the queue has nothing for it.
+    """Loads the base's transformer and VAE once, and works until the queue has no prompt for it.
 
     Attributes:
         running: The prompts that hold a slot, by work id.
@@ -119,7 +119,7 @@ class Lane:
         policy: PolicyFactory,
         workers: WorkerGroup | None = None,
     ) -> None:
-        """`workers`: those of this process by default; only rank 0 calls `queue`."""
+        """`workers`: default: the worker group of this process; only rank 0 calls `queue`."""
         self.settings = settings
         self.workers = workers or WorkerGroup()
         self.cache = ContentCache(settings.cache)
@@ -146,7 +146,7 @@ class Lane:
         self._policy = policy(self, queue)
 
     def run(self) -> None:
-        """Work until nothing is left, or until the queue says stop: then every slot is saved before this returns."""
+        """Work until no prompt is left or the queue says stop; in the latter case, save all slots before returning."""
         while not self._stopping:
             self.refill()
             self._policy.before_step()
@@ -160,7 +160,6 @@ class Lane:
         self._save()
 
     def refill(self) -> None:
-        """Claim prompts for the free slots."""
         wanted = min(len(self.engine.free_slots), self.settings.slots - self._policy.slots_in_use())
         if wanted < 1:
             return
@@ -199,7 +198,7 @@ class Lane:
         return outcome
 
     def _checkpoint(self, task: PromptTask) -> dict[str, Any] | None:
-        """The prompt's checkpoint, where there is one that can be read."""
+        """The prompt's checkpoint; None where there is none, or it cannot be read."""
         if not checkpoint.exists(task.folder.checkpoint):
             return None
         try:
@@ -209,7 +208,7 @@ class Lane:
             return None
 
     def _admit(self, running: RunningPrompt, prepared: FineTune, state: dict[str, Any] | None) -> None:
-        """Resume from `state`, or begin where there is none or it does not fit."""
+        """Resume from `state`; start from the beginning where it is None or does not fit."""
         resumed = False
         if state is not None:
             try:
@@ -223,7 +222,7 @@ class Lane:
         self._policy.admitted(running)
 
     def _advance(self) -> None:
-        """One step of every slot; saves and reports when it is time."""
+        """Train all slots by one step; save and report when it is time."""
         started = time.monotonic()
         self.engine.step()
         now = time.monotonic()
@@ -245,7 +244,6 @@ class Lane:
             self.report([self._progress(running) for running in self.running.values()])
 
     def remove_failed(self) -> None:
-        """Remove the prompts whose fine-tunes failed."""
         while self.engine.failures:
             failure = self.engine.failures.pop(0)
             self._policy.failed(self.running.pop(failure.name), failure.reason)
@@ -268,7 +266,7 @@ class Lane:
         )
 
     def report_sampling(self, names: Iterable[str], total: int, done: int) -> None:
-        """Report from within `sample` how many of its images are done; rank 0 speaks of its own part only."""
+        """Report how many images of `sample` are done; rank 0 reports its own part only."""
         if self.workers.rank == 0 and time.monotonic() - self._reported > self.settings.report_seconds:
             detail = f"{done}/{total} images"
             progress = [Progress(name, "sampling", detail=detail) for name in names]
@@ -276,7 +274,6 @@ class Lane:
             self._reported = time.monotonic()
 
     def _progress(self, running: RunningPrompt) -> Progress:
-        """Where a prompt in training stands."""
         name, steps = running.task.work_id, running.task.entry.hyperparameters.steps
         history = self.engine.history(name)
         if not history:
@@ -284,7 +281,7 @@ class Lane:
         return Progress(name, "training", history[-1].step, steps, history[-1].loss)
 
     def report(self, progress: list[Progress], *, wait: bool = False) -> None:
-        """Report to the queue, and take over from it whether to stop; every worker calls this."""
+        """Report to the queue, and stop if it says so; all workers call this."""
         stop = self.workers.rank == 0 and (self._queue.report(progress, wait=wait) or self._stopping)
         self._stopping = self.workers.broadcast(stop)
         self._reported = time.monotonic()

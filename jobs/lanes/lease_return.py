@@ -1,7 +1,7 @@
-"""Returns the leases of a lane as soon as its process is gone. Ray Train's controllers import this module: it is light.
+"""Returns the leases of a lane when its process is lost. Ray Train's controllers import this module, so it has few imports.
 
-A lane that starts again returns them too, but after the loss of a node there may be no room for it to start, while other
-lanes have free slots.
+A lane that starts again also returns them. But after the loss of a node there may be no room to start it, while other lanes
+have free slots.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class LeaseReturn(UserCallback):
 
     def __init__(self, queue: Any, lane: str) -> None:
         """`queue` is the actor of a `PromptQueue`."""
-        # Ray imports an actor's class where its handle is unpickled; here that waits until a worker is lost.
+        # Ray imports an actor's class when its handle is unpickled; this delays it until a worker is lost.
         self._queue = cloudpickle.dumps(queue)
         self._lane = lane
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Return the leases before Ray Train looks for room to start the lane again."""
+        """Return the leases before Ray Train waits for resources to start the lane again."""
         queue = cloudpickle.loads(self._queue)
         ray.get(queue.return_leases.remote(self._lane, brief(next(iter(worker_exceptions.values())))))
 

@@ -33,7 +33,7 @@ of a CPU's memory for the node, the object store and scoring."""
 
 @dataclass(frozen=True)
 class LaneDevice:
-    """What a machine has for lanes.
+    """A machine's resources for lanes.
 
     Attributes:
         kind: "cuda" or "cpu".
@@ -41,7 +41,7 @@ class LaneDevice:
         host_memory_bytes: Host memory that lanes may use.
         rate: Training speed in FLOP/s.
         cores: CPU cores.
-        precision: Memory and error of a quantised base, in words; None where it is not quantised.
+        precision: A text: memory and error of a quantised base; None where it is not quantised.
     """
 
     kind: str
@@ -54,13 +54,13 @@ class LaneDevice:
 
 @dataclass(frozen=True)
 class LaneLimits:
-    """Bounds that the user sets; None leaves one to the planner.
+    """Limits that the user sets; where one is None, the planner chooses.
 
     Attributes:
-        lanes: Most lanes at once.
+        lanes: Maximum of lanes at once.
         slots: Fine-tunes in a lane at once.
         machine_slots: Fine-tunes at once in all lanes of a device together, where `slots` is None.
-        workers: Workers of a lane, each with a device of its own, which divide its rows among themselves.
+        workers: Workers of a lane; each has its own device and takes a part of the lane's rows.
     """
 
     lanes: int | None = None
@@ -89,12 +89,12 @@ class LanePlan:
     max_lanes: int | None
 
     def lanes_on(self, cluster: Mapping[str, float]) -> int:
-        """How many lanes fit on the cluster as it is now; at least one, which then waits for the cluster to grow."""
+        """How many lanes fit on the cluster now; at least 1, since a lane can wait for the cluster to grow."""
         return _room(cluster, self.resources, self.max_lanes)
 
 
 def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
-    """Measure the machine that this runs on; takes about a second."""
+    """Measure this machine; takes about a second."""
     host = psutil.virtual_memory().available
     total = torch.cuda.mem_get_info()[1] if kind == "cuda" else host
     rate = measure_rate(spec.transformer_config, device=kind, dtype=spec.compute_dtype(kind))
@@ -117,8 +117,8 @@ def plan_lanes(
 ) -> LanePlan:
     """Plan the lanes for `fine_tunes` on a cluster with these resources, made of machines like `device`.
 
-    On GPUs a worker is one GPU. On CPUs a machine has as many lanes as its memory and the prompts allow, which share its
-    cores. One lane with all threads is slower: they wait for each other at every operation (`tests.benchmarks.lanes`).
+    On GPUs a worker has one GPU. On CPUs the lanes of a machine share its cores, and there are as many as memory and prompts
+    allow: one lane is slower, since its threads wait for each other at every operation (`tests.benchmarks.lanes`).
     """
     spec, gpu = work.spec, device.kind == "cuda"
     weights = weights_bytes(spec, device.kind)
@@ -167,7 +167,7 @@ def plan_lanes(
 
 
 def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
-    """Print what a submission on this machine would run; starts nothing."""
+    """Print the plan of a submission on this machine; starts nothing."""
     table = Table(header_style="bold", title=f"{work.batch.path.name} on {escape(work.spec.name)}")
     for column in ("prompt", "exemplars", "guards", "rank", "steps", "lr", "priority", "state"):
         table.add_column(column, overflow="fold")
@@ -200,9 +200,9 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
 
 
 def weights_bytes(spec: BaseSpec, kind: str) -> int:
-    """Bytes of the transformer's weights in memory: `transformer_bytes`, without diffusers where the files are here.
+    """Bytes of the transformer's weights in memory: `transformer_bytes`, computed without diffusers where the files are here.
 
-    diffusers takes seconds to import, in which a job's driver would start nothing.
+    Importing diffusers takes seconds, which would delay the job's driver.
     """
     folder = spec.folder / "transformer"
     if spec.single_file is not None or spec.precision in QUANTISED or not any(folder.glob("*.safetensors")):
@@ -212,7 +212,7 @@ def weights_bytes(spec: BaseSpec, kind: str) -> int:
 
 
 def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, limits: LaneLimits) -> int:
-    """How many lanes share a machine's cores, so that each has two prompts and the base is small beside its memory."""
+    """How many lanes share a machine's cores: one per two prompts, as long as the bases take a small part of its memory."""
     most = min(
         cores // limits.workers,
         -(-prompts // 2),
@@ -223,7 +223,7 @@ def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, limit
 
 
 def _room(cluster: Mapping[str, float], resources: LaneResources, most: int | None) -> int:
-    """How many lanes have room at once; at least one."""
+    """How many lanes fit on the cluster at once; at least one."""
     by_cpu = cluster.get("CPU", 0) / (resources.cpus * resources.workers)
     by_gpu = cluster.get("GPU", 0) / (resources.gpus * resources.workers) if resources.gpus else math.inf
     room = max(1, int(min(by_cpu, by_gpu)))

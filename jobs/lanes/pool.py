@@ -1,4 +1,4 @@
-"""The lanes of a job: as many as the cluster has room for, more when it grows, replaced when they are lost."""
+"""Keeps a job's lanes running: as many as fit on the cluster; starts more when it grows, and replaces lost lanes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_GRACE_SECONDS = 20.0
 
 
 class LanePool:
-    """Starts, watches and ends lanes. Call `reconcile` often; it never blocks for long."""
+    """Starts, watches and ends lanes. Call `reconcile` often; it does not block for long."""
 
     def __init__(
         self,
@@ -49,7 +49,11 @@ class LanePool:
     def reconcile(self, unsettled: int) -> str | None:
         """Return the leases of lost lanes and start lanes for waiting prompts.
 
-        `unsettled` prompts are neither sampled nor failed. Returns a reason when too many lanes were lost to go on.
+        Args:
+            unsettled: Number of prompts that are neither sampled nor failed.
+
+        Returns:
+            The reason to stop when too many lanes were lost; otherwise None.
         """
         for lane in [lane for lane in self._lanes if not lane.running]:
             self._lanes.remove(lane)
@@ -68,12 +72,12 @@ class LanePool:
         return None
 
     def stop(self) -> None:
-        """Tell every lane to save its slots and end, and wait for that at most `STOP_GRACE_SECONDS`."""
+        """Make all lanes save their slots and end, and wait for them at most `STOP_GRACE_SECONDS`."""
         ray.get(self._queue.stop.remote())
         self.join(STOP_GRACE_SECONDS)
 
     def join(self, seconds: float = STOP_GRACE_SECONDS) -> None:
-        """Wait at most `seconds` for lanes that have nothing left to do."""
+        """Wait at most `seconds` for the end of all lanes."""
         until = time.monotonic() + seconds
         for lane in self._lanes:
             lane.join(max(0.0, until - time.monotonic()))

@@ -1,4 +1,4 @@
-"""The start of every job that trains: connect to Ray, plan the lanes, encode texts and exemplars."""
+"""The first steps of a job that trains: connect to Ray, plan the lanes, encode texts and exemplars."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from jobs.lanes.ray_train import TRAIN_ENVIRONMENT
 
 
 def connect() -> None:
-    """Connect to the running Ray cluster, or start Ray on this machine. The driver holds no CPU of it and takes one thread."""
+    """Connect to the running Ray cluster, or start Ray on this machine. The driver takes no CPU of Ray, and one thread."""
     if ray.is_initialized():
         return
     bound_threads(1)
     environment = None
     if os.environ.get("RAY_ADDRESS") == "local":
-        os.environ |= TRAIN_ENVIRONMENT  # which workers inherit: a runtime environment takes longer
+        os.environ |= TRAIN_ENVIRONMENT  # inherited by workers; faster than a runtime environment
     else:
         environment = {"env_vars": TRAIN_ENVIRONMENT}
     ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
@@ -37,14 +37,14 @@ def connect() -> None:
 def plan_on_cluster(
     work: BatchWork, fine_tunes: Sequence[HyperParameters], limits: LaneLimits, console: Console
 ) -> LanePlan:
-    """Plan the lanes for `fine_tunes`, by measurements on a machine of the cluster, and print the plan."""
+    """Measure a machine of the cluster, plan the lanes for `fine_tunes`, and print the plan."""
     cluster: dict[str, float] = ray.cluster_resources()
     kind = "cuda" if cluster.get("GPU", 0) >= 1 else "cpu"
     device: LaneDevice
     if _is_one_machine(cluster):
         device = inspect_device(work.spec, kind)
     else:
-        # Before any device is asked for.
+        # Before a task asks for a GPU.
         get_results([ray.remote(check_transformer).options(num_cpus=1).remote(work.spec)])
         task = ray.remote(inspect_device).options(num_cpus=1, num_gpus=1 if kind == "cuda" else 0)
         device = get_results([task.remote(work.spec, kind)])[0]
@@ -56,13 +56,13 @@ def plan_on_cluster(
 
 
 def encode_on_cluster(work: BatchWork, tasks: Sequence[PromptTask], plan: LanePlan) -> list[Any]:
-    """Fill the cache, on the devices on which the lanes will be.
+    """Encode texts and exemplars into the cache, on the devices that lanes use later.
 
-    Returns references that lanes have to wait for before they train. There are some only where lanes and text encoders
-    have room beside each other; otherwise this waits itself.
+    Returns references to the encoding tasks, for which lanes must wait before they train. If lanes and text encoders do not
+    fit into memory together, this waits for the tasks and returns an empty list.
 
     Raises:
-        UserError: The base cannot be used; what waits for the references has to raise it, too.
+        UserError: The base cannot be used; waiting for the references can raise it, too.
     """
     resources, cluster = plan.resources, ray.cluster_resources()
     most = plan.lanes_on(cluster) * resources.workers
@@ -84,11 +84,11 @@ def encode_on_cluster(work: BatchWork, tasks: Sequence[PromptTask], plan: LanePl
 
 
 def _is_one_machine(cluster: dict[str, float]) -> bool:
-    """Whether the cluster is the driver's own machine, without GPUs: then nothing has to be asked of a worker."""
+    """Whether the cluster is the driver's machine without GPUs, so that the driver can measure it."""
     return cluster.get("GPU", 0) < 1 and sum(node["Alive"] for node in ray.nodes()) == 1
 
 
 def _is_small(spec: BaseSpec) -> bool:
-    """Whether the base's parts, several times over, take a small share of this machine's free memory."""
+    """Whether 8 copies of the base fit into this machine's free memory."""
     sizes = [file.stat().st_size for file in spec.folder.rglob("*.safetensors")]
     return spec.single_file is None and 0 < 8 * sum(sizes) < psutil.virtual_memory().available

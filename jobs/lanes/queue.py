@@ -1,8 +1,8 @@
-"""The job's queue: which prompt waits, which lane holds it, and how it ended.
+"""The job's queue: the state of every prompt, and the lane that holds its lease.
 
-Imports no torch, because Ray imports this module in every process that holds the actor's handle. `PromptQueue` calls
-nothing of Ray; `jobs.correction.driver` runs it as an actor. Its state need not outlive the job: finished prompts are
-in the run folder, and the others resume from their own checkpoints in whichever lane claims them next.
+Imports no torch, because Ray imports this module in every process that holds the actor's handle. `PromptQueue` does not
+use Ray; `jobs.correction.driver` runs it as an actor. Its state is not saved: finished prompts are in the run folder,
+and the next lane that claims one of the others resumes it from its checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TERMINAL = ("sampled", "failed", "stopped")
 
 @dataclass(frozen=True)
 class Progress:
-    """Where one prompt stands; `loss` is the latest that was fetched, None before the first."""
+    """The state of one prompt; `loss` is the latest that was fetched, None before the first."""
 
     work_id: str
     state: State
@@ -61,7 +61,7 @@ class PromptQueue:
         return work_id in self._entries
 
     def add(self, task: PromptTask) -> None:
-        """Put another prompt behind those of equal priority."""
+        """Add a prompt after those of equal priority."""
         if task.work_id in self._entries:
             raise ValueError(f"work {task.work_id} ({task.entry.name}) is in the queue twice")
         steps = task.entry.hyperparameters.steps
@@ -104,7 +104,7 @@ class PromptQueue:
         return self.stopping
 
     def return_leases(self, lane: str, reason: str) -> list[str]:
-        """Return the leases of `lane`, whose process is gone; returns the names of prompts that are failed for it."""
+        """Return the leases of a lost lane; returns the names of prompts that failed because too many of their lanes died."""
         failed = []
         for work_id, entry in self._entries.items():
             if entry.lane != lane:
@@ -121,11 +121,11 @@ class PromptQueue:
         return failed
 
     def stop(self) -> None:
-        """Lease nothing more and tell every lane to stop at its next step."""
+        """Lease nothing more; lanes stop at their next step."""
         self.stopping = True
 
     def snapshot(self) -> list[Progress]:
-        """Where every prompt stands, in the batch's order."""
+        """The state of every prompt, in the batch's order."""
         return [entry.progress for entry in self._entries.values()]
 
     def waiting(self) -> int:
@@ -133,11 +133,11 @@ class PromptQueue:
         return len(self._waiting)
 
     def progress(self, work_id: str) -> Progress:
-        """Where one prompt stands."""
+        """The state of one prompt."""
         return self._entries[work_id].progress
 
     def holder(self, work_id: str) -> str | None:
-        """The lane that a prompt is leased to."""
+        """The lane that holds a prompt's lease; None where none does."""
         return self._entries[work_id].lane
 
     def settle(self, progress: Progress) -> None:
@@ -146,7 +146,7 @@ class PromptQueue:
         self._entries[progress.work_id].progress = progress
 
     def remove(self, work_id: str) -> None:
-        """Forget a prompt that no lane holds."""
+        """Remove a prompt that no lane holds."""
         self._withdraw(work_id)
         self._entries.pop(work_id, None)
 

@@ -1,6 +1,6 @@
-"""Lanes on Ray Train: each is one run of one worker or several, which Ray restarts when a process of it dies.
+"""Lanes on Ray Train: a lane is a run with one or several workers, which Ray restarts when one of its processes dies.
 
-A thread of the driver calls the `fit` of each lane, so that lanes start, fail and end independently of each other.
+The driver calls the `fit` of each lane in its own thread, so that lanes start, fail and end independently of each other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAIN_ENVIRONMENT = {
-    # A lane holds no state of Ray Train's, so a death should be noticed soon and nothing needs watching for preemption.
+    # Notice the death of a worker soon. Lanes save their own checkpoints, so the preemption watcher is not needed.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Lanes read the batch's relative paths from the job's folder.
@@ -45,10 +45,10 @@ TRAIN_ENVIRONMENT = {
 
 
 class QueueClient:
-    """The queue as one lane sees it, over Ray.
+    """A lane's client of the queue's actor.
 
-    A report is sent without waiting for the answer; the answer to the one before is read instead, so that a step never waits
-    for the network.
+    A report is sent without waiting for its answer; the answer to the report before is read instead, so that a step does not
+    wait for the network.
     """
 
     def __init__(self, actor: Any, lane: str) -> None:
@@ -57,12 +57,11 @@ class QueueClient:
         self._pending: Any = None
 
     def claim(self, count: int, *, max_rank: int) -> list[PromptTask]:
-        """Lease up to `count` prompts."""
         tasks: list[PromptTask] = ray.get(self._actor.claim.remote(self._lane, count, max_rank=max_rank))
         return tasks
 
     def report(self, progress: Iterable[Progress], *, wait: bool = False) -> bool:
-        """Send progress; with `wait` the answer is that of this call."""
+        """Send progress; returns whether to stop: the answer to this call with `wait`, otherwise to the call before."""
         stop = False if self._pending is None else bool(ray.get(self._pending))
         self._pending = self._actor.report.remote(self._lane, list(progress))
         if wait:
@@ -71,23 +70,21 @@ class QueueClient:
         return stop
 
     def return_leases(self, reason: str) -> list[str]:
-        """Return the leases of a former lane of this name; returns the names of prompts that are failed for it."""
+        """Return the leases of an earlier process of this lane; returns the names of prompts that failed because of it."""
         failed: list[str] = ray.get(self._actor.return_leases.remote(self._lane, reason))
         return failed
 
-    # The queue of a search alone has these.
+    # Only the queue of a search has these methods.
 
     def deliver(self, work_id: str, report: RungReport) -> None:
         """Deliver a trial's score, and wait until it has arrived."""
         ray.get(self._actor.deliver.remote(work_id, report))
 
     def closed(self, held: Iterable[str]) -> list[str]:
-        """Which of these trials are to end now."""
         found: list[str] = ray.get(self._actor.closed.remote(list(held)))
         return found
 
     def is_complete(self) -> bool:
-        """Whether no further trial will come."""
         return bool(ray.get(self._actor.is_complete.remote()))
 
 
@@ -100,10 +97,10 @@ def start_queue(queue: type, *arguments: Any) -> Any:
 
 
 class LaneTrainer(DataParallelTrainer):
-    """Ray Train's trainer without the processes for which a lane has no use, each of which takes a second to start.
+    """Ray Train's trainer without processes that a lane does not need; each takes a second to start.
 
-    A lane reads no Ray Data. The placement group cleaner asks the dashboard whether the controller lives, and a Ray
-    instance of one command has no dashboard (`cluster.ray_hooks`).
+    A lane does not use Ray Data. The placement group cleaner needs the dashboard, which the Ray instance of one command does
+    not have (`cluster.ray_hooks`).
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -131,7 +128,7 @@ class LaneRun:
     ) -> None:
         self.name = name
         self.error: str | None = None
-        # A finished name would be resumed by Ray Train, so each submission's lanes have names of their own.
+        # Ray Train would resume a finished run of the same name, so each submission's lanes have new names.
         run_config = RunConfig(
             name=f"{name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(storage),
@@ -144,7 +141,7 @@ class LaneRun:
             resources_per_worker={"CPU": resources.cpus}
             | ({"GPU": resources.gpus} if resources.gpus else {}),
         )
-        # Not Ray's `train_loop_config`: its controller reads that, too, and would have to import all that a lane does.
+        # Not in Ray's `train_loop_config`: the controller also reads that, and would import all modules of a lane.
         train = partial(train_lane, name, queue, spec, settings, policy, resources.threads, after)
         self._trainer = LaneTrainer(
             train, backend_config=_backend(resources), scaling_config=scaling, run_config=run_config
@@ -154,11 +151,10 @@ class LaneRun:
 
     @property
     def running(self) -> bool:
-        """Whether the lane has neither ended nor failed for good."""
+        """Whether the lane has neither ended nor finally failed."""
         return self._thread.is_alive()
 
     def join(self, seconds: float) -> None:
-        """Wait at most `seconds` for its end."""
         self._thread.join(seconds)
 
     def _fit(self) -> None:
@@ -170,7 +166,7 @@ class LaneRun:
 
 
 def _backend(resources: LaneResources) -> BackendConfig:
-    """torch.distributed for a lane of several workers; a lane of one needs none, and its controller no torch."""
+    """torch.distributed for several workers; a lane of one does not need it, and its controller does not import torch."""
     if resources.workers == 1:
         return BackendConfig()
     from ray.train.torch import TorchConfig

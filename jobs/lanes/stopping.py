@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a job in order: running work is checkpointed."""
+"""Handles SIGINT, SIGTERM and SIGHUP, so that a job writes checkpoints before it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 
 class StopSignal:
-    """Whether this job received SIGINT, SIGTERM or SIGHUP (a terminal that was closed)."""
+    """Records whether this job received SIGINT, SIGTERM or SIGHUP (a terminal that was closed)."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -21,11 +21,11 @@ class StopSignal:
     def listening(self, advice: str) -> Iterator[None]:
         """Handle signals within the block: the first sets `requested`, a second raises. Enter after `ray.init`.
 
-        Outside a process's main thread Python handles no signals, and this does nothing. A SIGHUP that is ignored, as under
-        `nohup`, stays ignored.
+        Python handles signals in a process's main thread only; in other threads this does nothing. If SIGHUP is ignored, as
+        under `nohup`, it stays ignored.
 
         Args:
-            advice: How to go on later, printed when the first signal comes.
+            advice: How to resume later; printed at the first signal.
         """
 
         def ask(number: int, frame: FrameType | None) -> None:
@@ -51,7 +51,7 @@ class StopSignal:
 
 
 def _discard_output() -> None:
-    """Let what is still printed go nowhere: every write to a terminal that was closed fails."""
+    """Discard further output, since writes to a closed terminal fail."""
     for stream in (sys.stdout, sys.stderr):
         if stream.isatty():
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,7 +1,7 @@
-"""The workers of one lane: one process by default, several where a base is too slow on one GPU. Knows no Ray.
+"""The workers of one lane: one process by default, several where a base is too slow on one GPU. Imports no Ray.
 
-All workers train the same fine-tunes and make the same steps, each with its part of the rows. Rank 0 decides whatever depends
-on the clock or on the queue, and broadcasts it.
+All workers train the same fine-tunes and make the same steps, each with its part of the rows. Rank 0 makes the decisions that
+depend on the clock or on the queue, and broadcasts them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ Value = TypeVar("Value")
 class WorkerGroup:
     """The processes of torch.distributed's default group, or this process alone where there is none.
 
-    They exchange decisions through gloo on the CPU: a decision that is broadcast over NCCL would wait for the step that the
-    GPU still computes.
+    Decisions are broadcast through gloo on the CPU: over NCCL they would wait for the current step of the GPU.
     """
 
     def __init__(self) -> None:
@@ -27,7 +26,7 @@ class WorkerGroup:
         self._group = torch.distributed.new_group(backend="gloo") if self.size > 1 else None
 
     def broadcast(self, value: Value) -> Value:
-        """Rank 0's value, on every worker; the values that the others pass are ignored."""
+        """Rank 0's value; the values of the other ranks are ignored."""
         values = [value]
         if self.size > 1:
             torch.distributed.broadcast_object_list(values, src=0, group=self._group)

@@ -1,1 +1,1 @@
-"""`jobs.search`: hyper-parameters on Ray Tune, whose trials train and are scored in the slots of lanes."""
+"""`jobs.search`: searches hyper-parameters with Ray Tune; lanes train and score its trials in their slots."""

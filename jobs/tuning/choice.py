@@ -1,4 +1,4 @@
-"""The choice of a group's best trial: which trials are confirmed on fresh seeds, and which of these is chosen."""
+"""Selects the trials of a group that are confirmed on fresh seeds, and chooses the best of them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from jobs.tuning.trials import OWN
 
 
 def finalists(results: Sequence[PromptSearchResult], confirmed: int) -> list[int]:
-    """The prompts' own configuration and the `confirmed` best of the others, of the finished ones.
+    """Indices of the trials to confirm: the prompts' own configuration and the `confirmed` best of the others.
 
     Args:
-        results: Of the prompts of one group; a trial counts where it is finished for all of them.
+        results: Results of the prompts of one group; only trials that are finished for all of them are considered.
     """
     finished = {
         trials[0].index: _mean_score(trials)
@@ -34,7 +34,7 @@ def finalists(results: Sequence[PromptSearchResult], confirmed: int) -> list[int
 
 
 def choose_trial(work: BatchWork, group: SearchGroup, results: Sequence[PromptSearchResult]) -> Choice | None:
-    """The best trial of a group by its scores on fresh seeds; None where none was confirmed."""
+    """The best trial of a group by the scores on fresh seeds; None where none was confirmed."""
     batch = work.batch
     contenders = []
     for trials in zip(*(result.trials for result in results), strict=False):

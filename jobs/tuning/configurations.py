@@ -1,7 +1,7 @@
-"""Sources of the configurations of a search, one per group: planned, or proposed by Optuna. Knows no Ray.
+"""Sources of the configurations of a search, one per group: planned, or proposed by Optuna. Imports no Ray.
 
-Every source begins with the prompt's own configuration and with what earlier searches found best. After a restart a
-source first repeats the configurations of the journal, then proposes new ones.
+A source begins with the prompt's own configuration and the best ones of earlier searches. After a restart it first
+repeats the configurations of the journal, then proposes new ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Planned:
         self._left = list(enumerate(configurations))[::-1]
 
     def next(self) -> tuple[int, Configuration] | None:
-        """The next of the plan."""
         return self._left.pop() if self._left else None
 
     def tell(self, index: int, figures: Figures | None) -> None:
@@ -54,7 +53,7 @@ class Parzen:
         seed: int,
         targets: Sequence[Target] = ("score",),
     ) -> None:
-        """`first` are the configurations of the first trials, at most `count` in all are proposed."""
+        """`first`: configurations of the first trials; `count`: maximum of all trials."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._targets = targets
         self._space = space
@@ -69,7 +68,7 @@ class Parzen:
         )
 
     def next(self) -> tuple[int, Configuration] | None:
-        """One of the first, or the estimator's next."""
+        """The next of `first`, then the estimator's proposals."""
         if self._given == self._count:
             return None
         index = self._given
@@ -83,7 +82,7 @@ class Parzen:
         }
 
     def tell(self, index: int, figures: Figures | None) -> None:
-        """Let the estimator learn from it, if the configuration lies inside its space."""
+        """Add the figures to the estimator's study, if the configuration is inside its space."""
         values = None if figures is None else [figures[target] for target in self._targets]
         if index in self._asked:
             state = optuna.trial.TrialState.FAIL if values is None else None
@@ -97,9 +96,9 @@ class Parzen:
 
 
 def max_trials(search: SearchSettings, entry: FailingPrompt) -> int:
-    """How many trials of a prompt there are at most, within the budget of steps if there is one.
+    """Maximum of a prompt's trials, within the budget of steps if there is one.
 
-    A grid that just fits has no room for the prompt's own configuration, which is one more trial.
+    With a grid it is one more than the budget, since the prompt's own configuration is tried in addition.
     """
     return _budget(search, entry) + (search.sampler == "grid")
 
@@ -116,11 +115,11 @@ def proposals(
     recorded: Sequence[Configuration] = (),
     known_good: Sequence[Configuration] = (),
 ) -> Proposals:
-    """The trials of `entry`.
+    """The source of the trials of `entry`.
 
     Args:
         recorded: The configurations of the first trials, from the journal of a search that was interrupted.
-        known_good: What earlier searches found best, the best first; what lies outside the space is left out.
+        known_good: The best configurations of earlier searches, best first; those outside the space are left out.
     """
     space = dimensions(search.space, entry)
     count = _budget(search, entry)

@@ -1,4 +1,4 @@
-"""The driver of a search: lanes and Tune side by side, the best trials confirmed on fresh seeds, the chosen ones corrected."""
+"""The driver of a search: runs lanes and Tune, confirms the best trials on fresh seeds, and corrects with the chosen ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class SearchJob:
         resume: bool = False,
         warm_start: bool = True,
     ) -> None:
-        """`resume`: go on with the trials in the run's folder; `warm_start`: try first what earlier searches chose."""
+        """`resume`: continue the trials in the run's folder; `warm_start`: begin with the choices of earlier searches."""
         self._work = work
         self._settings = work.batch.search
         self._console = console
@@ -107,7 +107,7 @@ class SearchJob:
             return self._correct_best()
 
     def search(self) -> tuple[SearchResult, str | None]:
-        """Run and confirm the trials; returns the result so far, and why the lanes were lost if they were."""
+        """Run and confirm the trials; returns the result so far, and why the lanes were lost or None."""
         work = self._work
         work.run.create()
         work.store_exemplars(work.tasks)
@@ -124,7 +124,7 @@ class SearchJob:
         return result, lost
 
     def _plan_lanes(self) -> LanePlan:
-        """Lanes for as many of the largest trials as there are."""
+        """Plan lanes as if all trials were as large as the largest."""
         largest = [
             search.largest(self._settings)
             for search in self._searches
@@ -134,7 +134,7 @@ class SearchJob:
         return plan_on_cluster(self._work, largest, limits, self._console)
 
     def _search(self, queue: Any, plan: LanePlan) -> str | None:
-        """Run all trials and confirm the best; returns why the lanes were lost, None where they were not."""
+        """Run all trials and confirm the best; returns why the lanes were lost, or None."""
         work, settings = self._work, self._settings
         policy = partial(TrialPolicy, search=settings, gate=work.batch.gate)
         pool = LanePool(queue, work.spec, plan, work.run.lanes, policy)
@@ -173,7 +173,7 @@ class SearchJob:
         return lost
 
     def _known_good(self) -> list[Configuration]:
-        """What earlier searches on the same base chose; nothing where the registry fails."""
+        """The choices of earlier searches on the same base; empty where the registry fails."""
         if not self._warm_start:
             return []
         own = [each.search_id for each in self._searches]
@@ -194,9 +194,9 @@ class SearchJob:
     def _run_trials(
         self, queue: Any, pool: LanePool, log: SearchLog, tune: threading.Thread, searcher: GroupSearcher
     ) -> str | None:
-        """Keep lanes running until Tune has ended every trial; returns why they were lost.
+        """Keep lanes running until Tune has ended every trial; returns why they were lost, or None.
 
-        Tune then takes some seconds to end its processes, which the confirmation need not wait for.
+        Does not wait for the end of Tune's processes, which takes some seconds.
         """
         lost = None
         while tune.is_alive() and not searcher.is_done:
@@ -211,7 +211,7 @@ class SearchJob:
         return lost
 
     def _wait_for_lanes(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
-        """Keep lanes running until no trial is waiting or in a slot; returns why they were lost."""
+        """Keep lanes running until no trial is waiting or in a slot; returns why they were lost, or None."""
         while not self._stop.requested and (unsettled := self._log_progress(queue, log)):
             lost = pool.reconcile(unsettled)
             if lost is not None:
@@ -220,13 +220,13 @@ class SearchJob:
         return None
 
     def _log_progress(self, queue: Any, log: SearchLog) -> int:
-        """Print what is new; returns how many trials are waiting or in a slot."""
+        """Print changes; returns how many trials are waiting or in a slot."""
         snapshot: list[Progress] = ray.get(queue.snapshot.remote())
         log.update(snapshot)
         return sum(each.state not in TERMINAL for each in snapshot)
 
     def _confirm(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
-        """Score the best trials of every group again, on fresh seeds, and choose; returns why the lanes were lost."""
+        """Score the best trials of every group on fresh seeds, and choose; returns why the lanes were lost, or None."""
         work = self._work
         fresh = confirmation(work.batch.evaluation, work.spec.num_inference_steps)
 
@@ -248,14 +248,12 @@ class SearchJob:
         return None
 
     def _read(self, search: PromptSearch) -> PromptSearchResult:
-        """The result of one prompt so far."""
         return read_prompt(search, self._choices.get(search.entry.name))
 
     def _read_group(self, group: SearchGroup) -> list[PromptSearchResult]:
         return [self._read(search) for search in group.searches]
 
     def _result(self) -> SearchResult:
-        """The result so far."""
         work = self._work
         return SearchResult(
             run=work.run.run,
@@ -269,7 +267,7 @@ class SearchJob:
         )
 
     def _correct_best(self) -> int:
-        """Sample, judge and register the chosen trials' fine-tunes, by a correction that resumes their checkpoints."""
+        """Run a correction that resumes the chosen trials' checkpoints, so that it only samples, judges and registers them."""
         run, spec = self._work.run, self._work.spec
         chosen = {
             each.entry.name: each.trial_folder(int(self._choices[each.entry.name].trial))
@@ -284,7 +282,7 @@ class SearchJob:
         for what, file in (("search", run.path / REPORT_FILE), ("batch", path)):
             self._console.print(f"{what}  {file}", highlight=False, soft_wrap=True)
         settings = Settings.from_environment()
-        # The exemplars are where the original batch named them, beside that batch's file.
+        # Exemplar paths are relative to the original batch file.
         roots = (*settings.exemplar_roots, self._work.batch.path.parent)
         best = check_batch(
             path,

@@ -1,7 +1,7 @@
-"""The lane policy of a search: slots are trials, which are scored at their rungs while they train. Knows no Ray.
+"""The lane policy of a search: each slot holds a trial, which is scored at its rungs while it trains. Imports no Ray.
 
-A trial at a rung is sampled from its slot as it is, in shared batches with all other trials at a rung and with the base at the
-same seeds, and goes on training. A lane of a search has one worker.
+At a rung a trial is sampled from its slot, in batches that it shares with other trials at a rung and with the base at the same
+seeds; then its training continues. A lane of a search has one worker.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ IDLE_SECONDS = 0.1
 
 
 class TrialSource(Queue, Protocol):
-    """What a lane of a search needs of its queue."""
+    """The methods of the queue that a lane of a search calls."""
 
     def deliver(self, work_id: str, report: RungReport) -> None:
-        """Hand over a trial's score."""
+        """Deliver a trial's score."""
 
     def closed(self, held: Iterable[str]) -> list[str]:
-        """Which of these trials are to end now."""
+        """Those of these trials that must end now."""
 
     def is_complete(self) -> bool:
         """Whether no further trial will come."""
@@ -52,7 +52,7 @@ class TrialSource(Queue, Protocol):
 
 @dataclass(frozen=True)
 class _Samples:
-    """What is sampled for one side of a trial's score: of its own slot, or of the base, slot 0."""
+    """The images to sample for a trial's score from one slot: the trial's own, or slot 0 for the base."""
 
     running: RunningPrompt
     slot: int
@@ -76,7 +76,7 @@ class TrialPolicy(LanePolicy):
         self._reports: dict[str, list[RungReport]] = {}
 
     def admitted(self, running: RunningPrompt) -> None:
-        """Go on with the scores in the trial's journal."""
+        """Continue after the scores in the trial's journal."""
         name = running.task.work_id
         reports = self._reports[name] = TrialFolder.of(running.task).reports
         running.seconds = reports[-1].seconds if reports else 0.0
@@ -92,7 +92,6 @@ class TrialPolicy(LanePolicy):
         self._score_due()
 
     def failed(self, running: RunningPrompt, reason: str) -> None:
-        """Write the failure into the trial's journal and report it."""
         self._end(running, Outcome(state="failed", detail=reason))
 
     def no_active_slot(self) -> bool:
@@ -150,7 +149,7 @@ class TrialPolicy(LanePolicy):
             self._score(running, base, trial)
 
     def _score(self, running: RunningPrompt, base: SampleFeatures, trial: SampleFeatures) -> None:
-        """Score one trial, write and deliver the score, and release the trial after its last."""
+        """Score one trial, write and deliver the score, and release the trial after its last score."""
         task, engine = running.task, self._lane.engine
         name, reports, journal = task.work_id, self._reports[task.work_id], TrialFolder.of(task)
         rung = task.rungs[len(reports)]
@@ -183,7 +182,6 @@ class TrialPolicy(LanePolicy):
         self._lane.report([Progress(name, "sampled")], wait=True)
 
     def _fail(self, running: RunningPrompt, reason: str) -> None:
-        """Fail a trial that holds a slot."""
         self._lane.engine.stop(running.task.work_id)
         self._remove(running.task.work_id)
         self.failed(running, reason)
@@ -198,7 +196,7 @@ class TrialPolicy(LanePolicy):
         self._lane.report([Progress(running.task.work_id, outcome.state, detail=outcome.detail)], wait=True)
 
     def _features(self, due: Sequence[RunningPrompt]) -> list[tuple[SampleFeatures, SampleFeatures]]:
-        """Features of base and trial, of each of `due` at its rung; the base's are shared by all trials and cached."""
+        """Features of base and trial for each of `due` at its rung; all trials share those of the base, which are cached."""
         cache = self._lane.cache
         trials: list[_Samples] = []
         missing: dict[str, _Samples] = {}
@@ -218,7 +216,7 @@ class TrialPolicy(LanePolicy):
         ]
 
     def _sample(self, wanted: Sequence[_Samples]) -> list[Tensor]:
-        """The images `[N, 3, H, W]` of each of `wanted`; those of one size in shared batches."""
+        """The images `[N, 3, H, W]` of each of `wanted`; images of one size share batches."""
         lane = self._lane
         found: dict[int, Tensor] = {}
         for side in {self._side(samples) for samples in wanted}:

@@ -1,4 +1,4 @@
-"""The plan of a search, checked before anything starts: per prompt its rungs and trial folders, and the groups of prompts."""
+"""The plan of a search, checked before it starts: the rungs and trial folders of each prompt, and the groups of prompts."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class PromptSearch:
     """The search for one prompt.
 
     Attributes:
-        search_id: Hash of all that determines its trials.
+        search_id: Hash of the inputs that determine its trials.
         exemplars: The cache key of the decoded exemplars.
-        folder: Holds a folder per trial.
-        rungs: Of the longest trial.
+        folder: Contains a folder per trial.
+        rungs: The rungs of the longest trial.
     """
 
     search_id: str
@@ -50,7 +50,7 @@ class PromptSearch:
     rungs: tuple[Rung, ...]
 
     def rungs_of(self, index: int) -> int:
-        """How many rungs trial `index`, which has begun, has of its own."""
+        """The number of rungs of trial `index`, which must have begun."""
         return len(self.task(index, self.trial_folder(index).configuration or {}).rungs)
 
     def trial_id(self, index: int) -> str:
@@ -71,7 +71,7 @@ class PromptSearch:
     def task(
         self, index: int, configuration: Configuration, *, confirmation: EvaluationSettings | None = None
     ) -> PromptTask:
-        """Trial `index` for the queue; with `confirmation` it is scored once more so, after its last rung."""
+        """Trial `index` for the queue; with `confirmation`, it is scored again with these settings after its last rung."""
         entry = configured(self.entry, configuration)
         steps = entry.hyperparameters.steps
         further = () if confirmation is None else (Rung(steps, confirmation),)
@@ -85,7 +85,7 @@ class PromptSearch:
         )
 
     def largest(self, search: SearchSettings) -> HyperParameters:
-        """The largest rank, steps and batch size of its trials, by which lanes are planned."""
+        """The largest rank, steps and batch size of its trials, for the plan of the lanes."""
         space, own = dimensions(search.space, self.entry), self.entry.hyperparameters
         extremes: Configuration = {
             key: round(highest(space, key, getattr(own, key))) for key in ("rank", "steps", "batch_size")
@@ -95,24 +95,24 @@ class PromptSearch:
 
 @dataclass(frozen=True)
 class SearchGroup:
-    """The prompts that one trial of Tune trains with its configuration: one, or all of a batch that is searched as a whole."""
+    """The prompts that share the trials of Tune: one prompt, or all of a batch that is searched as a whole."""
 
     name: str
     searches: tuple[PromptSearch, ...]
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
-        """Of the longest trial, at the same steps for all prompts."""
+        """The rungs of the longest trial; their steps are the same for all prompts."""
         return self.searches[0].rungs
 
     def begin(self, index: int, configuration: Configuration) -> None:
-        """Write the configuration of trial `index` into the journal of every prompt."""
+        """Write the configuration of trial `index` into its journal, for every prompt."""
         for search in self.searches:
             search.trial_folder(index).begin(configuration)
 
 
 def check_search_work(work: BatchWork) -> None:
-    """Check what only base, exemplars and installed packages can tell.
+    """Check the search against the base, the exemplars and the installed packages.
 
     Raises:
         BatchErrors: A rank above a layer's width, too few exemplars to hold any out, a metric whose weights are missing.
@@ -126,7 +126,7 @@ def plan_search(work: BatchWork, *, resume: bool) -> list[PromptSearch]:
     """The search of every prompt of `work`.
 
     Raises:
-        UserError: The run's folder has trials of this search already, and `resume` is not set.
+        UserError: The run's folder already has trials of this search, and `resume` is not set.
     """
     searches = prompt_searches(work)
     begun = next((each for each in searches if each.configurations()), None)
@@ -164,7 +164,7 @@ def prompt_searches(work: BatchWork) -> list[PromptSearch]:
 
 
 def grouped(searches: list[PromptSearch], search: SearchSettings) -> dict[str, SearchGroup]:
-    """The groups by name: each prompt by itself, or all prompts together."""
+    """The groups by name: one per prompt, or one of all prompts."""
     if search.scope == "batch":
         return {"batch": SearchGroup("batch", tuple(searches))}
     return {each.entry.name: SearchGroup(each.entry.name, (each,)) for each in searches}

@@ -1,7 +1,7 @@
-"""The queue of a search: trials come as Tune starts them, their scores go back to Tune, and some are closed early.
+"""The queue of a search: Tune adds trials and reads their scores, and can close a trial early.
 
-Calls nothing of Ray; `jobs.tuning.driver` runs it as an actor. Ray imports an actor's class in every process that
-receives its handle, so in every trial's process: this module imports no torch.
+Does not use Ray; `jobs.tuning.driver` runs it as an actor. Imports no torch, since Ray imports an actor's class in every
+process that receives its handle, including those of the trials.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POLLS = 40
 
 
 class TrialQueue:
-    """The trials of a search in a `PromptQueue`, with their scores and those that are to be closed."""
+    """The trials of a search in a `PromptQueue`, with their scores, and the trials to close."""
 
     def __init__(self, groups: Mapping[str, SearchGroup], *, max_deaths: int = 3) -> None:
         self._queue = PromptQueue(max_deaths=max_deaths)
@@ -43,9 +43,9 @@ class TrialQueue:
         self._complete = False
 
     def open(self, group: str, index: int, configuration: Configuration) -> tuple[str, ...]:
-        """Begin trial `index` of a group, or resume it where its journal ends; returns the work ids, one per prompt.
+        """Begin trial `index` of a group, or resume it from its journal; returns the work ids, one per prompt.
 
-        A trial that is open already, or has ended, is left as it is.
+        Does not change a trial that is already open or has ended.
         """
         tasks = [search.task(index, configuration) for search in self._groups[group].searches]
         for task in tasks:
@@ -54,7 +54,7 @@ class TrialQueue:
         return tuple(task.work_id for task in tasks)
 
     def confirm(self, prompt: str, index: int, evaluation: EvaluationSettings) -> str:
-        """Score a finished trial once more, as `evaluation` says; returns its work id."""
+        """Score a finished trial once more, with the settings `evaluation`; returns its work id."""
         search = self._searches[prompt]
         configuration = search.trial_folder(index).configuration or {}
         task = search.task(index, configuration, confirmation=evaluation)
@@ -64,7 +64,7 @@ class TrialQueue:
         return task.work_id
 
     def view(self, work_ids: Sequence[str], seen: int) -> TrialView:
-        """News for a trial that knows the first `seen` scores of its prompts; a score is that of all of them."""
+        """The scores of a trial after the first `seen`, and whether it has ended; a score is the mean over its prompts."""
         rungs = list(zip(*(self._reports[work_id] for work_id in work_ids), strict=False))[seen:]
         decided = min(self._decided[work_id] for work_id in work_ids)
         progress = [self._queue.progress(work_id) for work_id in work_ids]
@@ -76,7 +76,7 @@ class TrialQueue:
         )
 
     async def news(self, work_ids: Sequence[str], seen: int) -> TrialView:
-        """`view` as soon as there is news: dozens of processes that ask every second would take a lane's time."""
+        """Wait some time for news, then return `view`: dozens of processes that poll every second would slow lanes down."""
         view = self.view(work_ids, seen)
         for _ in range(POLLS):
             if view.metrics or view.ended or view.failure is not None:
@@ -86,9 +86,9 @@ class TrialQueue:
         return view
 
     def close(self, group: str, index: int) -> None:
-        """Train a trial no further. One that has ended or never began is left as it is.
+        """Stop the training of a trial, unless it has ended or not begun.
 
-        When the job stops, Tune ends every trial, and none is closed: a resumed search goes on with them.
+        When the job stops, Tune ends every trial, and none is closed, so that a resumed search can continue them.
         """
         for search in self._groups[group].searches:
             work_id = search.trial_id(index)
@@ -100,10 +100,10 @@ class TrialQueue:
                     self._end(work_id)
 
     def complete(self) -> None:
-        """No further trial will come: lanes without one may end."""
+        """Mark the search as complete: no further trial will come, and lanes without a trial may end."""
         self._complete = True
 
-    # What lanes ask.
+    # Methods for lanes.
 
     def claim(self, lane: str, count: int, *, max_rank: int) -> list[PromptTask]:
         """As `PromptQueue.claim`."""
@@ -128,14 +128,14 @@ class TrialQueue:
             known.append(report)
 
     def closed(self, held: Iterable[str]) -> list[str]:
-        """Which of the trials that a lane holds it is to end."""
+        """Those of the trials `held` that their lane must end."""
         return [work_id for work_id in held if work_id in self._closed]
 
     def is_complete(self) -> bool:
         """Whether a lane without a trial need not wait for one."""
         return self._complete
 
-    # What the driver asks, itself or through its lane pool.
+    # Methods for the driver and its lane pool.
 
     def stop(self) -> None:
         """As `PromptQueue.stop`."""
@@ -156,7 +156,7 @@ class TrialQueue:
         self._queue.settle(Progress(work_id, "stopped"))
 
     def _add(self, task: PromptTask) -> None:
-        """Add a trial; one that has ended according to its journal is settled at once."""
+        """Add a trial; settle it at once if its journal says that it has ended."""
         from jobs.tuning.trials import TrialFolder
 
         folder, name = TrialFolder.of(task), task.work_id

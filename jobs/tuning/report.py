@@ -44,7 +44,7 @@ class SearchLog:
         self._seen: dict[str, tuple[State, int]] = {}
 
     def update(self, snapshot: Sequence[Progress]) -> None:
-        """Print what is new; scores are read from the journals that have changed."""
+        """Print changes; scores are read from the journals that have changed."""
         for each in snapshot:
             key, _, number = each.work_id.rpartition("-")
             search, index = self._searches[key], int(number)
@@ -160,9 +160,9 @@ def read_prompt(search: PromptSearch, choice: Choice | None = None) -> PromptSea
 
 
 def write_best_batch(work: BatchWork, chosen: dict[str, Configuration]) -> Path:
-    """Write the batch with the `chosen` hyper-parameters, by prompt, into the run's folder; prompts without are left out.
+    """Write a batch file with the prompts of `chosen` and their hyper-parameters into the run's folder.
 
-    Exemplars are named relative to the new file, so that it can be run from where the search was.
+    Paths of exemplars are relative to the new file.
     """
     batch, path = work.batch, work.run.path / BEST_FILE
     prompts = [
@@ -186,7 +186,7 @@ def write_best_batch(work: BatchWork, chosen: dict[str, Configuration]) -> Path:
 def _entry(
     entry: FailingPrompt, configuration: Configuration, exemplars: str, folder: Path
 ) -> dict[str, Any]:
-    """An entry of the batch file; what was searched is written even where it is the default."""
+    """An entry of the batch file; contains the hyper-parameters that were searched even where they have the default value."""
     values = entry.model_dump(mode="json", exclude={"hyperparameters"}, exclude_defaults=True)
     values |= {"name": entry.name, "exemplars": os.path.relpath(exemplars, folder)}
     return values | entry.hyperparameters.model_dump(mode="json", exclude_defaults=True) | configuration

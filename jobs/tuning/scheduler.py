@@ -1,4 +1,4 @@
-"""Early stopping on Ray Tune: ASHA or HyperBand for each group of prompts by itself."""
+"""Early stopping with Ray Tune: ASHA or HyperBand, separate for each group of prompts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jobs.tuning.trials import OWN
 
 
 def brackets(count: int, factor: int) -> list[int]:
-    """The brackets of HyperBand in the order in which trials are assigned to them, to be repeated.
+    """The bracket of HyperBand for each trial in turn; trials after the last begin at the first again.
 
-    Trials of bracket s skip the first s of `count` rungs. As many are given to each as in Li et al. 2018 (Hyperband: A
+    Trials of bracket s skip the first s of `count` rungs. A bracket's number of trials is that of Li et al. 2018 (Hyperband: A
     Novel Bandit-Based Approach to Hyperparameter Optimization, JMLR): with r rungs left, ceil(count / r * factor^(r - 1)).
     """
     shares = [-(-count * factor ** (left - 1) // left) for left in range(count, 0, -1)]
-    # Spread evenly: whichever is farthest behind its share is next.
+    # Spread evenly: the bracket that is farthest behind its share is next.
     given = [0] * count
     order = []
     for _ in range(sum(shares)):
@@ -32,10 +32,10 @@ def brackets(count: int, factor: int) -> list[int]:
 
 
 class GroupHalving(FIFOScheduler):
-    """ASHA or HyperBand for each group by itself: distances to different exemplars cannot be compared.
+    """ASHA or HyperBand, separate for each group, since distances to different exemplars cannot be compared.
 
     HyperBand is asynchronous here: each of its brackets is an ASHA that begins at a later rung. The prompt's own configuration
-    is never stopped and is not compared with other trials: its score is often the worst, and would let all others pass.
+    is not stopped and not compared with other trials: its score is often the worst, so all others would pass.
     """
 
     def __init__(self, search: SearchSettings, groups: Mapping[str, SearchGroup]) -> None:
@@ -64,16 +64,16 @@ class GroupHalving(FIFOScheduler):
         self._bracket(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stop a trial that is not among the best of its rung; decisions of an interrupted search stay."""
+        """Stop a trial that is not among the best of its rung; keep the decisions of an interrupted search."""
         decision: str = self._bracket(trial).on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if result.get(DECIDED) else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Pass it on to the bracket."""
+        """Tell the trial's bracket."""
         self._bracket(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Pass it on to the bracket."""
+        """Tell the trial's bracket."""
         self._bracket(trial).on_trial_remove(tune_controller, trial)
 
     def _bracket(self, trial: Any) -> FIFOScheduler:

@@ -1,7 +1,7 @@
-"""The search on Ray Tune: a searcher that opens and closes trials in the queue, and the tuner around it.
+"""The search with Ray Tune: a searcher that opens and closes trials in the queue, and the tuner that uses it.
 
-Tune decides; lanes train and score trials (`jobs.tuning.lane`), and their journals hold the results (`jobs.tuning.trials`). A
-resumed search needs nothing of Tune's own state: every trial reports again what its journal holds, without training.
+Tune decides, lanes train and score trials (`jobs.tuning.lane`), and journals hold the results (`jobs.tuning.trials`). A
+resumed search does not need Tune's own state: each trial reports the scores in its journal again, without training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RETRIES = 3
 
 
 class GroupSearcher(Searcher):
-    """Proposes trials of all groups in turn, so that packs are full to the end, and closes those that Tune ends."""
+    """Proposes trials of all groups in turn, so that packs stay full, and closes trials that Tune ends."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class GroupSearcher(Searcher):
         on_open: Callable[[str, int, Configuration], object],
         on_close: Callable[[str, int], object],
     ) -> None:
-        """`trials` are proposed at most, of all groups together.
+        """`trials`: maximum of proposed trials, of all groups together.
 
-        `on_open` is called with each as soon as it is proposed: lanes begin with it while Tune starts its process, which takes
-        seconds. `on_close` is called when Tune has ended a trial, early or not.
+        `on_open` is called when a trial is proposed: lanes train it while Tune starts its process, which takes seconds.
+        `on_close` is called when Tune has ended a trial, early or not.
         """
         super().__init__(metric=METRIC, mode="min")
         self.trials = trials
@@ -83,17 +83,17 @@ class GroupSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Close the trial in the queue and tell its source the score."""
+        """Close the trial in the queue and pass the score to its source."""
         group, index = self._running.pop(trial_id)
         self._on_close(group, index)
         scored = not error and result is not None and METRIC in result
         self._sources[group].tell(index, result if scored else None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: sources are built again from the journals."""
+        """Does nothing: sources are built again from the journals."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, see `save`."""
+        """Does nothing, see `save`."""
 
 
 def make_tuner(
@@ -110,8 +110,8 @@ def make_tuner(
 
     Args:
         queue: The actor of the search's `TrialQueue`.
-        concurrent: Trials that fit into the lanes' slots; further ones would wait there, and Tune would count them as running.
-        name: Of the experiment's folder under `storage`; a new one for each submission.
+        concurrent: Number of trials that fit into the lanes' slots; Tune would count further ones as running while they wait.
+        name: Name of the experiment's folder under `storage`; a new one for each submission.
     """
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, queue=queue), {"cpu": 0, "memory": TRIAL_BYTES}

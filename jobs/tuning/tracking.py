@@ -1,4 +1,4 @@
-"""Logs a search to MLflow while it runs, in a thread: a registry that is slow or down does not delay it."""
+"""Logs a search to MLflow in a thread, so that a registry that is slow or down does not delay the search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 30.0
 
 
 class SearchTracking:
-    """Logs the trials of a search as they end, and its choices at the end. For one thread."""
+    """Logs the trials of a search when they end, and its choices at the end. Not thread-safe."""
 
     def __init__(self, read: Callable[[], SearchResult], *, tracking_uri: str | None, root: Path) -> None:
         """`read` returns the search's result so far and may be called from any thread; the rest is as in `log_search`."""
@@ -31,7 +31,7 @@ class SearchTracking:
         self._is_down = False
 
     def update(self) -> None:
-        """Start to log what is new, if it is time."""
+        """Start to log changes, if it is time."""
         if time.monotonic() < self._next or (self._thread is not None and self._thread.is_alive()):
             return
         self._next = time.monotonic() + SECONDS
@@ -39,12 +39,11 @@ class SearchTracking:
         self._thread.start()
 
     def finish(self, result: SearchResult) -> None:
-        """Log the final result; a registry that is down is only warned of."""
+        """Log the final result; if the registry is down, only log a warning."""
         self.join()
         self._log(result, ended=True)
 
     def join(self) -> None:
-        """Wait for the logging thread."""
         if self._thread is not None:
             self._thread.join()
 

@@ -1,4 +1,4 @@
-"""The trainable of Ray Tune: it waits for the scores that a lane computes of its trial, and reports them.
+"""The trainable of Ray Tune: waits for the scores of its trial, which a lane computes, and reports them.
 
 A search has dozens of these processes, so this module imports no torch.
 """
@@ -24,7 +24,7 @@ class TrialView:
     """News of a trial for its process.
 
     Attributes:
-        metrics: The scores that it has not seen, as they are reported to Tune.
+        metrics: The scores that the process has not seen, in the form that Tune gets.
         ended: Whether no further score will come.
         failure: Why the trial failed; None where it did not.
     """
@@ -37,8 +37,8 @@ class TrialView:
 def run_trial(config: dict[str, Any], queue: Any) -> None:
     """Open the trial in the search's queue, an actor, and report each of its scores until it ends.
 
-    A trial that failed ends without an error: Tune would start it again after one. Where Tune stops it, `tune.report` does
-    not return.
+    A failed trial ends without an error, since Tune would start it again after one. When Tune stops it, `tune.report` does not
+    return.
     """
     varied = {key: value for key, value in config.items() if key not in (GROUP, TRIAL)}
     names = ray.get(queue.open.remote(config[GROUP], config[TRIAL], varied))

@@ -1,6 +1,6 @@
 """The journal of a trial on disk: its configuration, its scores at rungs, and how it ended.
 
-Work that is in the journal is not repeated, whichever process dies.
+Work that is in the journal is not repeated after a process dies.
 
 FOLDER/
   configuration.json    the hyper-parameters that are varied; written when the trial begins
@@ -54,12 +54,12 @@ class TrialFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The fine-tune's state, where a lane looks for it in any prompt's folder."""
+        """The fine-tune's state, at the same place as in a prompt's folder."""
         return self.path / "checkpoint"
 
     @property
     def configuration(self) -> Configuration | None:
-        """The hyper-parameters that are varied; None before it began."""
+        """The hyper-parameters that are varied; None before the trial began."""
         try:
             found: Configuration = json.loads((self.path / "configuration.json").read_text())
         except FileNotFoundError:
@@ -67,12 +67,11 @@ class TrialFolder:
         return found
 
     def begin(self, configuration: Configuration) -> None:
-        """Write the configuration."""
         write_json(self.path / "configuration.json", configuration)
 
     @property
     def changed(self) -> int:
-        """When its scores were written last, in nanoseconds since 1970; 0 before its first score."""
+        """Time of the last write of its scores, in nanoseconds since 1970; 0 before the first."""
         try:
             return (self.path / "reports.json").stat().st_mtime_ns
         except FileNotFoundError:
@@ -102,7 +101,7 @@ class TrialFolder:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How it ended before its last rung; None where it did not end so."""
+        """How it ended before its last rung; None where it did not."""
         try:
             return Outcome.model_validate_json((self.path / "outcome.json").read_text())
         except FileNotFoundError:
@@ -115,12 +114,12 @@ class TrialFolder:
 
 
 def to_tensors(features: SampleFeatures) -> dict[str, Tensor]:
-    """Features by name, for a safetensors file or the cache."""
+    """Features as named tensors, for a safetensors file or the cache."""
     guards = {f"guard-{index:03d}": each for index, each in enumerate(features.guards)}
     return {"own": features.own, **guards}
 
 
 def from_tensors(tensors: dict[str, Tensor]) -> SampleFeatures:
-    """The features that `to_tensors` named."""
+    """The inverse of `to_tensors`."""
     guards = sorted(key for key in tensors if key != "own")
     return SampleFeatures(tensors["own"], tuple(tensors[key] for key in guards))

@@ -21,10 +21,10 @@ SECONDS = 2.0
 
 
 def watch(work: BatchWork, console: Console) -> None:
-    """Show the trials of a search until it is through, or until Ctrl-C; where there is no terminal, once.
+    """Show the trials of a search until it has ended, or until Ctrl-C; without a terminal, show them once.
 
     Raises:
-        UserError: Nothing of this search lies in the run's folder.
+        UserError: The run's folder has no trial of this search.
     """
     searches = prompt_searches(work)
     results = [read_prompt(search) for search in searches]
@@ -50,7 +50,7 @@ def watch(work: BatchWork, console: Console) -> None:
 
 
 def _written(work: BatchWork) -> float | None:
-    """When the search's result was written; None: it was not."""
+    """When the search's result was written; None where it was not."""
     path = work.run.path / RESULT_FILE
     return path.stat().st_mtime if path.exists() else None
 

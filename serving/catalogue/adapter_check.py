@@ -13,8 +13,8 @@ from serving.engine.request import AdapterUnavailable
 def adapter_check(spec: BaseSpec, rank: int, disk: AdapterDiskCache) -> Callable[[AdapterIdentity], None]:
     """A function that checks an adapter's bytes, keys, shapes and rank against an engine of this base and `rank`.
 
-    It raises AdapterUnavailable. It needs the base's configuration, not its weights, and leaves the adapter in `disk`, for the
-    engines of this machine.
+    The function raises AdapterUnavailable. It needs the base's configuration, not its weights, and stores the adapter in
+    `disk` for the engines of this machine.
     """
     layout = layout_of(transformer_skeleton(spec), rank)
 

@@ -30,13 +30,13 @@ class _Refusal:
 
 
 class _OtherBase(UserError):
-    """The version is for another base, and always will be."""
+    """The version is for another base, which never changes."""
 
 
 class Catalogue:
-    """The versions that the registry's aliases point at, checked, as one `Snapshot` after the other.
+    """Polls the versions that the registry's aliases point at, checks them, and publishes them as a `Snapshot`.
 
-    A version that cannot be served is refused, and the version that its alias pointed at before is served on. While the
+    A version that cannot be served is refused, and the version that its alias pointed at before is still served. While the
     registry does not answer, the last snapshot is served, also after a restart. Any thread may read; one may `refresh`.
     """
 
@@ -73,7 +73,6 @@ class Catalogue:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The latest."""
         return self._snapshot
 
     @property
@@ -105,13 +104,13 @@ class Catalogue:
         return self._snapshot
 
     def find(self, name: str, version: str) -> AdapterIdentity:
-        """A version that need not have an alias, checked.
+        """Look up and check a version, which may have no alias.
 
         Args:
-            version: Its number, or an alias such as "candidate".
+            version: A number, or an alias such as "candidate".
 
         Raises:
-            UserError: There is none, or it cannot be served.
+            UserError: There is no such version, or it cannot be served.
         """
         found = self._registry.version(name, version)
         self._check_base(found)
@@ -124,7 +123,6 @@ class Catalogue:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -171,7 +169,6 @@ class Catalogue:
             )
 
     def _publish(self, models: Iterable[RegisteredModel]) -> None:
-        """Replace the snapshot, if anything changed."""
         refused = {f"{key[0]}@{key[2]}": refusal.reason for key, refusal in self._refusals.items()}
         adapters = {}
         for model in models:
@@ -185,7 +182,7 @@ class Catalogue:
             _logger.info("snapshot %d: %d adapters", self._snapshot.number, len(adapters))
 
     def _adapter(self, model: RegisteredModel, refused: dict[str, str]) -> ServedAdapter | None:
-        """With the champion, or with the previous champion where that cannot be served."""
+        """The adapter with its champion, or with the previous champion where the new one cannot be served."""
         before = self._snapshot.adapters.get(model.name)
         keys = _keys(model)
         champion = self._versions.get(keys[0])
@@ -196,7 +193,7 @@ class Catalogue:
             tags = TrafficTags.of(model.tags)
             traffic = Traffic(tags.mode, tags.challenger_share)
         except UserError as error:
-            # The mistyped value may have meant shadow mode.
+            # The user may have meant shadow mode.
             traffic = before.traffic if before is not None else Traffic("shadow")
             refused[model.name] = f"{error}; it is served as before, new ones in shadow mode"
         served = None if challenger is None else ServedVersion(challenger.identity, challenger.created)
@@ -215,7 +212,7 @@ class Catalogue:
 
 
 def _keys(model: RegisteredModel) -> list[_Key]:
-    """Of its champion, and of its challenger where it has one."""
+    """The keys of the model's champion, and of its challenger where it has one."""
     return [
         (model.name, model.created, number)
         for number in (model.champion, model.challenger)

@@ -19,7 +19,7 @@ class RegisteredModel:
     """A registered model with a champion; versions are numbers.
 
     Attributes:
-        created: When the name was registered: after a deletion the same name and numbers are other adapters.
+        created: When the name was registered; after a deletion, the same name and number can be another adapter.
     """
 
     name: str
@@ -31,7 +31,7 @@ class RegisteredModel:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A version, and the prompts that it was registered with."""
+    """A version, and the prompts with which it was registered."""
 
     identity: AdapterIdentity
     created: datetime
@@ -72,7 +72,7 @@ class RegistryClient:
         """A version and its prompts.
 
         Raises:
-            RegistryError: There is none, its registration did not end, or its record cannot be read.
+            RegistryError: There is no such version, its registration is incomplete, or its record cannot be read.
         """
         at = "/" if number_or_alias.isdecimal() else "@"
         reference = Reference.parse(f"{name}{at}{number_or_alias}")
@@ -93,10 +93,10 @@ class RegistryClient:
             )
 
     def fetch(self, adapter: AdapterIdentity, destination: Path) -> None:
-        """Write the adapter's folder, whole or not at all; its bytes are those of its SHA-256.
+        """Write the adapter's folder atomically, and check its bytes against the SHA-256.
 
         Raises:
-            RegistryError: It cannot be fetched, or its version holds other bytes now.
+            RegistryError: It cannot be fetched, or the version now has other bytes.
         """
         fetch_adapter(
             adapter.name, adapter.version, destination, tracking_uri=self.tracking_uri, root=self.root

@@ -1,4 +1,4 @@
-"""Snapshot: what is served, as the registry had it at one moment; and RegistryHealth."""
+"""Snapshot: the served adapters, from one state of the registry; and RegistryHealth."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class ServedVersion:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Who gets a corrected prompt's adapter, as the registered model's tags say.
+    """Which requests use an adapter, according to the tags of the registered model.
 
     Attributes:
-        mode: "live" routes to it; "shadow" scores prompts and records what would have been routed, and serves the base.
-        challenger_share: Part of its users, 0 to 1, that get the challenger instead of the champion.
+        mode: "live" routes to the adapter; "shadow" only records that it would have been chosen, and serves the base.
+        challenger_share: Share of the adapter's users, 0 to 1, that get the challenger instead of the champion.
     """
 
     mode: Literal["live", "shadow"] = "live"
@@ -44,8 +44,8 @@ class ServedAdapter:
 
     Attributes:
         prompt: The prompt that it corrects.
-        paraphrases: Of the prompt; corrected with it.
-        guard_prompts: Neighbours that the base draws correctly; they never go through the adapter.
+        paraphrases: Paraphrases of the prompt, which it also corrects.
+        guard_prompts: Similar prompts that the base draws correctly; they are not routed to the adapter.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Snapshot:
     adapters: Mapping[str, ServedAdapter] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Replace the file, so that an endpoint that starts while the registry is down serves this; a failure is logged."""
+        """Write the file for an endpoint that starts while the registry is down; a failure is logged."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, _ADAPTERS.dump_json(dict(self.adapters), indent=1))
@@ -77,7 +77,7 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
-        """The snapshot that was saved, with number 0; empty where there is none, or the file is damaged."""
+        """The saved snapshot, with number 0; empty where there is none, or the file is damaged."""
         try:
             return cls(0, _ADAPTERS.validate_json(path.read_bytes()))
         except FileNotFoundError:
@@ -92,10 +92,10 @@ class RegistryHealth:
     """Whether the catalogue reaches the registry, for people and metrics.
 
     Attributes:
-        ok: Whether the latest poll succeeded; where it did not, the previous snapshot is served on.
-        age_seconds: Since the latest success; None before the first.
+        ok: Whether the latest poll succeeded; otherwise the previous snapshot is still served.
+        age_seconds: Seconds since the latest success; None before the first.
         snapshot: Number of the snapshot that is served.
-        error: Of the latest poll.
+        error: Error of the latest poll.
         refused: Why a version that an alias points at cannot be served, by `NAME@VERSION`.
     """
 

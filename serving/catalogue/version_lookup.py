@@ -16,10 +16,10 @@ _THREADS = 2
 
 
 class VersionLookup:
-    """Looks versions up in threads of its own, so that clients who ask for unknown ones hold up nobody else.
+    """Looks versions up in separate threads, so that requests for unknown versions do not delay others.
 
-    A version that is being looked up is looked up once for all who ask; one that was not found is remembered for
-    `unknown_seconds`. What was found is not cached: aliases move.
+    Requests for the same version share one lookup. That a version was not found is cached for `unknown_seconds`; a version
+    that was found is not cached, since aliases move.
     """
 
     def __init__(self, find: Callable[[str, str], AdapterIdentity], settings: CatalogueSettings) -> None:
@@ -43,12 +43,11 @@ class VersionLookup:
         if self._found.pending >= self._max:
             raise Overloaded("too many versions are being looked up; try again later", retry_after=1.0)
         try:
-            # Others may wait for the same future: it is not cancelled with one of them.
+            # Shielded, since other requests may wait for the same future.
             return await asyncio.shield(asyncio.wrap_future(self._found.get((name, version))))
         except UserError as error:
             _logger.info("%s@%s cannot be served: %s", name, version, error)
             return None
 
     def close(self) -> None:
-        """Stop the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)

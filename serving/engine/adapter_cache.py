@@ -1,4 +1,4 @@
-"""AdapterDiskCache: adapters that were fetched from the registry, on disk, within a budget."""
+"""AdapterDiskCache: a cache on disk, of limited size, for adapters from the registry."""
 
 import logging
 import os
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class AdapterSource(Protocol):
-    """Where adapters are fetched from: the registry and its object store."""
+    """A source of adapters: the registry and its object store."""
 
     def fetch(self, adapter: AdapterIdentity, destination: Path) -> None:
-        """Write the adapter's folder to `destination`, which does not exist, whole or not at all.
+        """Write the adapter's folder atomically to `destination`, which must not exist.
 
         Raises:
             UserError: It cannot be fetched.
@@ -28,14 +28,14 @@ class AdapterSource(Protocol):
 
 
 class AdapterDiskCache:
-    """Adapter folders below one folder, by SHA-256; processes of one machine may share it.
+    """A folder of adapters, by SHA-256; processes of one machine may share it.
 
-    Every load checks the bytes against the SHA-256. A folder that is damaged, or that another process is removing, is fetched
+    A load checks the bytes against the SHA-256. If the adapter is damaged, or another process is removing it, it is fetched
     again, once.
     """
 
     def __init__(self, folder: Path, source: AdapterSource, *, budget: int) -> None:
-        """`budget` in bytes: least recently used folders are removed first, and never one that is being read."""
+        """`budget` in bytes: least recently used adapters are removed first, except those that are being read."""
         self._folder = folder
         self._source = source
         self._budget = budget
@@ -89,7 +89,6 @@ class AdapterDiskCache:
         return loaded
 
     def _trim(self) -> None:
-        """Remove folders until the rest fits the budget."""
         with self._lock:
             folders = {}
             for folder in self._folder.glob("??/*"):

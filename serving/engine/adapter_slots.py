@@ -1,4 +1,4 @@
-"""AdapterSlots: which adapter is in which slot of the device's bank."""
+"""AdapterSlots: assigns adapters to the slots of the device's bank."""
 
 from collections import Counter, OrderedDict
 
@@ -7,9 +7,9 @@ from serving.adapter_identity import AdapterIdentity
 
 
 class AdapterSlots:
-    """Keeps adapters in the bank while rows use them, and then until their slot is needed: least recently used first.
+    """Keeps adapters in the bank while rows use them, and evicts unused ones, least recently used first, for others.
 
-    Only the loop's thread may use it. There are no fewer slots than rows, so that a row always finds one.
+    Only the loop's thread may use it. There are at least as many slots as rows, so that a row always finds one.
     """
 
     def __init__(self, bank: AdapterBank) -> None:
@@ -26,10 +26,10 @@ class AdapterSlots:
         return tuple(self._slots)
 
     def acquire(self, adapter: AdapterIdentity, packed: PackedAdapter) -> int:
-        """The slot of `adapter` for one more row; the adapter is loaded first where it is in none.
+        """The slot of `adapter` for one more row; loads the adapter where it is in no slot.
 
         Raises:
-            AdapterError: It does not fit the bank; at most another adapter was evicted.
+            AdapterError: The adapter does not fit the bank; another one may have been evicted.
         """
         if adapter not in self._slots:
             self._load(adapter, packed)
@@ -38,7 +38,7 @@ class AdapterSlots:
         return self._slots[adapter]
 
     def release(self, adapter: AdapterIdentity) -> None:
-        """A row of `adapter` is done."""
+        """Count one row of `adapter` less."""
         self._rows[adapter] -= 1
         if not self._rows[adapter]:
             del self._rows[adapter]

@@ -14,12 +14,12 @@ from serving.engine.request_state import RequestState
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one step of the batch brought; latents are ``[C, h, w]``, normalised.
+    """The result of one step of the batch; latents are ``[C, h, w]``, normalised.
 
     Attributes:
-        rows: Of the transformer over all resolutions, without padding.
-        finished: Requests that took their last step.
-        previews: Requests whose preview was due.
+        rows: Rows of the transformer over all resolutions, without padding.
+        finished: Requests that took their last step, with their latents.
+        previews: Requests with a preview to show, with their latents.
     """
 
     rows: int
@@ -28,9 +28,9 @@ class StepOutput:
 
 
 class Denoiser:
-    """Rows of any adapter, steps and guidance share a forward with all others of their resolution; not thread-safe.
+    """All requests of one resolution share a forward, with any adapters, timesteps and guidance; not thread-safe.
 
-    Resolutions take their steps one after the other, and share the room of the largest bucket.
+    Resolutions take their steps one after the other; the largest bucket limits their rows together.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Denoiser:
         return self.rows + state.rows <= self._buckets[-1]
 
     def admit(self, state: RequestState) -> None:
-        """Add the request to the batch from the next step on; load its adapter where it is in no slot.
+        """Add the request to the batch before its next step; load its adapter where it is in no slot.
 
         Raises:
             AdapterError: The adapter does not fit the bank.
@@ -114,7 +114,7 @@ class Denoiser:
     def _due_previews(
         self, sampler: Sampler, active: dict[int, RequestState]
     ) -> list[tuple[RequestState, Tensor]]:
-        """A preview that is due when rows come or go is shown a step later."""
+        """Requests with a preview to show; a preview is delayed by a step when rows are added or removed at its step."""
         due = {
             ticket: state
             for ticket, state in active.items()
@@ -138,7 +138,7 @@ class Denoiser:
         )
 
     def _drop_if_idle(self, size: tuple[int, int]) -> None:
-        """Clients choose sizes: a sampler is kept only while its size is drawn."""
+        """Remove the sampler of `size` where no request uses it; clients choose sizes, so there could be many."""
         if not self._active[size]:
             del self._active[size], self._samplers[size]
 

@@ -1,4 +1,4 @@
-"""Engine: draws images for everybody at once, on one device."""
+"""Engine: draws images of many requests at once, on one device."""
 
 import logging
 import threading
@@ -50,11 +50,11 @@ _SWEEP_SECONDS = 0.1
 
 
 class Engine:
-    """Continuous batching: a loop in a thread of its own runs one denoising step after the other over all admitted requests,
-    while other threads encode text, fetch adapters and decode images.
+    """Continuous batching: a loop in its own thread runs denoising steps over all admitted requests, while other threads
+    encode text, fetch adapters and decode images.
 
-    A request's image depends, to the bit, on nothing but the request, as long as steps have the same bucket of rows; across
-    buckets it is the same up to the rounding of differently shaped products.
+    While steps have the same bucket of rows, a request's image depends only on the request, bit by bit; between buckets it
+    differs by the rounding of matrix products of different shapes.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Engine:
     def submit(
         self, request: ImageRequest, on_preview: PreviewCallback | None = None
     ) -> Future[GeneratedImage]:
-        """Queue a request. Cancelling the future stops its drawing at the next step.
+        """Queue a request. Cancelling the future stops the drawing at the next step.
 
         The future fails with AdapterUnavailable, DeadlineMissed or EngineFailure.
 
@@ -149,7 +149,7 @@ class Engine:
         return state.future
 
     def preload(self, adapters: Iterable[AdapterIdentity]) -> None:
-        """Fetch the first adapters that fit into host memory, in the background, and load them while slots are free."""
+        """Fetch adapters in the background, in their order, while they fit into host memory; load them into free slots."""
         each = self._bank.layout.size * self._bank.storage.element_size()
         for adapter in islice(adapters, self.settings.adapter_cache_bytes // each):
             self._inputs.adapters.get(adapter).add_done_callback(partial(self._preload, adapter))
@@ -162,7 +162,7 @@ class Engine:
         return not self._closing and not hung and self._failures < _FAILURES and self._loop.is_alive()
 
     def stats(self) -> EngineStats:
-        """The engine at this moment."""
+        """The present state of the engine."""
         drawing = len(self._batch)
         return EngineStats(
             waiting=max(0, len(self._requests) - drawing),
@@ -228,7 +228,7 @@ class Engine:
                         if not self._ready and not self._preloads and not self._closing:
                             self._changed.wait(_SWEEP_SECONDS)
             except Exception as error:
-                # The batch is lost, whatever failed (memory, the device); waiting requests are tried.
+                # After any failure (memory, the device) the batch is lost; waiting requests are tried.
                 self._failures += 1
                 logger.exception("a denoising step failed (%d of %d)", self._failures, _FAILURES)
                 failure = EngineFailure(f"drawing failed: {type(error).__name__}: {error}")
@@ -295,7 +295,7 @@ class Engine:
             self._decoding.submit(self._finish, state, latents, now)
 
     def _pace(self) -> None:
-        """Keep the host at most one step ahead of a GPU, so that cancelling and admitting act on the next step."""
+        """Keep the host at most one step ahead of a GPU, so that cancelling and admitting take effect at the next step."""
         if self.device.type != "cuda":
             return
         event = torch.cuda.Event()

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 class FairQueue(Generic[Item]):
     """Round robin over users, first come first served within a user; not thread-safe.
 
-    A user who sends a thousand requests delays each other user by one of them at a time.
+    A user with a thousand requests delays another user's request by one request per round only.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class FairQueue(Generic[Item]):
         self._users.setdefault(user, deque()).append(item)
 
     def peek(self) -> Item | None:
-        """The next item, which stays; None where the queue is empty."""
+        """The next item, without removing it; None where the queue is empty."""
         return next(iter(self), None)
 
     def pop(self) -> Item:

@@ -1,4 +1,4 @@
-"""InputProcessor: from a request to what the transformer needs for it."""
+"""InputProcessor: computes the transformer's inputs for a request."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -16,7 +16,7 @@ from serving.settings import EngineSettings
 
 
 class InputProcessor:
-    """Encodes texts and fetches adapters in threads of its own, each once for all requests that need it."""
+    """Encodes texts and fetches adapters in its own threads; requests at the same time share the work."""
 
     def __init__(
         self, encoders: TextEncoders, bank: AdapterBank, source: AdapterSource, settings: EngineSettings
@@ -39,7 +39,7 @@ class InputProcessor:
         )
 
     def prepare(self, request: ImageRequest) -> Future[ModelInputs]:
-        """The inputs of a request; fails as the first text or adapter that cannot be had."""
+        """The inputs of a request; fails with the error of the first text or adapter that fails."""
         prompt = self.texts.get(request.prompt)
         negative = self.texts.get(request.negative_prompt) if request.guidance_scale > 1 else None
         adapter = self.adapters.get(request.adapter) if request.adapter else None
@@ -70,12 +70,12 @@ class InputProcessor:
         return prepared
 
     def close(self) -> None:
-        """Stop the threads; what has not begun is dropped."""
+        """Stop the threads; drop waiting work."""
         for executor in (self._encoding, self._fetching):
             executor.shutdown(cancel_futures=True)
 
     def _encode(self, prompt: str) -> TextEmbeddings:
-        """One prompt alone, so that its embedding does not depend on other prompts."""
+        """Encode one prompt per call, so that its embedding does not depend on other prompts."""
         storage = self._bank.storage
         return self._encoders.encode([prompt]).to(storage.device, storage.dtype)
 

@@ -1,4 +1,4 @@
-"""ImageRequest, GeneratedImage, and the errors with which the engine answers instead of an image."""
+"""ImageRequest, GeneratedImage, and the engine's errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Overloaded(UserError):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[type[Overloaded], tuple[str, float]]:
-        """Pickle with both arguments: the error travels between processes."""
+        """Pickle with both arguments, since the error is sent between processes."""
         return Overloaded, (str(self), self.retry_after)
 
 
@@ -27,11 +27,11 @@ class DeadlineMissed(UserError):
 
 
 class EngineFailure(Exception):
-    """Drawing failed for a reason that is not the request's: memory, the device, or the engine was stopped."""
+    """Drawing failed for a reason other than the request: memory, the device, or the engine was stopped."""
 
 
 class AdapterUnavailable(UserError):
-    """The adapter cannot be fetched, has not the registered bytes, or is not for this base."""
+    """The adapter cannot be fetched, does not have the registered bytes, or is not for this base."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class ImageRequest:
 
     Attributes:
         id: For logs; unique.
-        seed: Of its noise, 0 to 2**63 - 1.
+        seed: Seed of the noise, 0 to 2**63 - 1.
         guidance_scale: Classifier-free guidance; at 1 or below there is none, `negative_prompt` is not read, and the request
             costs half.
         height: Pixels; so is `width`.
         adapter: None for the base.
         user: Users with waiting requests are served in turns.
-        timeout: Seconds from submission after which drawing is stopped; None: no bound.
-        previews: How many previews the caller is shown on the way.
+        timeout: Seconds from submission after which drawing is stopped; None: no limit.
+        previews: Number of previews that the caller gets while the image is drawn.
     """
 
     id: str
@@ -73,7 +73,7 @@ class GeneratedImage:
         adapter: None for the base.
         queue_seconds: From submission to the first denoising step: encoding, loading the adapter, waiting for room.
         denoise_seconds: From the first step to the last.
-        decode_seconds: The VAE's.
+        decode_seconds: Time of the VAE's decoder.
     """
 
     pixels: np.ndarray

@@ -1,4 +1,4 @@
-"""RequestState: a request in the engine, from submission to its image."""
+"""RequestState: the state of a request in the engine, from submission to its image."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PreviewCallback = Callable[[int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What the transformer needs for a request: `negative` is None without guidance, `adapter` is None for the base."""
+    """The transformer's inputs for a request: `negative` is None without guidance, `adapter` is None for the base."""
 
     prompt: TextEmbeddings
     negative: TextEmbeddings | None
@@ -54,12 +54,12 @@ class RequestState:
         )
 
     def expired(self, now: float) -> bool:
-        """Whether its timeout has run out."""
+        """Whether the request's timeout has passed."""
         return self.request.timeout is not None and now > self.submitted + self.request.timeout
 
     @property
     def rows(self) -> int:
-        """Rows of the transformer that it takes in every step."""
+        """Rows of the transformer that the request takes in every step."""
         return self.row(slot=0).forward_rows
 
     def row(self, slot: int) -> SampleRow:

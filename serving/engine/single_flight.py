@@ -1,4 +1,4 @@
-"""SingleFlightCache: values that are costly to compute, computed once for all who ask at the same time."""
+"""SingleFlightCache: a cache in which concurrent callers for a key share one computation."""
 
 import time
 from collections import OrderedDict
@@ -14,8 +14,8 @@ Value = TypeVar("Value")
 class SingleFlightCache(Generic[Key, Value]):
     """A least-recently-used cache of at most `budget` bytes; thread-safe.
 
-    Callers who ask for a key that is being computed share one future. A failure is cached for `failure_seconds`, and raised
-    at once meanwhile; the oldest of more than `max_failures` are dropped.
+    Callers for a key that is being computed share one future. A failure is cached and raised again for `failure_seconds`; of
+    more than `max_failures` the oldest are dropped.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class SingleFlightCache(Generic[Key, Value]):
 
     @property
     def size_bytes(self) -> int:
-        """Of the cached values."""
+        """Size of the cached values."""
         return self._bytes
 
     @property
     def pending(self) -> int:
-        """Keys that are being computed."""
+        """Number of keys that are being computed."""
         return len(self._pending)
 
     def __contains__(self, key: Key) -> bool:
@@ -61,7 +61,7 @@ class SingleFlightCache(Generic[Key, Value]):
         return len(self._values)
 
     def get(self, key: Key) -> Future[Value]:
-        """The value of `key`, computed now if need be, or the exception that `compute` raised."""
+        """A future of the value of `key`, or of the exception that `compute` raised; computes it if it is not cached."""
         future: Future[Value] = Future()
         with self._lock:
             if key in self._values:

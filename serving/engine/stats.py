@@ -1,4 +1,4 @@
-"""What an engine reports about itself."""
+"""EngineObserver and EngineStats: events and state of an engine, for metrics."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class EngineObserver:
     """Called by the engine from its threads; a method must not block. This one does nothing."""
 
     def stepped(self, rows: int, seconds: float) -> None:
-        """A denoising step of so many rows has ended."""
+        """A denoising step of `rows` rows has ended."""
 
     def generated(self, image: GeneratedImage) -> None:
         """An image is done."""
@@ -21,7 +21,7 @@ class EngineObserver:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """An engine at one moment.
+    """The state of an engine at one moment.
 
     Attributes:
         waiting: Images that were submitted and have no denoising step yet.

@@ -1,5 +1,5 @@
-"""The HTTP interface: OpenAI's images API; knows no Ray and no registry.
+"""The HTTP interface: OpenAI's images API; independent of Ray and the registry.
 
-`routes` are its paths, `images` turns a request into encoded images, `access` checks keys and limits around every request,
-`http` holds bodies, errors, events and the schema, and `image_service` joins router, engines and feedback.
+`routes` are its paths, `images` turns a request into encoded images, `access` checks keys and limits, `http` has bodies,
+errors, events and the schema, and `image_service` joins router, engines and feedback.
 """

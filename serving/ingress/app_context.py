@@ -19,7 +19,7 @@ from serving.settings import IngressSettings
 
 @dataclass(frozen=True)
 class AppContext:
-    """What all routes use; `executor` encodes and scores images."""
+    """State that all routes share; `executor` encodes and scores images."""
 
     service: ImageService
     settings: IngressSettings
@@ -38,9 +38,9 @@ class RequestContext:
     """A request and its outcome, for the access log.
 
     Attributes:
-        decision: Where its prompt was routed; None for a request that draws nothing.
-        images: Images drawn.
-        code: Of the error that it was answered with.
+        decision: The decision for its prompt; None for a request that draws nothing.
+        images: Number of images drawn.
+        code: Code of the error with which it was answered.
     """
 
     id: str
@@ -59,5 +59,5 @@ class RequestContext:
         return cast(RequestContext, request.state.context)
 
     def routing_user(self, user: str) -> str:
-        """Who stays with a version of an adapter: the key's end user, or without one the request itself."""
+        """The user for the choice between champion and challenger: the key's end user, or the request's id without one."""
         return f"{self.caller.name}/{user}" if user else self.id

@@ -1,4 +1,4 @@
-"""BaseInfo: what requests must know about the base."""
+"""BaseInfo: properties of the base that requests depend on."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class BaseInfo:
     Attributes:
         resolution: Side in pixels of an image whose size is not given.
         num_inference_steps: Default of a request; so is `guidance_scale`.
-        max_steps: Most steps that the engine takes.
+        max_steps: Maximum of steps of a request.
         size_unit: Both sides of an image are multiples of it, in pixels.
-        largest_side: In pixels.
+        largest_side: Maximum of a side, in pixels.
         text_tokens: Tokens that the transformer reads with every prompt, padding included.
     """
 

@@ -1,4 +1,4 @@
-"""FeedbackStore: the requests that were answered with images, and people's verdicts on them."""
+"""FeedbackStore: the requests that were answered with images, and users' verdicts on them."""
 
 import json
 import os
@@ -27,10 +27,10 @@ class GenerationRecord:
 
     Attributes:
         id: The request's id.
-        key: Name of the API key that it came with.
+        key: Name of its API key.
         created: Seconds since 1970.
         adapter: `NAME@VERSION`; None for the base.
-        settings: Of sampling: steps, guidance scale, size, negative prompt.
+        settings: Settings of sampling: steps, guidance scale, size, negative prompt.
     """
 
     id: str
@@ -47,7 +47,7 @@ class GenerationRecord:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Somebody's opinion of a request's images; `key` as in GenerationRecord."""
+    """A user's verdict on a request's images; `key` as in GenerationRecord."""
 
     request_id: str
     key: str
@@ -59,9 +59,9 @@ class FeedbackStore:
     """A folder with the latest requests in SQLite and all verdicts in JSON Lines; blocks, so call it from a thread.
 
     A line of `verdicts.jsonl` is an object with `verdict`, `note`, `given` (seconds since 1970), `key` and `request`, the
-    GenerationRecord. Several processes may write, also on several machines, while the file system's POSIX locks work: the
-    database has a rollback journal (WAL needs memory that all writers share, which no network file system has), and a verdict
-    is appended while the database is locked.
+    GenerationRecord. Several processes may write, also on several machines, if the file system's POSIX locks work: the
+    database has a rollback journal (WAL needs shared memory, which network file systems do not have), and a verdict is
+    appended while the database is locked.
     """
 
     def __init__(self, folder: Path, *, remembered: int) -> None:
@@ -79,7 +79,7 @@ class FeedbackStore:
             self._connection = sqlite3.connect(
                 folder / _REQUESTS_NAME, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # Also of a file that an earlier release left in WAL mode; fails while another process has it open so.
+            # Earlier releases used WAL mode; the change fails while another process has the file open in that mode.
             self._connection.execute("PRAGMA journal_mode=TRUNCATE")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute(
@@ -104,7 +104,7 @@ class FeedbackStore:
                 )
 
     def record(self, verdict: Verdict) -> bool:
-        """Store a verdict; False where its key drew no such request, or too long ago, or has judged it enough."""
+        """Store a verdict. Returns False where the key has no such request, or it is too old, or has too many verdicts."""
         # As a context manager the connection commits, or rolls back where the verdict could not be written.
         with self._lock, self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -132,6 +132,5 @@ class FeedbackStore:
         return True
 
     def close(self) -> None:
-        """Close the database."""
         with self._lock:
             self._connection.close()

@@ -28,23 +28,23 @@ VersionFinder = Callable[[str, str], Awaitable[AdapterIdentity | None]]
 
 
 class EngineClient(Protocol):
-    """The engines."""
+    """The engines, or a client of them."""
 
     async def generate(
         self, request: ImageRequest, on_preview: PreviewCallback | None = None
     ) -> GeneratedImage:
-        """One image. Cancelling the task that awaits it stops its drawing.
+        """Draw one image. Cancelling the awaiting task stops the drawing.
 
         Raises:
             Overloaded, DeadlineMissed, AdapterUnavailable, EngineFailure: As the engine does.
         """
 
     async def stats(self) -> EngineStats | None:
-        """Of one engine; None where none answers."""
+        """The statistics of one engine; None where none answers."""
 
 
 class FeedbackClient(Protocol):
-    """The feedback store."""
+    """The feedback store, or a client of it."""
 
     async def remember(self, request: GenerationRecord) -> None:
         """See `FeedbackStore.remember`."""
@@ -55,11 +55,11 @@ class FeedbackClient(Protocol):
 
 @dataclass(frozen=True)
 class ImageService:
-    """The parts of an endpoint; none of them is closed here.
+    """The parts of an endpoint; this class does not close them.
 
     Attributes:
-        snapshot: The snapshot that `router` was updated with.
-        find_version: None: only versions of the snapshot can be asked for.
+        snapshot: The snapshot of the last update of `router`.
+        find_version: Finds other versions; None: requests can name only versions of the snapshot.
     """
 
     base: BaseInfo
@@ -69,7 +69,7 @@ class ImageService:
     snapshot: Callable[[], Snapshot]
     registry_health: Callable[[], RegistryHealth] = RegistryHealth
     find_version: VersionFinder | None = None
-    # One thread: heads are one product of matrices, and an embedding holds a lock.
+    # One thread is enough: all heads are one matrix product, and an embedding holds a lock.
     _routing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "routing"), init=False)
 
     async def route(self, prompt: str, adapter: str, user: str, *, unreviewed: bool) -> Decision:
@@ -77,10 +77,10 @@ class ImageService:
 
         Args:
             adapter: "auto", "base", a name or `NAME@VERSION`.
-            unreviewed: Whether versions may be asked for that the snapshot does not have.
+            unreviewed: Whether `adapter` may be a version that is not in the snapshot.
 
         Raises:
-            UnknownAdapter: It is none of these.
+            UnknownAdapter: There is no such adapter.
             ApiError: 403: the version is not in the snapshot, and `unreviewed` is False.
         """
         if adapter == AUTO:

@@ -15,7 +15,7 @@ from serving.ingress.access.key_file import KeyFile, new_key
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit status is 2 where it cannot be done."""
+    """Run a command; the exit status is 2 for a mistake of the user."""
     options = _parser().parse_args(arguments)
     path: Path = options.file
     try:

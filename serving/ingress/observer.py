@@ -19,4 +19,4 @@ class IngressObserver:
         """An image was drawn."""
 
     def feedback_lost(self) -> None:
-        """Images were answered whose request could not be stored: no verdict can be given on them."""
+        """A request that was answered with images could not be stored: it can get no verdict."""

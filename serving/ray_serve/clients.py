@@ -29,7 +29,7 @@ _ANSWER_SECONDS = 5.0
 class RayEngineClient:
     """An `EngineClient` of the engine deployment; Ray Serve chooses the less busy of two replicas.
 
-    An image depends on its request alone: where its engine dies, another draws it again.
+    An image depends only on its request: if its engine dies, another engine draws it again.
     """
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
@@ -97,7 +97,7 @@ class CatalogueClient:
     """Polls the catalogue deployment, keeps its latest snapshot, and calls a function with every new one."""
 
     def __init__(self, handle: DeploymentHandle[Any], changed: Callable[[Snapshot], Awaitable[None]]) -> None:
-        """`changed` may take its time; further snapshots are passed to it meanwhile."""
+        """`changed` may be slow; further snapshots are passed to it before it returns."""
         self._handle = handle
         self._changed = changed
         self._changes: set[asyncio.Task[None]] = set()
@@ -107,14 +107,14 @@ class CatalogueClient:
         self.health = RegistryHealth(ok=False, error="nothing is known yet")
 
     async def start(self, patience: float) -> None:
-        """Returns when `changed` has returned for the first snapshot, or after `patience` seconds; polling goes on."""
+        """Start polling; return when `changed` has returned for the first snapshot, or after `patience` seconds."""
         await self._poll()
         if self._changes:
             await asyncio.wait(self._changes, timeout=patience)
         self._task = asyncio.create_task(self._poll_forever())
 
     async def find_version(self, name: str, version: str) -> AdapterIdentity | None:
-        """A version that no alias of the snapshot points at; None where there is none that can be served."""
+        """A version that is not in the snapshot; None where there is none that can be served."""
         found: AdapterIdentity | None = await _result(self._handle.find.remote(name, version))
         return found
 
@@ -128,7 +128,7 @@ class CatalogueClient:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 self._edition, snapshot, self.health = await _result(self._handle.poll.remote(self._edition))
         except Exception as error:
-            # The present snapshot is served on, and /readyz says that the registry is not ok.
+            # The present snapshot is still served, and /readyz says that the registry is not ok.
             if self.health.error != _line(error):
                 logger.warning("the catalogue does not answer (%s)", _line(error))
             self.health = replace(self.health, ok=False, error=_line(error))
@@ -166,7 +166,7 @@ async def _results(response: Any) -> AsyncIterator[Any]:
 
 
 def _cause(error: Exception) -> Exception:
-    """The exception that a deployment raised, or the engine's own for Ray Serve's refusals."""
+    """The exception that a deployment raised, or the engine's error for a refusal of Ray Serve."""
     match error:
         case RayTaskError() if isinstance(error.cause, Exception):
             return error.cause

@@ -1,4 +1,4 @@
-"""The classes that run in Ray Serve's replicas. Each imports what it needs when it starts: only an engine loads diffusers."""
+"""The classes that run in Ray Serve's replicas. They import modules when they start, so that only engines load diffusers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HEADS_PATIENCE_SECONDS = 120.0
 
 
 class CatalogueReplica:
-    """The only poller of the registry; all other replicas poll this one."""
+    """Polls the registry; all other replicas poll this one."""
 
     def __init__(self, spec: BaseSpec, settings: ServingSettings) -> None:
         from serving.catalogue.adapter_check import adapter_check
@@ -54,7 +54,7 @@ class CatalogueReplica:
         )
         self._lookup = VersionLookup(self._catalogue.find, settings.catalogue)
         self._metrics = CatalogueMetrics()
-        # Snapshot numbers begin again in every replica.
+        # Part of an edition, since snapshot numbers start again in every replica.
         self._started = secrets.token_hex(8)
         self._catalogue.refresh()
         self._catalogue.start()
@@ -101,7 +101,7 @@ class EngineReplica:
     async def generate_stream(
         self, request: ImageRequest
     ) -> AsyncIterator[tuple[int, np.ndarray] | GeneratedImage]:
-        """Previews, each with its number, and then the image."""
+        """Yield previews, each with its number, and then the image."""
         loop = asyncio.get_running_loop()
         shown: asyncio.Queue[tuple[int, np.ndarray] | None] = asyncio.Queue()
 
@@ -131,7 +131,7 @@ class EngineReplica:
             raise RuntimeError("the engine has stopped")
 
     async def _preload(self, snapshot: Snapshot) -> None:
-        """The newest adapters first."""
+        """Preload adapters, the newest first."""
         adapters = sorted(
             snapshot.adapters.values(), key=lambda adapter: adapter.champion.created, reverse=True
         )
@@ -153,7 +153,7 @@ class EngineReplica:
 
 
 class FeedbackReplica:
-    """The only writer of the feedback folder: a verdict finds its request whichever ingress answered it."""
+    """Writes the feedback folder for all ingresses, so that a verdict finds its request whichever ingress answered it."""
 
     def __init__(self, folder: Path, remembered: int) -> None:
         from serving.ingress.feedback_store import FeedbackStore
@@ -226,7 +226,7 @@ def _registry(settings: ServingSettings) -> RegistryClient:
 
 
 def _log_to_stderr() -> None:
-    """Log to standard error, which Ray collects; the access log as the JSON lines that it is."""
+    """Log to standard error, which Ray collects; lines of the access log are written as they are, in JSON."""
     root = logging.getLogger("serving")
     if root.handlers:
         return

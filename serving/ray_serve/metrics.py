@@ -56,7 +56,7 @@ class IngressMetrics(IngressObserver):
         self._rejections.inc(tags={"status": str(status), "code": code})
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        # Clients choose paths and methods: those that the API does not have share one value.
+        # Clients choose paths and methods; all that the API does not have share one value of the tag.
         path = route or "none"
         self._requests.inc(tags={"method": method if route else "none", "path": path, "status": str(status)})
         self._seconds.observe(seconds, tags={"path": path})
@@ -97,7 +97,6 @@ class EngineMetrics(EngineObserver):
         self._swaps.inc()
 
     def update(self, stats: EngineStats) -> None:
-        """Set the gauges."""
         self._gauges["images_waiting"].set(stats.waiting)
         self._gauges["images_drawing"].set(stats.drawing)
         self._gauges["adapters_resident"].set(len(stats.resident))
@@ -107,7 +106,7 @@ class EngineMetrics(EngineObserver):
 
 
 class CatalogueMetrics:
-    """The registry's health, and what is served."""
+    """The registry's health and the number of served adapters."""
 
     def __init__(self) -> None:
         self._gauges = _gauges(
@@ -119,7 +118,6 @@ class CatalogueMetrics:
         )
 
     def update(self, health: RegistryHealth, adapters: int) -> None:
-        """Set the gauges."""
         self._gauges["registry_ok"].set(float(health.ok))
         if health.age_seconds is not None:
             self._gauges["registry_age_seconds"].set(health.age_seconds)

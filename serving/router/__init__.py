@@ -1,1 +1,1 @@
-"""Decides which adapter a prompt goes through; knows no Ray, no registry, no HTTP and no drawing."""
+"""Selects the adapter for a prompt; independent of Ray, the registry, HTTP and the engine."""

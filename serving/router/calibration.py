@@ -33,7 +33,7 @@ def fit_logistic(features: Vector, labels: Vector, ridge: float) -> tuple[Vector
     rows = np.hstack([features, np.ones((len(features), 1))])
     share = np.where(labels == 1, labels.sum(), len(labels) - labels.sum())
     importance = len(labels) / (2.0 * share)
-    # The bias is not held back; the little keeps the system solvable where the classes are separable.
+    # The bias has no ridge; 1e-6 keeps the system solvable where the classes are separable.
     penalty = np.append(np.full(features.shape[1], ridge), 1e-6)
     solution = np.zeros(rows.shape[1])
     for _ in range(_STEPS):
@@ -41,7 +41,7 @@ def fit_logistic(features: Vector, labels: Vector, ridge: float) -> tuple[Vector
         gradient = rows.T @ (importance * (probability - labels)) + penalty * solution
         curvature = importance * np.maximum(probability * (1.0 - probability), 1e-9)
         step = np.linalg.solve((rows.T * curvature) @ rows + np.diag(penalty), gradient)
-        # A step of full length may overshoot on separable data; no logit moves by more than ten at once.
+        # A full step may overshoot on separable data, so a step changes a logit by at most ten.
         solution -= step * min(1.0, 10.0 / max(float(np.abs(rows @ step).max()), 1e-12))
         if np.abs(step).max() < _TOLERANCE:
             break
@@ -50,12 +50,12 @@ def fit_logistic(features: Vector, labels: Vector, ridge: float) -> tuple[Vector
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold and what it does on the calibration prompts.
+    """A threshold and its results on the calibration prompts.
 
     Attributes:
         threshold: Smallest logit that is accepted.
-        accepted: Paraphrases at or above it, of `paraphrases`.
-        wrong: Hard negatives at or above it, of `negatives`.
+        accepted: Number of accepted paraphrases, of `paraphrases`.
+        wrong: Number of accepted hard negatives, of `negatives`.
         bound: Wilson 95 % lower bound of the precision.
     """
 
@@ -78,9 +78,9 @@ def wilson_lower_bound(successes: int, trials: int, z: float = 1.959964) -> floa
 
 
 def platt(scores: Vector, doubts: Vector, labels: Vector, ridge: float = 1e-3) -> tuple[float, Vector, float]:
-    """Slope of `scores` `[N]`, weights of the word counts `doubts` `[N, D]`, and bias, that make logits of them (Platt 1999).
+    """Slope of `scores` `[N]`, weights of the word counts `doubts` `[N, D]`, and bias of a calibrated logit (Platt 1999).
 
-    A doubtful word never raises the probability: the weights are at most 0.
+    The weights are at most 0, so that a doubtful word does not raise the probability.
     """
     kept = [column for column in range(doubts.shape[1]) if doubts[:, column].any()]
     while True:
@@ -89,7 +89,7 @@ def platt(scores: Vector, doubts: Vector, labels: Vector, ridge: float = 1e-3) -
         if not rising:
             break
         kept = [column for column in kept if column not in rising]
-    # A count that no calibration prompt has is refused like a contradiction.
+    # Words of a kind that no calibration prompt has are refused like a contradiction.
     found = np.where(doubts.any(axis=0), 0.0, REFUSED)
     found[kept] = weights[1:]
     return float(weights[0]), found, bias
@@ -99,8 +99,8 @@ def calibrate(paraphrases: Vector, negatives: Vector, min_precision: float) -> C
     """The smallest threshold whose precision has a Wilson lower bound of at least `min_precision`; None if none has.
 
     Args:
-        paraphrases: Logits of prompts that mean the same; about `REFUSED` for contradictions.
-        negatives: Logits of prompts that do not, likewise.
+        paraphrases: Logits of prompts with the same meaning; about `REFUSED` for contradictions.
+        negatives: Logits of prompts with another meaning, likewise.
     """
     for threshold in np.unique(paraphrases[paraphrases > REFUSED / 2]):
         accepted = int((paraphrases >= threshold).sum())

@@ -1,4 +1,4 @@
-"""Decision: where a prompt goes, and why."""
+"""Decision: the adapter for a prompt, and why it was chosen."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,14 +12,14 @@ with it; head: an adapter's calibrated head; base: none of these."""
 
 @dataclass(frozen=True)
 class Decision:
-    """Where one prompt goes.
+    """The adapter for one prompt, and the reason.
 
     Attributes:
         adapter: None for the base.
         alias: The alias by which the adapter was chosen; None where a version was named, and for the base.
-        score: Probability by the head that decided, or the highest of all heads; None where no head was asked.
+        score: Probability of the head that decided, or the highest of all heads; None where no head was used.
         threshold: The threshold for `score`.
-        reason: In words, for the playground and the log.
+        reason: A text for the playground and the log.
         shadow: Adapters in shadow mode that would have been chosen.
     """
 
@@ -33,5 +33,5 @@ class Decision:
 
     @property
     def adapter_name(self) -> str:
-        """Its name, or "base"."""
+        """The adapter's name, or "base"."""
         return self.adapter.name if self.adapter else "base"

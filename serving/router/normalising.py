@@ -1,4 +1,4 @@
-"""normalised: the same text for prompts that differ only in case, spacing, punctuation and Unicode form."""
+"""normalised: removes differences of case, spacing, punctuation and Unicode form from prompts."""
 
 import unicodedata
 

@@ -1,9 +1,9 @@
 """Head: a classifier of one adapter, for prompts that mean the same as its registered prompt.
 
-A prompt is compared with the registered ones word by word first (comparison.py); one that contradicts them all is refused. The
-others get a logit: linear in the MiniLM embedding, minus a penalty for every word that the lexicon does not know. Training and
-calibration prompts are generated from the registered ones, with synonyms and templates that the two do not share. A quarter of
-the calibration prompts are read with a lexicon that has the registered prompts' words only, as if their words were unknown.
+First a prompt is compared with the registered ones word by word (`word_comparison`); it is refused if it contradicts them all.
+Otherwise it gets a logit: linear in the MiniLM embedding, minus a penalty for every word that the lexicon does not know.
+Training and calibration prompts are generated from the registered ones, with different synonyms and templates. A quarter of
+the calibration prompts are read with a lexicon of the registered prompts' words only, as if other words were unknown.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class RegisteredTexts:
 
     @property
     def same(self) -> tuple[str, ...]:
-        """The prompt and its paraphrases."""
+        """The prompt and its paraphrases, which have the same meaning."""
         return (self.prompt, *self.paraphrases)
 
     def digest(self, settings: HeadSettings) -> str:
-        """SHA-256 of a head's training data and settings, without other adapters' prompts."""
+        """SHA-256 of a head's settings and training data, except other adapters' prompts."""
         content = [_FORMAT, WEIGHTS_SHA256, asdict(self), settings.model_dump()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -54,8 +54,8 @@ class Head:
     """A trained head; a prompt is accepted where its logit is at least `calibration.threshold`.
 
     Attributes:
-        weights: `[384]`, on the embedding.
-        doubts: `[3]`, penalties for each word of `Comparison.doubts`; at most 0.
+        weights: `[384]`, for the embedding.
+        doubts: `[3]`, penalties per word for the counts of `Comparison.doubts`; at most 0.
         calibration: None where no threshold reaches the precision; such a head accepts nothing.
     """
 
@@ -65,7 +65,7 @@ class Head:
     calibration: Calibration | None
 
     def penalty(self, comparison: Comparison) -> float:
-        """Summand of the logit for the words: at most 0; `REFUSED` for a contradiction."""
+        """The part of the logit that depends on the words: at most 0; `REFUSED` for a contradiction."""
         if comparison.contradiction is not None:
             return REFUSED
         return sum(weight * count for weight, count in zip(self.doubts, comparison.doubts, strict=True))
@@ -80,7 +80,7 @@ class Head:
         """Read a head.
 
         Raises:
-            OSError, ValueError: There is none, or it is damaged.
+            OSError, ValueError: The file does not exist, or is damaged.
         """
         try:
             content = json.loads(path.read_text())
@@ -103,10 +103,10 @@ class Head:
 def train_head(
     texts: RegisteredTexts, others: Sequence[str], embedder: Embedder, settings: HeadSettings
 ) -> Head:
-    """A head for `texts`; the same arguments give the same head.
+    """Train a head for `texts`; the same arguments give the same head.
 
     Args:
-        others: Prompts of other adapters: negatives, except those whose words mean the same.
+        others: Prompts of other adapters, used as negatives unless their words mean the same.
     """
     examples = _examples(texts, others, "training", settings)
     embeddings = embedder.embed([*examples.same, *examples.different]).astype(np.float64)
@@ -119,7 +119,7 @@ def train_head(
     words = np.array([comparison.doubts for comparison in compared], np.float64)
     scores, labels = embeddings @ weights + bias, examples.labels
     if len(set(labels[open_])) < 2:
-        # The words alone tell all calibration prompts apart: the embedding keeps its own scale.
+        # The words alone separate the calibration prompts, so the embedding keeps its scale.
         slope, penalties, shift = 1.0, np.full(3, REFUSED), 0.0
     else:
         slope, penalties, shift = platt(scores[open_], words[open_], labels[open_])
@@ -147,7 +147,7 @@ def _examples(
     training = part == "training"
     positives = settings.training_paraphrases if training else settings.calibration_paraphrases
     negatives = settings.training_negatives if training else settings.calibration_negatives
-    # Mostly the prompt's own; registered paraphrases bring words that the lexicon lacks.
+    # Most are made from the prompt itself; registered paraphrases add words that are not in the lexicon.
     share = positives // 3 // max(len(texts.paraphrases), 1)
     same = [
         *(texts.same if training else ()),
@@ -167,7 +167,7 @@ def _examples(
 
 
 def _compared(texts: RegisteredTexts, asked: Iterable[str]) -> list[Comparison]:
-    """Each prompt compared with the registered ones, every fourth with a lexicon of their words only."""
+    """Compare each prompt with the registered ones, every fourth with a lexicon of their words only."""
     registered: list[Reading] = [read(text) for text in texts.same]
     return [closest(registered, read(text, texts.same if _hash(text) % 4 == 0 else None)) for text in asked]
 

@@ -18,16 +18,15 @@ class UnknownAdapter(UserError):
 def requested(
     snapshot: Snapshot, wanted: str, user: str, unlisted: AdapterIdentity | None = None
 ) -> Decision:
-    """The decision for a client's own choice: "base", `NAME` (champion or challenger, by the user's share), or
-    `NAME@VERSION`, where the version may be an alias.
+    """The decision for an adapter that the client names.
 
     Args:
-        wanted: As the client wrote it.
+        wanted: "base", `NAME` (champion or challenger, by the user's share), or `NAME@VERSION`; VERSION may be an alias.
         user: For anonymous users, the request's id.
-        unlisted: The adapter of `wanted`, where it is registered and the snapshot does not have it.
+        unlisted: The adapter of `wanted`, where it is registered but not in the snapshot.
 
     Raises:
-        UnknownAdapter: There is none.
+        UnknownAdapter: There is no such adapter.
     """
     if wanted == BASE:
         return Decision("requested", None, "the base was asked for")
@@ -51,7 +50,7 @@ def requested(
 
 
 def _listed(adapter: ServedAdapter, version: str) -> tuple[AdapterIdentity, Alias | None] | None:
-    """The version of an alias, or of the number of an alias's version."""
+    """The served version with this alias or number."""
     champion = adapter.champion.identity
     challenger = adapter.challenger.identity if adapter.challenger is not None else None
     if version in ("champion", champion.version):

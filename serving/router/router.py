@@ -1,4 +1,4 @@
-"""Router: which adapter, if any, a prompt goes through."""
+"""Router: selects the adapter for a prompt, or the base."""
 
 import logging
 import threading
@@ -32,7 +32,7 @@ _MAX_PROMPT_CHARS = 1000
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """All that a decision needs; immutable: `route` reads one table while `update` builds the next."""
+    """The data for decisions; immutable, so that `route` can read one table while `update` builds the next."""
 
     snapshot: Snapshot
     exact: Mapping[str, tuple[str, ...]]
@@ -58,10 +58,10 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Scores:
-    """What the heads say: the adapters that accept the prompt, and the one with the highest score.
+    """The results of the heads: the adapters that accept the prompt, and the one with the highest score.
 
     Attributes:
-        refusal: Why the nearest does not accept the prompt although its score does; or why no head was asked.
+        refusal: Why the nearest adapter's head refuses the prompt in spite of its score, or why no head was used.
     """
 
     candidates: tuple[_Candidate, ...] = ()
@@ -70,12 +70,12 @@ class _Scores:
 
 
 class Router:
-    """Routes prompts to adapters: registered prompts, then registered paraphrases, then heads; all else to the base.
+    """Routes prompts to adapters, by registered prompts, then registered paraphrases, then heads; all others to the base.
 
     Thread-safe, also while `update` runs.
 
     Args:
-        snapshot: What is served; heads are trained before this returns, 1 to 2 s for each that `settings.cache` lacks.
+        snapshot: The served adapters. The constructor trains heads that are not in `settings.cache`, in 1 to 2 s each.
     """
 
     def __init__(
@@ -92,7 +92,6 @@ class Router:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The snapshot by which prompts are routed."""
         return self._table.snapshot
 
     def update(self, snapshot: Snapshot) -> None:
@@ -101,7 +100,7 @@ class Router:
         self.train_heads()
 
     def apply(self, snapshot: Snapshot | None = None) -> None:
-        """Route by `snapshot` (None: the present one) with the heads that are trained; never waits for training."""
+        """Route by `snapshot` (None: the present one) with the trained heads, without waiting for others."""
         with self._rebuilding:
             snapshot = snapshot or self._table.snapshot
             digests = {
@@ -114,7 +113,7 @@ class Router:
             )
 
     def train_heads(self) -> None:
-        """Train the missing heads of the present snapshot, in the caller's thread; they count every few seconds."""
+        """Train the missing heads of the present snapshot, in the caller's thread; every few seconds, new heads are used."""
         with self._training:
             rebuilt = time.monotonic()
             while (missing := self._without_head()) is not None:
@@ -139,22 +138,22 @@ class Router:
         return None
 
     def head(self, name: str) -> Head | None:
-        """The adapter's head; None where there is none, or it reaches no threshold."""
+        """The adapter's head; None where there is none, or no threshold reaches the precision."""
         table = self._table
         return table.heads[table.names.index(name)] if name in table.names else None
 
     def route(self, prompt: str, *, user: str) -> Decision:
-        """Where the prompt goes.
+        """Select the adapter for a prompt.
 
         Args:
-            user: Decides between champion and challenger; for anonymous users, the request's id.
+            user: Determines champion or challenger; for anonymous users, the request's id.
         """
         table = self._table
         key = normalised(prompt)
         registered = _registered(table, key)
         guarded = set(table.guards.get(key, ()))
         scores = _Scores()
-        # Registered texts decide alone, without the heads.
+        # A registered text decides without the heads.
         settled = {*guarded, *(candidate.name for candidate in registered)}
         if not any(_is_live(table, name) for name in settled):
             scores = self._scores(table, prompt, settled)
@@ -186,7 +185,7 @@ class Router:
         logits = table.weights @ self._embedder.embed([prompt])[0] + table.biases
         asked = read(prompt)
         candidates, refusals = [], {}
-        # Words only lower a logit: one that is below the threshold without them needs no comparison.
+        # Words only lower a logit, so prompts below the threshold without them need no comparison.
         for index in np.flatnonzero(logits >= table.thresholds):
             name = table.names[index]
             if name in settled:
@@ -234,7 +233,7 @@ def _registered_texts(adapter: ServedAdapter) -> RegisteredTexts:
 
 def _table(snapshot: Snapshot, heads: Mapping[str, Head]) -> _Table:
     adapters = snapshot.adapters.values()
-    # Of two adapters for one prompt the newer one counts.
+    # Of two adapters for one prompt the newer one is used.
     newest = sorted(adapters, key=lambda adapter: (-adapter.champion.created.timestamp(), adapter.name))
     routing = [(name, head) for name, head in sorted(heads.items()) if head.calibration is not None]
     return _Table(
@@ -257,7 +256,7 @@ def _table(snapshot: Snapshot, heads: Mapping[str, Head]) -> _Table:
 
 
 def _index(texts: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
-    """Adapters by the normalised texts that each has."""
+    """Names of adapters by their normalised texts."""
     found: dict[str, tuple[str, ...]] = {}
     for name, prompts in texts:
         for key in dict.fromkeys(map(normalised, prompts)):
@@ -281,7 +280,7 @@ def _rank(candidate: _Candidate) -> tuple[int, float]:
 
 
 def _chosen(table: _Table, candidates: list[_Candidate], ambiguity: float) -> tuple[_Candidate | None, str]:
-    """The adapter that takes the prompt, and why; None with a reason where two are equally near."""
+    """The adapter for the prompt, and why; None with a reason where two are equally near."""
     if not candidates:
         return None, ""
     # Sorting is stable: among the registered, the newer adapter stays first.

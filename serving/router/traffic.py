@@ -1,4 +1,4 @@
-"""Canary: which of an adapter's users get its challenger."""
+"""Canary: selects the users of an adapter that get its challenger."""
 
 import hashlib
 from typing import Literal
@@ -19,8 +19,8 @@ def bucket(user: str, adapter: str) -> float:
 def gets_challenger(user: str, adapter: str, share: float) -> bool:
     """Whether a user is in the share, 0 to 1, of the adapter's users that get its challenger.
 
-    A user stays with a version while the share does not change. A share that grows only moves users from the champion to the
-    challenger, and one that shrinks only moves them back. Adapters divide their users independently.
+    While the share does not change, a user keeps the same version. A growing share only moves users from the champion to the
+    challenger, and a shrinking share only moves them back. The choice is independent for each adapter.
     """
     return bucket(user, adapter) < share
 

@@ -8,8 +8,8 @@ from serving.router.router import Router
 
 
 class RouterUpdater:
-    """Trains heads in one thread of its own, however many snapshots come meanwhile: the event loop's default executor stays
-    free, and a snapshot is applied while heads of an earlier one are trained."""
+    """Trains heads in its own thread, so that the event loop's default executor stays free and a snapshot is applied while
+    heads of an earlier one are trained."""
 
     def __init__(self, router: Router) -> None:
         self._router = router

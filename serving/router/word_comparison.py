@@ -1,7 +1,7 @@
-"""Compares two prompts word by word, by a lexicon, for what a sentence embedding does not see.
+"""Compares two prompts word by word with a lexicon, to find differences that a sentence embedding does not show.
 
-MiniLM puts "a person not lying on the grass" and "grass lying on a person" next to "a person lying on the grass". Here they
-are contradictions; so is every word that has another meaning in the lexicon.
+For MiniLM, "a person not lying on the grass" and "grass lying on a person" are close to "a person lying on the grass". Here
+they are contradictions; so are words that have another meaning in the lexicon.
 """
 
 import re
@@ -22,10 +22,10 @@ class Comparison:
     """Whether a prompt can mean the same as a registered one.
 
     Attributes:
-        contradiction: Why it cannot, in words; None where no word says so.
-        replaced: Concepts of the registered prompt that no known word covers, but an unknown word may mean.
-        added: Other words that may change the meaning: unknown ones, or things beside the subject.
-        described: Unknown words that probably only describe: just before a noun, or in a list after everything else.
+        contradiction: A text that says why it cannot; None where no word contradicts.
+        replaced: Number of concepts of the registered prompt that no known word covers, but an unknown word may mean.
+        added: Number of other words that may change the meaning: unknown ones, or further things besides the subject.
+        described: Number of unknown words that probably only describe: before a noun, or in a list at the end.
     """
 
     contradiction: str | None
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def compare(registered: Reading, asked: Reading) -> Comparison:
-    """Whether `asked` can mean what `registered` does, as far as its words are known."""
+    """Compare the meaning of `asked` with that of `registered`, by the words that the lexicon knows."""
     stop = _negation(registered, asked) or _wish(registered, asked) or _other_text(registered, asked)
     if stop is not None:
         return Comparison(stop)
@@ -73,7 +73,7 @@ def compare(registered: Reading, asked: Reading) -> Comparison:
     companions = [mention for mention in doubtful if _is_companion(asked, mention)]
     if len(companions) > len(missing):
         return Comparison(f'"{_words(asked, companions[-1])}" is with it')
-    # Only a word that does not merely describe may stand for what is missing, and none for a count.
+    # An unknown word may replace a missing concept if it does not only describe; no word may replace a number.
     describing = sum(_describes(asked, mention, claimed) for mention in doubtful)
     replacements = len(doubtful) - describing
     lost = [mention for mention in missing if mention.kind == "number"]
@@ -106,7 +106,7 @@ def _describes(asked: Reading, doubtful: Mention, claimed: dict[Mention, Mention
 
 
 def closest(registered: Iterable[Reading], asked: Reading) -> Comparison:
-    """The comparison with the one of `registered` to which `asked` is closest; the first one's where it contradicts all."""
+    """The comparison with the closest of `registered`; with the first where `asked` contradicts all."""
     comparisons = [compare(reading, asked) for reading in registered]
     possible = [comparison for comparison in comparisons if comparison.contradiction is None]
     return min(
@@ -160,7 +160,7 @@ def _other_relation(registered: Reading, wanted: Mention, asked: Reading, mentio
 
 
 def _extra(registered: Reading, mention: Mention) -> Literal["same", "doubtful", "other"]:
-    """The effect of a mention that the registered prompt lacks on the meaning: none, a possible one, or another meaning."""
+    """How a mention that is not in the registered prompt changes the meaning: not, possibly, or certainly."""
     if mention.kind == "unknown":
         return "doubtful"
     if mention.kind == "colour":
@@ -181,7 +181,7 @@ def _extra(registered: Reading, mention: Mention) -> Literal["same", "doubtful",
 
 
 def _exchanged(registered: Reading, claimed: dict[Mention, Mention]) -> bool:
-    """Whether subject and object of an action have changed places."""
+    """Whether subject and object of an action are exchanged."""
     for action in registered.of("action"):
         if action not in claimed:
             continue

@@ -1,4 +1,4 @@
-"""Authenticator: who sends a request, by its bearer key."""
+"""Authenticator: identifies the caller of a request by its bearer key."""
 
 import hmac
 import logging
@@ -20,7 +20,7 @@ _MAX_KEY_CHARS = 256
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose request it is; limits are None where there are none."""
+    """The owner of a request's key, with its limits; a limit of None means no limit."""
 
     name: str
     requests_per_minute: int | None = None
@@ -29,7 +29,7 @@ class Caller:
 
     @property
     def unreviewed(self) -> bool:
-        """Whether versions may be drawn that nobody has approved."""
+        """Whether the caller may draw versions that nobody has approved."""
         return self.versions == "any"
 
 
@@ -40,7 +40,7 @@ class Authenticator:
     """The keys of a file, read again when it changes. A file that cannot be read is logged, and the keys stay valid."""
 
     def __init__(self, path: Path | None, *, anonymous_versions: Versions = "reviewed") -> None:
-        """`path` None: no keys are asked for.
+        """`path` None: requests need no key.
 
         Raises:
             UserError: The file cannot be read.
@@ -54,7 +54,7 @@ class Authenticator:
             logger.warning("no file of API keys is configured: everybody who reaches this server may use it")
 
     def caller(self, authorization: str | None) -> Caller:
-        """Whose key the Authorization header holds.
+        """The owner of the key in the Authorization header.
 
         Raises:
             ApiError: 401 or 403.
@@ -67,7 +67,7 @@ class Authenticator:
         if not secret or scheme.lower() != "bearer":
             raise _unauthorised("no API key; send the header Authorization: Bearer KEY")
         found = digest(secret[:_MAX_KEY_CHARS])
-        # Every key is compared, in constant time, so that the time tells nothing.
+        # Every key is compared, in constant time, so that the time does not depend on the key.
         matches = [key for key in self._keys if hmac.compare_digest(key.sha256, found)]
         if not matches:
             raise _unauthorised("the API key is not valid")
@@ -94,7 +94,7 @@ class Authenticator:
 
 
 def _state(path: Path | None) -> tuple[int, int, int] | None:
-    """Differs whenever the file has changed."""
+    """A value that changes whenever the file changes."""
     if path is None:
         return None
     try:

@@ -59,7 +59,7 @@ class KeyFile(BaseModel):
         """The keys in a file.
 
         Raises:
-            UserError: It cannot be read, or is no such file.
+            UserError: The file cannot be read, or is not a file of keys.
         """
         try:
             with path.open("rb") as file:
@@ -92,7 +92,7 @@ class KeyFile(BaseModel):
         raise UserError(f'no key "{name}"; there are: {", ".join(key.name for key in self.keys) or "none"}')
 
     def replacing(self, name: str, *new: ApiKey) -> KeyFile:
-        """These keys without the one of that name, and with `new` ones."""
+        """These keys without the key `name`, and with the keys `new`."""
         return KeyFile(keys=(*(key for key in self.keys if key.name != name), *new))
 
 
@@ -108,10 +108,10 @@ def new_key(
     concurrent_images: int | None = None,
     versions: Versions = "reviewed",
 ) -> tuple[ApiKey, str]:
-    """A new key, as stored and as given to its owner.
+    """A new key: the entry to store, and the secret for its owner.
 
     Raises:
-        UserError: A name or a limit is not possible.
+        UserError: A name or a limit is not valid.
     """
     secret = _PREFIX + secrets.token_urlsafe(32)
     try:

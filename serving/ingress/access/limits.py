@@ -1,4 +1,4 @@
-"""RateLimits: requests per minute and concurrent images of a key. Each process counts for itself."""
+"""RateLimits: requests per minute and concurrent images of a key. Each process counts separately."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ class RateLimits:
         """Take one request from the key's bucket.
 
         Raises:
-            ApiError: 429: there is none left.
+            ApiError: 429: the bucket is empty.
         """
         rate = caller.requests_per_minute
         if rate is None:
@@ -45,10 +45,10 @@ class RateLimits:
 
     @contextmanager
     def images(self, caller: Caller, count: int) -> Iterator[None]:
-        """Count images as under way inside the block.
+        """Count `count` images as concurrent inside the block.
 
         Raises:
-            ApiError: 429: with these they would be too many; 400: no request of the key can have so many.
+            ApiError: 429: too many images at the moment; 400: more images than the key's limit.
         """
         most = caller.concurrent_images
         if most is not None and self._images[caller.name] + count > most:

@@ -1,4 +1,4 @@
-"""AccessMiddleware: around every request its id, its caller, its line in the access log, and an answer whatever happens."""
+"""AccessMiddleware: sets a request's id and caller, answers errors, and writes the access log."""
 
 import json
 import logging
@@ -26,8 +26,6 @@ _SHOWN_CHARS = 256
 
 
 class AccessMiddleware:
-    """ASGI middleware."""
-
     def __init__(
         self, app: ASGIApp, authenticator: Authenticator, limits: RateLimits, observer: IngressObserver
     ) -> None:
@@ -37,13 +35,12 @@ class AccessMiddleware:
         self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         context = RequestContext(_request_id(headers.get("x-request-id")), scope["method"], scope["path"])
-        # A prefix that ends with a slash, as some servers pass it on, would take the slash from every path.
+        # Some servers pass a prefix that ends with a slash, which would remove the slash from every path.
         scope["root_path"] = str(scope.get("root_path", "")).rstrip("/")
         scope["state"] = {**scope.get("state", {}), "context": context}
 
@@ -76,7 +73,7 @@ class AccessMiddleware:
 
     def _ended(self, context: RequestContext, scope: Scope) -> None:
         seconds = time.monotonic() - context.started
-        # Without a status the task was cancelled, as Ray does when a client goes away.
+        # Without a status the task was cancelled, which Ray does when a client disconnects.
         status = CLIENT_GONE if context.status is None else context.status
         if context.code is not None:
             self._observer.rejected(status, context.code)
@@ -92,7 +89,7 @@ def _path(scope: Scope) -> str:
 
 
 def _request_id(offered: str | None) -> str:
-    """The client's own id, if it is safe in logs and file names; otherwise a new one."""
+    """The client's id, if it is safe in logs and file names; otherwise a new one."""
     if offered is not None and _REQUEST_ID.fullmatch(offered):
         return offered
     return f"req-{secrets.token_hex(12)}"

@@ -1,4 +1,4 @@
-"""Request bodies: bounded in bytes and time, and strict JSON."""
+"""Request bodies: limits of size and time, and strict JSON."""
 
 import asyncio
 import json
@@ -16,13 +16,13 @@ from serving.settings import IngressSettings
 
 
 class StrictRequest(Request):
-    """A request whose body is read within the bounds of the app's IngressSettings."""
+    """A request whose body is read within the limits of the app's IngressSettings."""
 
     async def body(self) -> bytes:
         """The body.
 
         Raises:
-            ApiError: 413, or 408 where it does not arrive.
+            ApiError: 413: it is too large; 408: it does not arrive in time.
         """
         settings: IngressSettings = self.app.state.context.settings
         if not hasattr(self, "_body"):
@@ -44,7 +44,7 @@ class StrictRequest(Request):
         """The body, as strict JSON.
 
         Raises:
-            ApiError: 400.
+            ApiError: 400, see `strict_json`.
         """
         return strict_json(await self.body())
 
@@ -77,12 +77,12 @@ _bearer = HTTPBearer(auto_error=False, description="A key of `python -m serving.
 
 
 def api_router() -> APIRouter:
-    """A router of paths below /v1 that need a key. The middleware checks it before the body is read; the schema says it."""
+    """A router for paths below /v1. The schema says that they need a key; the middleware checks it before the body is read."""
     return APIRouter(prefix="/v1", route_class=StrictRoute, dependencies=[Security(_bearer)])
 
 
 def strict_json(body: bytes) -> Any:
-    """Parse JSON, and refuse what parsers read differently.
+    """Parse JSON, and refuse input that parsers read differently.
 
     Raises:
         ApiError: 400: not UTF-8, not JSON, nested too deeply; NaN, an infinity or a number beyond a double; a name twice;
@@ -102,7 +102,7 @@ def strict_json(body: bytes) -> Any:
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at character {error.pos}"
     except ValueError as error:
-        # Python's own message for a number of thousands of digits is about its settings.
+        # For a number with thousands of digits, Python's message is about Python's settings.
         reason = str(error) if isinstance(error, _AmbiguousJson) else "a number has too many digits"
     else:
         return value

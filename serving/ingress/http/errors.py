@@ -56,7 +56,6 @@ class ApiError(HTTPException):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """Its JSON."""
         kind = _TYPES.get(
             self.status_code, "invalid_request_error" if self.status_code < 500 else "server_error"
         )
@@ -64,17 +63,16 @@ class ApiError(HTTPException):
         return ErrorBody(error=detail).model_dump()
 
     def response(self) -> Response:
-        """Its HTTP answer."""
         return JSONResponse(self.body(), self.status_code, self.headers)
 
 
 def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
-    """The request itself is wrong: 400."""
+    """An answer of status 400 for a request that is not valid."""
     return ApiError(400, message, code=code, param=param)
 
 
 def to_api_error(error: BaseException) -> ApiError:
-    """The answer for an error of routing or drawing; a cause that is the server's goes to the log only."""
+    """The answer for an error of routing or drawing; it does not contain the causes of server errors."""
     match error:
         case ApiError():
             return error
@@ -83,7 +81,7 @@ def to_api_error(error: BaseException) -> ApiError:
         case Overloaded():
             return ApiError(429, str(error), code="overloaded", retry_after=min(60.0, error.retry_after))
         case DeadlineMissed() | TimeoutError():
-            # A client that tried again would wait as long again.
+            # A second attempt of the client would take as long again.
             return ApiError(
                 408,
                 "not done within `timeout` seconds; give more, or try when there is less to do",

@@ -1,4 +1,4 @@
-"""EventStream: server-sent events; and while_connected, which stops work when its client goes away."""
+"""EventStream: server-sent events; and while_connected, which stops work when its client disconnects."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client goes away; the request's body must have been read.
+    """The result of `work`, which is cancelled when the client disconnects; the request's body must have been read.
 
     Raises:
-        ClientDisconnect: The client went away.
+        ClientDisconnect: The client disconnected.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(receive))
@@ -34,14 +34,14 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
 
 
 class EventStream(Response):
-    """Server-sent events (WHATWG HTML, 9.2), until they end or the client goes away."""
+    """Server-sent events (WHATWG HTML, 9.2), until they end or the client disconnects."""
 
     media_type = "text/event-stream"
 
     def __init__(
         self, events: AsyncGenerator[bytes, None], headers: dict[str, str], resources: AsyncExitStack
     ) -> None:
-        """`events`: each with its empty line; `resources` are closed at the end."""
+        """`events`: encoded events, each with its empty line; `resources` are closed at the end."""
         # Proxies must not buffer events.
         super().__init__(None, headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
         del self.headers["content-length"]
@@ -49,7 +49,6 @@ class EventStream(Response):
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
         async with self._resources:
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

@@ -1,4 +1,4 @@
-"""provenance_headers: how an image came about, as headers."""
+"""provenance_headers: the provenance of an image as HTTP headers."""
 
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ DESCRIPTIONS = {
 
 
 def provenance_headers(provenance: Provenance) -> dict[str, str]:
-    """The headers whose field is not None."""
+    """The headers of the fields that are not None."""
     headers = {}
     for name in DESCRIPTIONS:
         value = getattr(provenance, name.removeprefix("x-").replace("-", "_"))

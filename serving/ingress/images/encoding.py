@@ -1,4 +1,4 @@
-"""encode_image: pixels to png, jpeg or webp, with metadata."""
+"""encode_image: encodes pixels as png, jpeg or webp, with metadata."""
 
 import io
 import json
@@ -24,12 +24,12 @@ Metadata = Mapping[str, str | int | float | None]
 
 
 def encode_image(pixels: np.ndarray, output_format: OutputFormat, quality: int, metadata: Metadata) -> bytes:
-    """A file.
+    """The content of an image file.
 
     Args:
         pixels: `[height, width, 3]`, uint8, RGB.
         quality: 0 to 100; png has none.
-        metadata: Written as one iTXt chunk per name into png, as properties of XMP into jpeg and webp; None is left out.
+        metadata: Written to png as one iTXt chunk per name, to jpeg and webp as XMP properties; None is left out.
     """
     image = Image.fromarray(pixels)
     file = io.BytesIO()

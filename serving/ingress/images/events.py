@@ -18,7 +18,7 @@ async def image_events(
     first: EncodedPreview | EncodedImage,
     others: AsyncGenerator[EncodedPreview | EncodedImage, None],
 ) -> AsyncGenerator[bytes, None]:
-    """`image_generation.partial_image` and `image_generation.completed`; `error` where drawing fails on the way."""
+    """`image_generation.partial_image` and `image_generation.completed`, or `error` where drawing fails."""
     try:
         yield _event(generation, first)
         async for image in others:

@@ -44,7 +44,7 @@ class EncodedPreview:
 
 
 class ImageGeneration:
-    """Routes, draws, scores, encodes and remembers; cancelling a method stops its drawing."""
+    """Routes, draws, scores, encodes and stores the request for feedback; cancelling a method stops its drawing."""
 
     def __init__(self, params: GenerationParams, context: RequestContext, app: AppContext) -> None:
         self.params = params
@@ -54,7 +54,7 @@ class ImageGeneration:
 
     @property
     def decision(self) -> Decision:
-        """Where the prompt goes; set by `route`."""
+        """The decision of the router; set by `route`."""
         assert self.context.decision is not None
         return self.context.decision
 
@@ -79,8 +79,8 @@ class ImageGeneration:
         """All images, in the order of their seeds.
 
         Raises:
-            Exception: Of the first image that failed: an error of EngineClient.generate, or ApiError where the safety filter
-                withholds it; the others are stopped.
+            Exception: The error of the first image that failed, from EngineClient.generate, or ApiError from the safety
+                filter; the other images are stopped.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -91,7 +91,7 @@ class ImageGeneration:
         return [task.result() for task in tasks]
 
     async def stream(self) -> AsyncGenerator[EncodedPreview | EncodedImage]:
-        """Previews of the only image, then the image. Closing the iterator stops the drawing."""
+        """Yield previews of the only image, then the image. Closing the iterator stops the drawing."""
         shown: asyncio.Queue[tuple[int, np.ndarray] | None] = asyncio.Queue()
         task = asyncio.create_task(self._image(0, lambda number, pixels: shown.put_nowait((number, pixels))))
         task.add_done_callback(lambda _: shown.put_nowait(None))
@@ -108,7 +108,7 @@ class ImageGeneration:
             await asyncio.gather(task, return_exceptions=True)
 
     def provenance(self, index: int, image: GeneratedImage | None = None) -> Provenance:
-        """How image `index` came about; without times while it is being drawn."""
+        """The provenance of image `index`; without times while `image` is None."""
         decision = self.decision
         adapter = decision.adapter
         return Provenance(
@@ -174,7 +174,7 @@ class ImageGeneration:
         return await asyncio.get_running_loop().run_in_executor(self._app.executor, encode)
 
     async def _remember(self) -> None:
-        """Store the request for feedback. Where that fails or takes long, the images are answered all the same."""
+        """Store the request for feedback; if this fails or takes too long, the images are still returned."""
         adapter = self.decision.adapter
         record = GenerationRecord(
             id=self.context.id,
@@ -199,5 +199,5 @@ class ImageGeneration:
                 logger.exception("request %s is not remembered", record.id)
 
     def _until_deadline(self) -> asyncio.Timeout:
-        """The engine keeps the deadline; this ends the wait for an engine that no longer answers."""
+        """Ends the wait for an engine that does not answer; the engine itself stops drawing at its deadline."""
         return asyncio.timeout(self._deadline - time.monotonic() + _GRACE_SECONDS)

@@ -1,4 +1,4 @@
-"""GenerationParams: an images request with all defaults, checked against the base and the operator's bounds."""
+"""GenerationParams: an images request with all defaults, checked against the base and the operator's limits."""
 
 import secrets
 from dataclasses import dataclass, replace
@@ -18,15 +18,15 @@ _RANDOM_SEEDS = 2**32
 
 @dataclass(frozen=True)
 class GenerationParams:
-    """What to draw, and how to answer.
+    """The parameters of drawing and of the answer.
 
     Attributes:
-        image: The engine's request without what differs between images.
+        image: The engine's request, with the values that all images share.
         seeds: One per image.
         adapter: "auto", "base", an adapter's name or `NAME@VERSION`.
-        user: The client's own end user, "" where not given.
+        user: The client's end user; "" where not given.
         timeout: Seconds for all images.
-        quality: Of jpeg and webp, in percent.
+        quality: Quality of jpeg and webp, in percent.
     """
 
     image: ImageRequest
@@ -44,7 +44,7 @@ class GenerationParams:
         return f"{self.image.width}x{self.image.height}"
 
     def sampling(self) -> dict[str, Any]:
-        """Settings of sampling, for metadata and feedback."""
+        """The settings of sampling, for metadata and feedback."""
         return {
             "negative_prompt": self.image.negative_prompt,
             "num_inference_steps": self.image.num_inference_steps,
@@ -64,7 +64,7 @@ def generation_params(body: ImagesRequest, base: BaseInfo, settings: IngressSett
     """The parameters of a request.
 
     Raises:
-        ApiError: 400, naming the field.
+        ApiError: 400; the message names the field.
     """
     check_prompt(body.prompt, settings)
     if len(body.negative_prompt or "") > settings.max_prompt_chars:
@@ -109,10 +109,10 @@ def generation_params(body: ImagesRequest, base: BaseInfo, settings: IngressSett
 
 
 def check_prompt(prompt: str, settings: IngressSettings) -> None:
-    """Whether a prompt may be drawn.
+    """Check a prompt.
 
     Raises:
-        ApiError: 400.
+        ApiError: 400: it may not be drawn.
     """
     if not prompt.strip():
         raise _mistake("prompt", "it is blank")
@@ -138,7 +138,6 @@ def _refuse_unsupported(body: ImagesRequest) -> None:
 
 
 def _size(size: str | None, count: int, base: BaseInfo, settings: IngressSettings) -> tuple[int, int]:
-    """Width and height."""
     if size in (None, "auto"):
         width = height = base.resolution
     else:
@@ -164,7 +163,7 @@ def _seeds(seed: int | None, count: int) -> tuple[int, ...]:
 
 
 def _adapter(body: ImagesRequest, base: BaseInfo) -> str:
-    """`model` names the base, whose requests are routed, or an adapter; `adapter` is more precise."""
+    """The adapter that `adapter` names, or else `model`; requests for the base as `model` are routed."""
     named = None if body.model in (None, "", base.name) else body.model
     if named is not None and body.adapter is not None and body.adapter != named:
         message = f"it is not the one that `model` names; leave one out, or set model to {base.name}"

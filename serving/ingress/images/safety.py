@@ -6,10 +6,10 @@ from serving.ingress.http.errors import ApiError
 
 
 def refuse_unsafe(pixels: np.ndarray, threshold: float) -> None:
-    """Score an image `[height, width, 3]`, uint8.
+    """Raise where the score of an image `[height, width, 3]`, uint8, is at least `threshold`.
 
     Raises:
-        ApiError: 400, content_policy_violation: its score is at least `threshold`.
+        ApiError: 400, content_policy_violation.
     """
     import torch
 

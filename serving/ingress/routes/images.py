@@ -101,7 +101,7 @@ async def _drawn(generation: ImageGeneration) -> list[EncodedImage]:
 
 
 async def _streamed(generation: ImageGeneration, request: Request) -> Response:
-    """Answers with the first event, so that an error before it has its own status."""
+    """Wait for the first event before answering, so that an earlier error is answered with its own status."""
     app, context = AppContext.of(request), RequestContext.of(request)
     await generation.route()
     async with AsyncExitStack() as resources:

@@ -66,8 +66,6 @@ def _base_model(base: BaseInfo) -> Model:
 
 
 def _models(adapter: ServedAdapter) -> list[Model]:
-    """The champion, and the challenger where there is one."""
-
     def model(name: str, served: ServedVersion) -> Model:
         return Model(
             id=name,

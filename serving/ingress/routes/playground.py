@@ -30,7 +30,7 @@ async def playground() -> Response:
 
 @cache
 def _page() -> tuple[str, str]:
-    """The page, and the policy (CSP level 3) that admits its own script and style by their hashes and nothing else."""
+    """The page, and its content security policy (CSP level 3), which allows the page's script and style by their hashes."""
     html = resources.files("serving.ingress.routes").joinpath("playground.html").read_text("utf-8")
     hashes: dict[str, list[str]] = {"script": [], "style": []}
     for kind, content in _INLINE.findall(html):
