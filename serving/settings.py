@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from corrector.base import Precision
 from corrector.settings import Settings
+from corrector.storage import Storage
 
 MIB = 1024**2
 Versions = Literal["reviewed", "any"]
@@ -196,11 +197,11 @@ class ServingSettings(_Settings):
         """These settings with every place filled in that the environment of this process decides."""
         found = Settings.from_environment()
         cache = found.cache / "serving"
-        feedback = self.ingress.feedback or found.runs / "feedback"
+        feedback = self.ingress.feedback or Storage.of(found.storage).disk / "feedback"
         return self.model_copy(
             update={
                 "tracking_uri": self.tracking_uri or found.tracking_uri,
-                "registry_root": self.registry_root or found.runs / "registry",
+                "registry_root": self.registry_root or Storage.of(found.storage).disk / "registry",
                 "engine": self.engine.model_copy(update={"cache": self.engine.cache or cache / "adapters"}),
                 "router": self.router.model_copy(update={"cache": self.router.cache or cache / "heads"}),
                 "ingress": self.ingress.model_copy(update={"feedback": feedback}),

@@ -20,6 +20,7 @@ from jobs.correction.sampling import CorrectionPolicy
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import get_results
+from jobs.inputs.run_lock import locked
 from jobs.lanes.plan import LaneLimits
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
@@ -60,7 +61,7 @@ class CorrectionJob:
         Raises:
             UserError: Another job works in the run's folder, or it cannot be written.
         """
-        with self._work.run.locked():
+        with locked(self._work.run):
             return self.correct()
 
     def correct(self) -> int:
@@ -71,10 +72,10 @@ class CorrectionJob:
         for name, exemplars in self._work.exemplars.items():
             for note in exemplars.notes:
                 self._console.print(f"{name}: {note}", style="dim", markup=False, highlight=False)
-        if self._work.missing:
+        if missing := self._work.missing:
             connect()
             with self._stop.listening("submit the batch again to go on"):
-                self._correct(self._work.missing)
+                self._correct(missing)
         return self._conclude()
 
     def _correct(self, missing: tuple[PromptTask, ...]) -> None:
@@ -85,9 +86,9 @@ class CorrectionJob:
         try:
             untrained = []
             for task in missing:
-                if task.folder.is_recorded and self._results[task].status != "failed":
+                if self._results[task].status in ("corrected", "rejected"):
                     pipeline.register(task)
-                elif task.folder.is_sampled:
+                elif task.folder.sampled.exists():
                     pipeline.score(task)
                 else:
                     untrained.append(task)
@@ -147,9 +148,8 @@ class CorrectionJob:
 
     def _conclude(self) -> int:
         run = self._work.run
-        folders = [task.folder.record for task in self._work.tasks if task.folder.is_recorded]
         result = self._results.write()
-        if folders and (self._results.any_new or not run.report.is_file()):
+        if self._results.any_new or not run.report.exists():
             job = {
                 "run": run.run,
                 "batch": self._work.batch.path.name,
@@ -160,11 +160,14 @@ class CorrectionJob:
                     if each.adapter
                 },
             }
-            records = [(folder, CorrectionRecord.load(folder)) for folder in folders]
-            write_report(records, run.report, title=f"Corrections: {run.run}", job=job)
-            result = self._results.write()
+            folders = [task.folder.record for task in self._work.tasks]
+            records = [(each.path, CorrectionRecord.load(each.path)) for each in folders if each.fetch()]
+            if records:
+                write_report(records, run.report.path, title=f"Corrections: {run.run}", job=job)
+                run.report.store()
+                result = self._results.write()
         print_table(result.prompts, self._console)
-        for what, path in (("report", run.report), ("result", run.result)):
-            if path.is_file():
-                self._console.print(f"{what}  {path}", highlight=False, soft_wrap=True)
+        for what, file in (("report", run.report), ("result", run.result)):
+            if file.exists():
+                self._console.print(f"{what}  {file.url}", highlight=False, soft_wrap=True)
         return 130 if self._stop.requested else result.exit_status

@@ -18,7 +18,7 @@ from corrector.registry.restore import find_works, restore_record
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
-from jobs.inputs.run_folder import write_json
+from jobs.inputs.run_folder import PromptFolder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ class RegistrationPipeline:
                 left.append(task)
                 continue
             try:
-                restore_record(known[task.work_id], task.folder.record, **self._registry)
+                restore_record(known[task.work_id], task.folder.record.path, **self._registry)
+                task.folder.record.store()
             except UserError as error:
                 logger.warning("%s: registered before, but trained again: %s", task.entry.name, error)
                 left.append(task)
@@ -92,7 +93,7 @@ class RegistrationPipeline:
 
     def register(self, task: PromptTask) -> None:
         """Queue a prompt that has a record for registration."""
-        self._registering[self._registrar.submit(register, task.folder.record, **self._registry)] = task
+        self._registering[self._registrar.submit(_register, task.folder, self._registry)] = task
 
     def fail(self, task: PromptTask, reason: str) -> None:
         """Write the record of a prompt that could not be corrected, and register it."""
@@ -137,6 +138,11 @@ class RegistrationPipeline:
         if registered.version is not None:
             write_json(task.folder.registration, asdict(registered))
         self._settled(task, None)
+
+
+def _register(folder: PromptFolder, registry: dict[str, Any]) -> RegisteredVersion:
+    folder.record.fetch()
+    return register(folder.record.path, **registry)
 
 
 def _reason(error: BaseException) -> str:

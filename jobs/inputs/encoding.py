@@ -18,6 +18,7 @@ from corrector.base import BaseSpec, ContentCache, check_transformer
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
+from corrector.storage import Storage
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 
@@ -51,7 +52,13 @@ def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int
 
 
 def encode(
-    spec: BaseSpec, share: Share, cache_folder: Path, device: str, threads: int, *, check: bool = False
+    spec: BaseSpec,
+    share: Share,
+    cache_storage: Storage | Path,
+    device: str,
+    threads: int,
+    *,
+    check: bool = False,
 ) -> None:
     """Encode one share into the cache; with `check`, check the transformer's weights first.
 
@@ -61,7 +68,7 @@ def encode(
     bound_threads(threads)
     if check:
         check_transformer(spec)
-    cache = ContentCache(cache_folder)
+    cache = ContentCache(cache_storage)
     base = Base(spec, device=device, cache=cache)
     base.encode(share.texts)
     for task in share.tasks:
@@ -74,7 +81,7 @@ def start_encoding(
     spec: BaseSpec,
     tasks: Sequence[PromptTask],
     evaluation: EvaluationSettings,
-    cache_folder: Path,
+    cache_storage: Storage,
     device: EncodingDevice,
     most: int,
     *,
@@ -87,6 +94,6 @@ def start_encoding(
     """
     remote: Any = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
     return [
-        remote.remote(spec, share, cache_folder, device.kind, device.threads, check=check and number == 0)
+        remote.remote(spec, share, cache_storage, device.kind, device.threads, check=check and number == 0)
         for number, share in enumerate(split(tasks, evaluation, most))
     ]

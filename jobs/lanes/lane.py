@@ -27,7 +27,9 @@ from corrector.loaded_base import Base
 from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow
+from corrector.storage import Storage
 from jobs.inputs.prompt_task import PromptTask
+from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
 
@@ -79,7 +81,7 @@ class LaneSettings:
 
     slots: int
     rank: int
-    cache: Path
+    cache: Storage | Path
     evaluation: EvaluationSettings
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -199,10 +201,9 @@ class Lane:
 
     def _checkpoint(self, task: PromptTask) -> dict[str, Any] | None:
         """The prompt's checkpoint; None where there is none, or it cannot be read."""
-        if not checkpoint.exists(task.folder.checkpoint):
-            return None
+        folder = task.folder.checkpoint
         try:
-            return checkpoint.read_state(task.folder.checkpoint)
+            return checkpoint.read_state(folder.path) if folder.fetch() else None
         except UserError as error:
             logger.warning("%s: starts again: %s", task.entry.name, error)
             return None
@@ -212,7 +213,7 @@ class Lane:
         resumed = False
         if state is not None:
             try:
-                checkpoint.resume_state(self.engine, state, running.task.folder.checkpoint)
+                checkpoint.resume_state(self.engine, state, running.task.folder.checkpoint.path)
                 resumed = True
             except UserError as error:
                 logger.warning("%s: starts again: %s", running.task.entry.name, error)
@@ -251,8 +252,8 @@ class Lane:
     def _save(self) -> None:
         for name, running in self.running.items():
             state = self.engine.state_of(name)
-            if self.workers.rank == 0:
-                checkpoint.write_state(state, running.task.folder.checkpoint)
+            if self.workers.rank == 0 and not store_checkpoint(state, running.task.folder):
+                continue
             self.engine.mark_saved(name)
         self._saved = time.monotonic()
 
@@ -285,3 +286,14 @@ class Lane:
         stop = self.workers.rank == 0 and (self._queue.report(progress, wait=wait) or self._stopping)
         self._stopping = self.workers.broadcast(stop)
         self._reported = time.monotonic()
+
+
+def store_checkpoint(state: dict[str, Any], folder: PromptFolder) -> bool:
+    """Write a fine-tune's state into `folder`; returns whether it is stored, which may fail for a while on S3."""
+    checkpoint.write_state(state, folder.checkpoint.path)
+    try:
+        folder.checkpoint.store()
+    except UserError as error:
+        logger.warning("a checkpoint was not stored: %s", error)
+        return False
+    return True

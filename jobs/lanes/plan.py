@@ -171,6 +171,7 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
     table = Table(header_style="bold", title=f"{work.batch.path.name} on {escape(work.spec.name)}")
     for column in ("prompt", "exemplars", "guards", "rank", "steps", "lr", "priority", "state"):
         table.add_column(column, overflow="fold")
+    missing = work.missing
     for each in work.tasks:
         hyper, exemplars = each.entry.hyperparameters, work.exemplars[each.entry.name]
         table.add_row(
@@ -181,18 +182,18 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
             str(hyper.steps),
             f"{hyper.learning_rate:g}",
             str(each.entry.priority),
-            "finished" if each.folder.is_finished else "to do",
+            "to do" if each in missing else "finished",
         )
     console.print(table)
     for note in (*work.batch.notes, *(note for each in work.exemplars.values() for note in each.notes)):
         console.print(note, style="yellow", markup=False, highlight=False)
-    if not work.missing:
+    if not missing:
         console.print("nothing is left to do")
         return
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     cluster = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     device = inspect_device(work.spec, kind)
-    plan = plan_lanes(work, [each.entry.hyperparameters for each in work.missing], cluster, device, limits)
+    plan = plan_lanes(work, [each.entry.hyperparameters for each in missing], cluster, device, limits)
     if device.precision:
         console.print(device.precision, markup=False, highlight=False)
     console.print(str(plan.packs), markup=False, highlight=False)

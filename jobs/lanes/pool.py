@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,13 +28,13 @@ class LanePool:
         queue: Any,
         spec: BaseSpec,
         plan: LanePlan,
-        storage: Path,
+        storage: str,
         policy: PolicyFactory,
         *,
         after: Sequence[Any] = (),
         max_lost: int = 3,
     ) -> None:
-        """`after`: references to tasks that have to end before a lane trains."""
+        """`storage`: Ray Train's, a path or an S3 URL; `after`: references to tasks that have to end before a lane trains."""
         self._queue = queue
         self._plan = plan
         self._start: Callable[[str], LaneRun] = lambda name: LaneRun(

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -120,7 +119,7 @@ class LaneRun:
         spec: BaseSpec,
         settings: LaneSettings,
         resources: LaneResources,
-        storage: Path,
+        storage: str,
         policy: PolicyFactory,
         *,
         after: Sequence[Any] = (),
@@ -131,7 +130,7 @@ class LaneRun:
         # Ray Train would resume a finished run of the same name, so each submission's lanes have new names.
         run_config = RunConfig(
             name=f"{name}-{uuid.uuid4().hex[:8]}",
-            storage_path=str(storage),
+            storage_path=storage,
             failure_config=FailureConfig(max_failures=max_failures),
             callbacks=[LeaseReturn(queue, name)],  # type: ignore[list-item] # annotated as in Train V1
         )

@@ -26,6 +26,7 @@ from jobs.correction.driver import POLL_SECONDS, CorrectionJob
 from jobs.inputs.batch import BatchWork, check_batch
 from jobs.inputs.ray_tasks import get_results
 from jobs.inputs.run_folder import write_json
+from jobs.inputs.run_lock import locked
 from jobs.lanes.plan import LaneLimits, LanePlan
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
@@ -38,6 +39,7 @@ from jobs.tuning.lane import TrialPolicy
 from jobs.tuning.plan import PromptSearch, SearchGroup, grouped, plan_search
 from jobs.tuning.queue import TrialQueue
 from jobs.tuning.report import (
+    BEST_FILE,
     REPORT_FILE,
     RESULT_FILE,
     SearchLog,
@@ -93,7 +95,7 @@ class SearchJob:
         Raises:
             UserError: Another job works in the run's folder, or it has trials and `resume` is not set.
         """
-        with self._work.run.locked():
+        with locked(self._work.run):
             result, lost = self.search()
             if self._stop.requested:
                 return 130
@@ -102,7 +104,9 @@ class SearchJob:
                 return 1
             self._tracking.finish(result)
             own = {each.entry.name: each.entry.hyperparameters for each in self._searches}
-            write_search_report(result, own, self._work.run.path / REPORT_FILE)
+            report = self._work.run.place.file(REPORT_FILE)
+            write_search_report(result, own, report.path)
+            report.store()
             print_choices(result, self._console)
             return self._correct_best()
 
@@ -120,7 +124,7 @@ class SearchJob:
         with self._stop.listening("submit it again with --resume to go on"):
             lost = self._search(queue, plan)
         result = self._result()
-        write_json(work.run.path / RESULT_FILE, result.model_dump(mode="json"))
+        write_json(work.run.place.file(RESULT_FILE), result.model_dump(mode="json"))
         return result, lost
 
     def _plan_lanes(self) -> LanePlan:
@@ -156,7 +160,7 @@ class SearchJob:
             searcher,
             settings,
             concurrent=max(1, capacity // max(len(group.searches) for group in self._groups.values())),
-            storage=work.run.path / "tune",
+            storage=work.run.place.below("tune").root,
             name=f"search-{uuid.uuid4().hex[:8]}",
         )
         tune = threading.Thread(target=_fit, args=(tuner,), name="tune", daemon=True)
@@ -222,7 +226,7 @@ class SearchJob:
     def _log_progress(self, queue: Any, log: SearchLog) -> int:
         """Print changes; returns how many trials are waiting or in a slot."""
         snapshot: list[Progress] = ray.get(queue.snapshot.remote())
-        log.update(snapshot)
+        log.update(snapshot, ray.get(queue.scores.remote(log.printed)))
         return sum(each.state not in TERMINAL for each in snapshot)
 
     def _confirm(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
@@ -279,8 +283,8 @@ class SearchJob:
         path = write_best_batch(
             self._work, {name: folder.configuration or {} for name, folder in chosen.items()}
         )
-        for what, file in (("search", run.path / REPORT_FILE), ("batch", path)):
-            self._console.print(f"{what}  {file}", highlight=False, soft_wrap=True)
+        for what, name in (("search", REPORT_FILE), ("batch", BEST_FILE)):
+            self._console.print(f"{what}  {run.place.file(name).url}", highlight=False, soft_wrap=True)
         settings = Settings.from_environment()
         # Exemplar paths are relative to the original batch file.
         roots = (*settings.exemplar_roots, self._work.batch.path.parent)
@@ -293,10 +297,13 @@ class SearchJob:
             precision=spec.precision,
         )
         for task in best.missing:
-            if not (task.folder.is_sampled or task.folder.is_recorded):
-                state = checkpoint.read_state(chosen[task.entry.name].checkpoint)
+            if not (task.folder.sampled.exists() or task.folder.record.exists()):
+                folder = chosen[task.entry.name].checkpoint
+                folder.fetch()
+                state = checkpoint.read_state(folder.path)
                 state["run"]["name"] = task.work_id
-                checkpoint.write_state(state, task.folder.checkpoint)
+                checkpoint.write_state(state, task.folder.checkpoint.path)
+                task.folder.checkpoint.store()
         job = CorrectionJob(best, self._console, limits=self._limits, tracking_uri=self._tracking_uri)
         status = job.correct()
         return status if len(chosen) == len(self._searches) else max(status, 1)

@@ -145,6 +145,11 @@ class TrialQueue:
         """As `PromptQueue.snapshot`."""
         return self._queue.snapshot()
 
+    def scores(self, printed: Mapping[str, int]) -> dict[str, list[RungReport]]:
+        """The scores of every trial after the first `printed[work_id]`; trials without such scores are left out."""
+        found = {work_id: reports[printed.get(work_id, 0) :] for work_id, reports in self._reports.items()}
+        return {work_id: reports for work_id, reports in found.items() if reports}
+
     def waiting(self) -> int:
         """As `PromptQueue.waiting`."""
         return self._queue.waiting()

@@ -122,7 +122,7 @@ class Killer(threading.Thread):
             if "RayTrainWorker" in title(process):
                 process.kill()
                 self.killed += 1
-        self.sampled = any(PromptFolder(folder).is_sampled for folder in self._prompts.iterdir())
+        self.sampled = any(PromptFolder(folder).sampled.exists() for folder in self._prompts.iterdir())
 
 
 def undisturbed(path: Path, storage: Path) -> dict[str, list[float]]:
