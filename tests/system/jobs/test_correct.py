@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.head import Head
@@ -102,12 +104,17 @@ def test_a_killed_lane_changes_nothing_but_the_time(ray_head: Head, tmp_path: Pa
 
 
 class Killer(threading.Thread):
-    """Kills the Ray Train worker of a lane as soon as one of its prompts has a checkpoint."""
+    """Kills the Ray Train worker of a lane as soon as one of its prompts has a checkpoint.
+
+    It knows the worker before that, since a search among all processes may take longer than the training.
+    """
 
     def __init__(self, head: Head, prompts: Path) -> None:
         super().__init__()
         self._head = head
         self._prompts = prompts
+        self._workers: list[psutil.Process] = []
+        self._others = self._found()
         self.killed = 0
         self.sampled = True
         """Whether a prompt had been trained to its end before the kill."""
@@ -115,14 +122,27 @@ class Killer(threading.Thread):
         """Addresses beyond loopback on which the head or a lane listened while prompts were in training."""
 
     def run(self) -> None:
+        wait_until(self._find_workers)
         wait_until(lambda: list(self._prompts.glob("*/checkpoint/engine.json")))
-        processes = self._head.processes.find()
-        self.exposed = beyond_loopback(listening(processes))
-        for process in processes:
-            if "RayTrainWorker" in title(process):
-                process.kill()
+        for worker in self._workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.suspend()
+        self.exposed = beyond_loopback(listening(self._head.processes.find()))
+        for worker in self._workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
                 self.killed += 1
         self.sampled = any(PromptFolder(folder).sampled.exists() for folder in self._prompts.iterdir())
+
+    def _found(self) -> list[psutil.Process]:
+        """The workers of the head's lanes."""
+        titled = [process for process in psutil.process_iter() if "RayTrainWorker" in title(process)]
+        return [process for process in self._head.processes.find() if process in titled] if titled else []
+
+    def _find_workers(self) -> list[psutil.Process]:
+        """Those that this test has started, and which load the base now."""
+        self._workers = [process for process in self._found() if process not in self._others]
+        return self._workers
 
 
 def undisturbed(path: Path, storage: Path) -> dict[str, list[float]]:
