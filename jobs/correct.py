@@ -47,7 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         from jobs.correction.driver import CorrectionJob
 
-        return CorrectionJob(work, console, limits=limits, tracking_uri=options.tracking_uri).run()
+        return CorrectionJob(
+            work,
+            console,
+            limits=limits,
+            tracking_uri=options.tracking_uri,
+            checkpoint_seconds=options.checkpoint_seconds,
+        ).run()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -59,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.correct", description=__doc__.split("\n", 1)[0])
     add_common_arguments(parser)
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=20.0,
+        help="seconds of training that a lane may lose when it dies (default: %(default)g)",
+    )
     parser.add_argument(
         "--workers",
         type=_positive,

@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 from ray.serve.handle import DeploymentHandle
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from fastapi import FastAPI
 
     from corrector.base import BaseSpec
+    from corrector.feedback import GenerationRecord, Verdict
     from serving.adapter_identity import AdapterIdentity
     from serving.catalogue.registry_client import RegistryClient
     from serving.catalogue.snapshot import RegistryHealth, Snapshot
     from serving.engine.request import GeneratedImage, ImageRequest
     from serving.engine.stats import EngineStats
-    from serving.ingress.feedback_store import GenerationRecord, Verdict
     from serving.settings import ServingSettings
 
 _GAUGE_SECONDS = 2.0
@@ -153,13 +151,13 @@ class EngineReplica:
 
 
 class FeedbackReplica:
-    """Writes the feedback folder for all ingresses, so that a verdict finds its request whichever ingress answered it."""
+    """Writes the feedback database for all ingresses, so that a verdict finds its request whichever ingress answered it."""
 
-    def __init__(self, folder: Path, remembered: int) -> None:
-        from serving.ingress.feedback_store import FeedbackStore
+    def __init__(self, place: str, remembered: int) -> None:
+        from corrector.feedback import FeedbackStore
 
         _log_to_stderr()
-        self._store = FeedbackStore(folder, remembered=remembered)
+        self._store = FeedbackStore(place, remembered=remembered)
 
     async def remember(self, request: GenerationRecord) -> None:
         """See `FeedbackStore`."""

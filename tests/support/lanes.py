@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from corrector.base import BaseSpec, ContentCache
+from corrector.base import BaseSpec, ContentCache, resolve_base
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
 from corrector.storage import Storage
 from jobs.correction.sampling import CorrectionPolicy, read_sampled
+from jobs.inputs.batch import check_batch
 from jobs.inputs.encoding import encode, split
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
@@ -101,3 +102,16 @@ def run_lane(place: Storage | Path, spec: BaseSpec, client: LocalClient, *, slot
 
 def curve(task: PromptTask) -> list[float]:
     return [point["loss"] for point in read_sampled(task.folder)["curve"]]
+
+
+def undisturbed(path: Path, storage: Path) -> dict[str, list[float]]:
+    """Name -> the losses of the same batch, trained by a lane in this process."""
+    work = check_batch(path, storage=storage, run="batch")
+    work.run.create()
+    spec = resolve_base(work.batch.base)
+    work.store_exemplars(work.tasks)
+    for share in split(work.tasks, work.batch.evaluation, 1):
+        encode(spec, share, work.run.cache, "cpu", 1)
+    settings = LaneSettings(slots=2, rank=2, cache=work.run.cache, evaluation=work.batch.evaluation)
+    Lane(spec, LocalClient(PromptQueue(work.tasks)), settings, CorrectionPolicy).run()
+    return {task.entry.name: curve(task) for task in work.tasks}

@@ -15,21 +15,22 @@ from cluster import ports
 from cluster.processes import LABEL_VARIABLE, ServerProcesses
 from tests.support.paths import PROJECT
 
-_OF_OTHERS = ("RAY_", "CORRECTOR_")
+_HIDE = 'mkdir -p "$0" && mount -t tmpfs tmpfs "$0" && exec "$@"'
 
 
 class Nodes:
     """Nodes of one cluster; the first is the head, without CPUs, where drivers are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, private: Path | None = None) -> None:
         self._folder = folder
+        self._private = private
         self._address = f"{ports.LOOPBACK}:{ports.choose('port', None, taken=set())}"
         self._nodes: list[ServerProcesses] = []
 
     @property
     def environment(self) -> dict[str, str]:
         """What a driver needs in its environment."""
-        theirs = {name: value for name, value in os.environ.items() if not name.startswith(_OF_OTHERS)}
+        theirs = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         ours = {"RAY_ADDRESS": self._address, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
         return theirs | ours | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
@@ -41,8 +42,14 @@ class Nodes:
             if not self._nodes
             else [f"--address={self._address}"]
         )
+        hidden = (
+            ["unshare", "--mount", "sh", "-c", _HIDE, str(self._private)]
+            if self._private and self._nodes
+            else []
+        )
         started = subprocess.run(
             [
+                *hidden,
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", *where),
                 *(f"--num-cpus={num_cpus}", f"--object-store-memory={128 * 2**20}"),
                 f"--node-ip-address={ports.LOOPBACK}",
@@ -71,10 +78,10 @@ class Nodes:
 
 
 @contextmanager
-def cluster_of_nodes() -> Iterator[Nodes]:
-    """A cluster of a head alone."""
+def cluster_of_nodes(private: Path | None = None) -> Iterator[Nodes]:
+    """A cluster of a head alone; in the place of the folder `private`, each further node has a disk of its own."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        nodes = Nodes(Path(folder))
+        nodes = Nodes(Path(folder), private)
         try:
             nodes.add(num_cpus=0)
             yield nodes

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from corrector.feedback import GenerationRecord
 from serving.engine.request import GeneratedImage
 from serving.ingress.app_context import AppContext, RequestContext
-from serving.ingress.feedback_store import GenerationRecord
 from serving.ingress.http.schema import Provenance, Usage, UsageInputDetails
 from serving.ingress.image_service import PreviewCallback
 from serving.ingress.images.encoding import encode_image

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from corrector.feedback import FILE_NAME, read_verdicts
 from corrector.registry import retire
 from tests.support.endpoint import Endpoint
 from tests.support.ingress import openai_client, pixels, post
@@ -142,9 +143,8 @@ def test_feedback_is_kept_for_the_next_batch(endpoint: Endpoint) -> None:
     verdict = {"request_id": answer.headers["x-request-id"], "verdict": "bad", "note": "three legs"}
     given = post(endpoint.address, verdict, path="/v1/feedback")
     assert given.status_code == 200
-    kept = endpoint.registry.root.parent / "feedback" / "verdicts.jsonl"
-    line = json.loads(kept.read_text().splitlines()[-1])
-    assert (line["note"], line["request"]["prompt"], line["request"]["seeds"]) == ("three legs", GUARD, [7])
+    (kept,) = read_verdicts(endpoint.registry.root.parent / "feedback" / FILE_NAME)
+    assert (kept["note"], kept["request"]["prompt"], kept["request"]["seeds"]) == ("three legs", GUARD, [7])
 
 
 def test_a_candidate_draws_for_whoever_names_it_where_any_version_may_be_drawn(endpoint: Endpoint) -> None:
