@@ -25,9 +25,9 @@ class Settings:
 
     cache: Path
     storage: str
-    database: str | None = field(repr=False)
     tracking_uri: str | None = field(repr=False)
     exemplar_roots: tuple[Path, ...]
+    database: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":

@@ -9,10 +9,10 @@ import pytest
 from corrector.base import BaseSpec, resolve_base
 from corrector.prompts import GateThresholds
 from corrector.record.correction_record import CorrectionRecord
-from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE
+from jobs.correction.sampling import DECODED_FILE
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
 from jobs.inputs.prompt_task import PromptTask
-from jobs.inputs.run_folder import PromptFolder
+from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
 from jobs.lanes.queue import PromptQueue
 from tests.support.lanes import EVALUATION, LocalClient, prompt_tasks, run_lane
 
