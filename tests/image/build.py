@@ -25,6 +25,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.support.launcher import LAUNCHER_FILES, load
 from tests.support.paths import EXAMPLES, PROJECT
 
 BASE = "localhost/debian-python:bookworm"
@@ -74,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--mirror", default="http://deb.debian.org/debian", help="where debootstrap finds Debian"
     )
     options = parser.parse_args(arguments)
-    missing = [tool for tool in ("buildah", "debootstrap", "make") if shutil.which(tool) is None]
+    missing = [
+        tool for tool in ("buildah", "debootstrap", "ip", "make", "unshare") if shutil.which(tool) is None
+    ]
     if missing or os.geteuid() != 0:
         print(
             f"image: this takes root, and the programs: {' '.join(missing) or 'all are there'}",
@@ -216,7 +219,10 @@ def _in(builder: Builder, container: str, image: str, command: str, *volumes: st
 
 
 def _correct(builder: Builder, container: str, image: str) -> list[dict[str, object]]:
-    """`result.json`'s prompts, of a run in the container with one prompt of the example batch."""
+    """`result.json`'s prompts, of a job with one prompt of the example batch, on a head that starts as aws.yaml says.
+
+    Processes and network are of a namespace of their own, which ends with the job.
+    """
     batch, runs = builder.folder / "batch", builder.folder / "runs"
     content = yaml.safe_load((EXAMPLES / "people.yaml").read_text())
     content["prompts"] = [prompt for prompt in content["prompts"] if prompt["name"] == PROMPT]
@@ -224,9 +230,16 @@ def _correct(builder: Builder, container: str, image: str) -> list[dict[str, obj
     (batch / "one.yaml").write_text(yaml.safe_dump(content))
     runs.mkdir()
     os.chown(runs, 1000, 1000)
-    command = "python -m jobs.correct /batch/one.yaml --storage /runs"
+    start = load(LAUNCHER_FILES[0])["head_start_ray_commands"][-1]
+    steps = (
+        "ray get-auth-token --generate > /dev/null",
+        start.replace("--autoscaling-config=~/ray_bootstrap_config.yaml", ""),
+        "ray job submit -- python -m jobs.correct /batch/one.yaml --storage /runs",
+    )
+    inside = _in(builder, container, image, " && ".join(steps), f"{batch}:/batch:ro", f"{runs}:/runs")
+    alone = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     subprocess.run(
-        _in(builder, container, image, command, f"{batch}:/batch:ro", f"{runs}:/runs"),
+        [*alone, "bash", "-c", 'ip link set lo up && exec "$@"', "bash", *inside],
         env=builder.environment,
         check=False,
     )
