@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,9 @@ import jsonschema  # type: ignore[import-untyped]
 import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from tests.support.paths import PROJECT
 
@@ -111,3 +114,23 @@ def _machines(config: Config) -> Iterator[str]:
             for other in types.values()
         ):
             yield f"available_node_types.{name}: spot without an on-demand fallback of lower priority"
+
+
+def launched(config: Config, *, gpus: int, unavailable: Sequence[str] = ()) -> dict[str, int]:
+    """What Ray's autoscaler (v2) starts on an empty cluster for so many lanes: node type -> number.
+
+    The last launch of an `unavailable` type has failed.
+    """
+    prepared = prepare_config(copy.deepcopy(config))
+    for name, each in prepared["available_node_types"].items():  # `ray up` asks EC2 for them
+        each["resources"] = {"CPU": 8} | ({"GPU": 1} if name != prepared["head_node_type"] else {})
+    scaling = AutoscalingConfig(prepared, skip_content_hash=True)
+    lanes = [ResourceRequestUtil.make({"CPU": 1, "GPU": 1})] * gpus
+    request = SchedulingRequest(
+        disable_launch_config_check=True,
+        node_type_configs=scaling.get_node_type_configs(),
+        max_num_nodes=scaling.get_max_num_nodes(),
+        resource_requests=ResourceRequestUtil.group_by_count(lanes),
+        recoverable_resource_availabilities=dict.fromkeys(unavailable, 0.0),
+    )
+    return {each.instance_type: each.count for each in ResourceDemandScheduler().schedule(request).to_launch}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launcher import LAUNCHER_FILES, Config, load, problems
+from tests.support.launcher import LAUNCHER_FILES, Config, launched, load, problems
 
 AWS = LAUNCHER_FILES[0]
 
@@ -15,6 +15,12 @@ AWS = LAUNCHER_FILES[0]
 @pytest.mark.parametrize("file", LAUNCHER_FILES, ids=lambda file: file.stem)
 def test_the_configuration_is_valid(file: Path) -> None:
     assert problems(load(file)) == []
+
+
+def test_gpus_come_on_spot_and_on_demand_where_spot_has_no_room() -> None:
+    assert launched(load(AWS), gpus=0) == {}
+    assert launched(load(AWS), gpus=3) == {"gpu-spot": 3}
+    assert launched(load(AWS), gpus=3, unavailable=["gpu-spot"]) == {"gpu-on-demand": 3}
 
 
 def _put(value: object, *path: str) -> Callable[[Config], None]:
