@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_registry(work.run.storage, options.tracking_uri)
         from jobs.lanes.plan import LaneLimits, print_plan
 
-        limits = LaneLimits(options.lanes, options.slots, options.workers)
+        limits = LaneLimits(options.lanes, options.slots, options.workers, gpus=options.gpus)
         if options.plan:
             print_plan(work, console, limits)
             return 0
@@ -108,6 +108,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--slots", type=_positive, help="fine-tunes in a lane at once (default: what memory holds)"
+    )
+    parser.add_argument(
+        "--gpus",
+        type=_positive,
+        default=0,
+        help="GPUs that the cluster's autoscaler may bring, from zero; lanes wait for them (default: those that are there)",
     )
 
 

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from jobs.lanes.plan import LaneLimits
         from jobs.tuning.driver import SearchJob
 
-        limits = LaneLimits(options.lanes, options.slots)
+        limits = LaneLimits(options.lanes, options.slots, gpus=options.gpus)
         job = SearchJob(
             work,
             console,

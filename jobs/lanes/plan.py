@@ -60,6 +60,7 @@ class LaneLimits:
         lanes: Maximum of lanes at once.
         slots: Fine-tunes in a lane at once.
         machine_slots: Fine-tunes at once in all lanes of a device together, where `slots` is None.
+        gpus: GPUs that the cluster's autoscaler can bring. Lanes are planned for them, and wait until they are there.
         workers: Workers of a lane; each has its own device and takes a part of the lane's rows.
     """
 
@@ -67,6 +68,12 @@ class LaneLimits:
     slots: int | None = None
     workers: int = 1
     machine_slots: int | None = None
+    gpus: int = 0
+
+    def reachable(self, cluster: Mapping[str, float]) -> dict[str, float]:
+        """The resources that the cluster has or can get: at least `gpus` GPUs, with a CPU for each that is not there yet."""
+        missing = max(0.0, self.gpus - cluster.get("GPU", 0.0))
+        return {**cluster, **{name: cluster.get(name, 0.0) + missing for name in ("CPU", "GPU")}}
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,11 @@ class LanePlan:
     packs: PackPlan
     settings: LaneSettings
     resources: LaneResources
-    max_lanes: int | None
+    limits: LaneLimits
 
     def lanes_on(self, cluster: Mapping[str, float]) -> int:
-        """How many lanes fit on the cluster now; at least 1, since a lane can wait for the cluster to grow."""
-        return _room(cluster, self.resources, self.max_lanes)
+        """How many lanes fit on the cluster, grown as far as the limits say; at least 1, since a lane can wait."""
+        return _room(self.limits.reachable(cluster), self.resources, self.limits.lanes)
 
 
 def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
@@ -141,7 +148,7 @@ def plan_lanes(
         vae_scale_factor=spec.vae_scale_factor,
         tokens=spec.text_tokens,
         memory_bytes=device.memory_bytes // shared,
-        lanes=_room(cluster, resources, limits.lanes),
+        lanes=_room(limits.reachable(cluster), resources, limits.lanes),
         rate=device.rate / shared,
         dtype=spec.compute_dtype(device.kind),
         max_slots=limits.slots or max(1, (limits.machine_slots or MAX_SLOTS) // shared),
@@ -163,7 +170,7 @@ def plan_lanes(
         device=device.kind,
         dtype=spec.compute_dtype(device.kind),
     )
-    return LanePlan(packs, settings, resources, limits.lanes)
+    return LanePlan(packs, settings, resources, limits)
 
 
 def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:

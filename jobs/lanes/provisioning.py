@@ -38,7 +38,7 @@ def plan_on_cluster(
     work: BatchWork, fine_tunes: Sequence[HyperParameters], limits: LaneLimits, console: Console
 ) -> LanePlan:
     """Measure a machine of the cluster, plan the lanes for `fine_tunes`, and print the plan."""
-    cluster: dict[str, float] = ray.cluster_resources()
+    cluster = limits.reachable(ray.cluster_resources())
     kind = "cuda" if cluster.get("GPU", 0) >= 1 else "cpu"
     device: LaneDevice
     if _is_one_machine(cluster):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.support.paths import PROJECT
@@ -113,13 +114,19 @@ def check_module(name: str, arguments: list[str]) -> None:
 
 
 def _check_ray(arguments: list[str]) -> None:
-    """`ray job submit OPTIONS -- COMMAND`: options by Ray's own parser, COMMAND as any other."""
-    from ray.dashboard.modules.job.cli import submit
+    """`ray ... [-- COMMAND]`: subcommands, options and files by Ray's own parsers, COMMAND as any other."""
+    from ray.scripts.scripts import cli
 
-    assert arguments[:2] == ["job", "submit"], arguments
-    split = arguments.index("--")
-    submit.make_context("submit", arguments[2:])
-    check_command(shlex.join(arguments[split + 1 :]))
+    words = list(arguments)
+    parser: click.Command = cli
+    while isinstance(parser, click.Group):
+        name = words.pop(0)
+        parser = parser.commands[name]
+    context = parser.make_context(name, words)
+    if file := context.params.get("cluster_config_file"):
+        assert (PROJECT / file).is_file(), f"no file {file}"
+    if "--" in arguments:
+        check_command(shlex.join(arguments[arguments.index("--") + 1 :]))
 
 
 def _simple_commands(command: str) -> Iterator[list[str]]:

@@ -57,6 +57,17 @@ def planned(
     return plan, plan.lanes_on(cluster)
 
 
+def test_lanes_are_planned_for_gpus_that_an_autoscaler_brings(work: BatchWork) -> None:
+    head = {"CPU": 1.0}
+    plan, _ = planned(work, kind="cuda", machines=3, limits=LaneLimits(gpus=3))
+    there, _ = planned(work, kind="cuda", machines=3)
+
+    assert LaneLimits(gpus=3).reachable(head) == {"CPU": 4.0, "GPU": 3.0}
+    assert LaneLimits(gpus=3).reachable({"CPU": 8.0, "GPU": 4.0}) == {"CPU": 8.0, "GPU": 4.0}
+    assert plan.lanes_on(head) == there.lanes_on({"CPU": 12.0, "GPU": 3.0}) == 3
+    assert there.lanes_on(head) == 1
+
+
 def test_lanes_of_two_prompts_each_share_the_cores_of_a_machine(work: BatchWork) -> None:
     plan, lanes = planned(work)
 
