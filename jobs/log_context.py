@@ -24,12 +24,17 @@ def logs_json() -> bool:
     return os.environ.get("RAY_LOGGING_CONFIG_ENCODING") == "JSON"
 
 
+def name_of_run() -> str:
+    """The run of this process, empty where it belongs to none."""
+    return os.environ.get(RUN_VARIABLE, "")
+
+
 def bind(**fields: str | int) -> None:
     """Add `fields` to all further lines of this process; the run's name is always added."""
     if not _of_process:
+        _of_process["run"] = name_of_run()
         logging.setLogRecordFactory(_with_fields(logging.getLogRecordFactory()))
-    run = os.environ.get(RUN_VARIABLE)
-    _of_process.update(({"run": run} if run else {}) | fields)
+    _of_process.update(fields)
 
 
 @contextmanager

@@ -20,13 +20,13 @@ from jobs.correction.sampling import CorrectionPolicy
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import get_results
+from jobs.lanes.metrics import JobMetrics
 from jobs.lanes.plan import LaneLimits
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
 from jobs.lanes.queue import Progress, PromptQueue
 from jobs.lanes.ray_train import start_queue
 from jobs.lanes.stopping import StopSignal
-from jobs.metrics import JobMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from corrector.base import ContentCache
+from jobs.log_context import name_of_run
+
+logger = logging.getLogger(__name__)
 
 
 class CountedCache(ContentCache):
@@ -21,3 +27,20 @@ class CountedCache(ContentCache):
         found = super().get(key)
         self._counted(found is not None)
         return found
+
+
+def count_cache_read(hit: bool) -> None:
+    """Count a read in the metric `ray_corrector_job_cache_reads_total`."""
+    try:
+        _reads().inc(tags={"run": name_of_run(), "result": "hit" if hit else "miss"})
+    except Exception:
+        logger.warning("metrics of the job are incomplete", exc_info=True)
+
+
+@cache
+def _reads() -> Any:
+    from ray.util import metrics  # lanes use this module without Ray
+
+    return metrics.Counter(
+        "corrector_job_cache_reads", "Reads of encoded texts, latents and features.", ("run", "result")
+    )

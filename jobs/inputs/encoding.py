@@ -18,11 +18,10 @@ from corrector.base import BaseSpec, check_transformer
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
-from jobs.inputs.counted_cache import CountedCache
+from jobs.inputs.counted_cache import CountedCache, count_cache_read
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.log_context import log_context
-from jobs.metrics import count_cache_read
 
 TEXTS_PER_SHARE = 64
 """With fewer texts per share, loading the text encoders again takes longer than encoding them."""

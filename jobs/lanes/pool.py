@@ -13,9 +13,9 @@ import ray
 
 from corrector.base import BaseSpec
 from jobs.lanes.lane import PolicyFactory
+from jobs.lanes.metrics import JobMetrics
 from jobs.lanes.plan import LanePlan
 from jobs.lanes.ray_train import LaneRun
-from jobs.metrics import JobMetrics
 
 logger = logging.getLogger(__name__)
 

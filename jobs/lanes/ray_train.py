@@ -27,10 +27,10 @@ from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
 from jobs.lanes.lease_return import LeaseReturn, brief
+from jobs.lanes.metrics import LaneMetrics
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
 from jobs.log_context import bind, logs_json
-from jobs.metrics import LaneMetrics
 
 if TYPE_CHECKING:
     from corrector.record.search_results import RungReport

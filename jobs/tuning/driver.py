@@ -26,13 +26,13 @@ from jobs.correction.driver import POLL_SECONDS, CorrectionJob
 from jobs.inputs.batch import BatchWork, check_batch
 from jobs.inputs.ray_tasks import get_results
 from jobs.inputs.run_folder import write_json
+from jobs.lanes.metrics import JobMetrics
 from jobs.lanes.plan import LaneLimits, LanePlan
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
 from jobs.lanes.queue import TERMINAL, Progress
 from jobs.lanes.ray_train import start_queue
 from jobs.lanes.stopping import StopSignal
-from jobs.metrics import JobMetrics
 from jobs.tuning.choice import choose_trial, finalists
 from jobs.tuning.configurations import max_trials, proposals
 from jobs.tuning.lane import TrialPolicy

@@ -20,7 +20,6 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What is logged, by the formatter that Ray uses; afterwards logging is as it was."""
     factory, written = logging.getLogRecordFactory(), io.StringIO()
     monkeypatch.setattr(log_context, "_of_process", {})
-    monkeypatch.setenv("CORRECTOR_RUN", "night")
     handler, root = logging.StreamHandler(written), logging.getLogger()
     handler.setFormatter(JSONFormatter())
     level = root.level
@@ -34,7 +33,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
 def test_a_line_has_the_fields_of_its_process_and_of_the_block_around_it(lines: io.StringIO) -> None:
     library = logging.getLogger("some.library")
-    log_context.bind(lane="lane-1")
+    log_context.bind(run="night", lane="lane-1")
     with log_context.log_context(prompt="person", adapter="person"):
         with log_context.log_context(slot=3):
             library.warning("inside")
@@ -54,6 +53,7 @@ def test_the_progress_of_a_job_is_logged_or_printed(
     lines: io.StringIO, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     monkeypatch.setenv("RAY_LOGGING_CONFIG_ENCODING", encoding)
+    monkeypatch.setenv("CORRECTOR_RUN", "night")
     printed = io.StringIO()
     ProgressLog({"w": "person"}, printed).line("w", "corrected", "found")
     if encoding == "TEXT":

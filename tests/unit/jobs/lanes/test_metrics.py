@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from corrector.base import resolve_base
-from jobs import metrics
 from jobs.correction.sampling import CorrectionPolicy
+from jobs.inputs import counted_cache
 from jobs.inputs.counted_cache import CountedCache
+from jobs.lanes import metrics
 from jobs.lanes.lane import Lane
+from jobs.lanes.metrics import JobMetrics, LaneMetrics
 from jobs.lanes.queue import Progress, PromptQueue
-from jobs.metrics import JobMetrics, LaneMetrics
 from tests.support.lanes import LocalClient, prompt_tasks, settings
 
 RECORDED: dict[tuple[str, str], float] = {}
@@ -46,17 +47,18 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(metrics, name, Recorded)
     monkeypatch.setenv("CORRECTOR_RUN", "night")
-    metrics._cache_reads.cache_clear()
+    monkeypatch.setattr("ray.util.metrics.Counter", Recorded)
+    counted_cache._reads.cache_clear()
     RECORDED.clear()
     yield
-    metrics._cache_reads.cache_clear()
+    counted_cache._reads.cache_clear()
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of `time.monotonic`, which a test sets."""
     now = [0.0]
-    monkeypatch.setattr("jobs.metrics.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jobs.lanes.metrics.time.monotonic", lambda: now[0])
     return now
 
 
@@ -122,7 +124,7 @@ def test_only_the_leader_of_a_lane_counts_its_steps() -> None:
 
 
 def test_reads_of_the_cache_are_hits_or_misses(tmp_path: Path) -> None:
-    cache = CountedCache(tmp_path, metrics.count_cache_read)
+    cache = CountedCache(tmp_path, counted_cache.count_cache_read)
     assert cache.get("absent") is None
     assert RECORDED == {("cache_reads", "miss"): 1}
 
@@ -135,10 +137,11 @@ def test_metrics_that_fail_leave_the_job_alone(
 
     for name in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(metrics, name, broken)
+    monkeypatch.setattr("ray.util.metrics.Counter", broken)
     job, lane = JobMetrics("night"), LaneMetrics("lane-1", slots=2)
     job.update([Progress("a", "waiting")])
     job.settled("a", "failed")
     job.lanes(1, devices=1, restarts=0)
     lane.stepped(1)
-    metrics.count_cache_read(True)
+    counted_cache.count_cache_read(True)
     assert "no metrics today" in caplog.text

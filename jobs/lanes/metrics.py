@@ -8,13 +8,16 @@ import shutil
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from corrector.settings import Settings
-from jobs.log_context import RUN_VARIABLE
+from jobs.inputs.counted_cache import count_cache_read
+from jobs.lanes.lane import LaneObserver
+from jobs.lanes.queue import Progress
+from jobs.log_context import name_of_run
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +33,13 @@ Owner = TypeVar("Owner")
 Given = ParamSpec("Given")
 
 
-class HasState(Protocol):
-    """A report on one prompt or trial, see `jobs.lanes.queue.Progress`."""
-
-    @property
-    def work_id(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-
-
 def _harmless(
     method: Callable[Concatenate[Owner, Given], None],
 ) -> Callable[Concatenate[Owner, Given], None]:
     """Log what `method` raises instead of raising it."""
 
     @wraps(method)
-    def call(self: Owner, *given: Given.args, **named: Given.kwargs) -> None:
+    def call(self: Owner, /, *given: Given.args, **named: Given.kwargs) -> None:
         try:
             method(self, *given, **named)
         except Exception:
@@ -89,7 +83,7 @@ class JobMetrics:
         self._count_prompts()
 
     @_harmless
-    def update(self, progress: Iterable[HasState]) -> None:
+    def update(self, progress: Iterable[Progress]) -> None:
         """Take over the states that the queue reports."""
         now = time.monotonic()
         for each in progress:
@@ -133,12 +127,12 @@ class JobMetrics:
         self._gauges[name].set(value, tags=self._tags)
 
 
-class LaneMetrics:
-    """Metrics of one worker of a lane: a `jobs.lanes.lane.LaneObserver`. Those of the lane are reported by its leader."""
+class LaneMetrics(LaneObserver):
+    """Metrics of one worker of a lane; those of the whole lane are reported by its leader."""
 
     @_harmless
     def __init__(self, lane: str, slots: int, *, leader: bool = True) -> None:
-        self._tags = {"run": _run(), "lane": lane}
+        self._tags = {"run": name_of_run(), "lane": lane}
         self._leader = leader
         self._steps = Counter("corrector_job_steps", "Optimiser steps of fine-tunes.", ("run", "lane"))
         self._images = Counter("corrector_job_images", "Images sampled.", ("run", "lane"))
@@ -184,27 +178,8 @@ class LaneMetrics:
         self._gauges[name].set(value, tags=self._tags)
 
 
-def count_cache_read(hit: bool) -> None:
-    """Count one read of the content cache by this process."""
-    try:
-        _cache_reads().inc(tags={"run": _run(), "result": "hit" if hit else "miss"})
-    except Exception:
-        logger.warning("metrics of the job are incomplete", exc_info=True)
-
-
-@cache
-def _cache_reads() -> Counter:
-    return Counter(
-        "corrector_job_cache_reads", "Reads of encoded texts, latents and features.", ("run", "result")
-    )
-
-
 def _gauges(*tags: str, **descriptions: str) -> dict[str, Gauge]:
     return {name: Gauge(f"corrector_job_{name}", text, ("run", *tags)) for name, text in descriptions.items()}
-
-
-def _run() -> str:
-    return os.environ.get(RUN_VARIABLE, "")
 
 
 def _dollars(variable: str) -> float | None:
