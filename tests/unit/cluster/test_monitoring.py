@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from cluster.monitoring import dashboard
 from tests.support.commands import run
+from tests.support.guides import blocks
 
 RULES = [rule for group in yaml.safe_load(dashboard.ALERTS.read_text())["groups"] for rule in group["rules"]]
 TESTS = dashboard.FOLDER / "alerts_test.yaml"
@@ -40,6 +42,13 @@ def test_every_query_of_the_dashboard_is_promql(promtool: str, tmp_path: Path) -
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     accepted(promtool, "check", "rules", path)
+
+
+def test_prometheus_takes_the_guides_configuration(promtool: str, tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(dashboard.FOLDER / "README.md") if block.language == "yaml"]
+    (tmp_path / "prometheus.yaml").write_text(block.text)
+    shutil.copy(dashboard.ALERTS, tmp_path)
+    accepted(promtool, "check", "config", tmp_path / "prometheus.yaml")
 
 
 def test_the_dashboard_is_the_one_that_its_code_makes(tmp_path: Path) -> None:
