@@ -199,7 +199,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         _panel(
             "Free on the disk of the cache",
             "bytes",
-            ("min by (NodeAddress) (ray_corrector_job_cache_disk_free_bytes)", "{{NodeAddress}}"),
+            ("min by (NodeAddress) (ray_corrector_cache_disk_free_bytes)", "{{NodeAddress}}"),
         ),
         _panel(
             "Resources in use",

@@ -160,7 +160,8 @@ class CorrectionJob:
         details = [result.error] if result.error else list(result.reasons)
         if result.found:
             details.insert(0, f"registered by another run as {result.found}, not trained again")
-        self._log.line(task.work_id, result.status, "; ".join(details))
+        adapter = f"{result.adapter.name}/{result.adapter.version}" if result.adapter else None
+        self._log.line(task.work_id, result.status, "; ".join(details), adapter)
 
     def _conclude(self) -> int:
         run = self._work.run

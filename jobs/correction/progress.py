@@ -39,12 +39,12 @@ class ProgressLog:
             self._printed[each.work_id] = (each.state, now)
             self.line(each.work_id, each.state, _describe(each))
 
-    def line(self, work_id: str, state: str, detail: str = "") -> None:
+    def line(self, work_id: str, state: str, detail: str = "", adapter: str | None = None) -> None:
         """Print one line: seconds since the start, prompt, state, detail; log it instead where logs are JSON."""
         seconds = time.monotonic() - self._started
         name = self._names[work_id]
         if logs_json():
-            with log_context(prompt=name, adapter=name, state=state):
+            with log_context(prompt=name, adapter=adapter or name, state=state):
                 logger.info("%s", f"{name}: {state} {detail}".rstrip())
             return
         print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from corrector.files import disk_space
 from corrector.settings import Settings
 from jobs.inputs.counted_cache import count_cache_read
 from jobs.lanes.lane import LaneObserver
@@ -141,9 +141,11 @@ class LaneMetrics(LaneObserver):
             slots="Slots of the lane.",
             slots_busy="Slots that hold a prompt.",
             checkpoint_time_seconds="Unix time of the lane's start or its last checkpoints, the later one.",
-            cache_disk_free_bytes="Free space on the disk of the node's cache.",
-            cache_disk_bytes="Size of the disk of the node's cache.",
         )
+        self._disk = [
+            Gauge(f"corrector_cache_disk_{name}", "Of the disk of the node's cache.")
+            for name in ("bytes", "free_bytes")
+        ]
         if leader:
             self._set("slots", slots)
         self.saved()
@@ -167,9 +169,8 @@ class LaneMetrics(LaneObserver):
     def saved(self) -> None:
         if self._leader:
             self._set("checkpoint_time_seconds", time.time())
-            disk = _disk_of_cache()
-            self._set("cache_disk_free_bytes", disk.free)
-            self._set("cache_disk_bytes", disk.total)
+            for gauge, size in zip(self._disk, disk_space(Settings.from_environment().cache), strict=True):
+                gauge.set(size)
 
     def cache_read(self, hit: bool) -> None:
         count_cache_read(hit)
@@ -189,8 +190,3 @@ def _dollars(variable: str) -> float | None:
     except ValueError:
         logger.warning("%s: %r is no number of dollars; there is no such metric", variable, written)
         return None
-
-
-def _disk_of_cache() -> shutil._ntuple_diskusage:
-    folder = Settings.from_environment().cache
-    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists()))

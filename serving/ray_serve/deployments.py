@@ -89,7 +89,8 @@ class EngineReplica:
         from serving.ray_serve.metrics import EngineMetrics
 
         _log_to_stderr()
-        self._metrics = EngineMetrics()
+        assert settings.engine.cache is not None
+        self._metrics = EngineMetrics(settings.engine.cache)
         self._engine = await asyncio.to_thread(
             Engine, spec, _registry(settings), settings.engine, observer=self._metrics
         )
