@@ -34,7 +34,7 @@ def count_cache_read(hit: bool) -> None:
     try:
         _reads().inc(tags={"run": name_of_run(), "result": "hit" if hit else "miss"})
     except Exception:
-        logger.warning("metrics of the job are incomplete", exc_info=True)
+        logger.debug("metrics of the job are incomplete", exc_info=True)
 
 
 @cache

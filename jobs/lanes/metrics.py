@@ -36,14 +36,17 @@ Given = ParamSpec("Given")
 def _harmless(
     method: Callable[Concatenate[Owner, Given], None],
 ) -> Callable[Concatenate[Owner, Given], None]:
-    """Log what `method` raises instead of raising it."""
+    """Log the first error that `method` raises, and raise none."""
+    log = logger.warning
 
     @wraps(method)
     def call(self: Owner, /, *given: Given.args, **named: Given.kwargs) -> None:
+        nonlocal log
         try:
             method(self, *given, **named)
         except Exception:
-            logger.warning("metrics of the job are incomplete", exc_info=True)
+            log("metrics of the job are incomplete", exc_info=True)
+            log = logger.debug
 
     return call
 
