@@ -21,6 +21,7 @@ from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import get_results
 from jobs.inputs.run_lock import locked
+from jobs.lanes.metrics import JobMetrics
 from jobs.lanes.plan import LaneLimits
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
@@ -46,13 +47,16 @@ class CorrectionJob:
         limits: LaneLimits | None = None,
         tracking_uri: str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        metrics: JobMetrics | None = None,
     ) -> None:
+        """`metrics`: default: new ones, with nothing spent so far."""
         self._work = work
         self._checkpoint_seconds = checkpoint_seconds
         self._console = console
         self._limits = limits or LaneLimits()
         self._tracking_uri = tracking_uri
         self._stop = StopSignal()
+        self._given_metrics = metrics
         self._log = ProgressLog({task.work_id: task.entry.name for task in work.tasks}, sys.stdout)
 
     def run(self) -> int:
@@ -73,12 +77,15 @@ class CorrectionJob:
             for note in exemplars.notes:
                 self._console.print(f"{name}: {note}", style="dim", markup=False, highlight=False)
         if missing := self._work.missing:
-            connect()
+            connect(self._work.run.run)
             with self._stop.listening("submit the batch again to go on"):
                 self._correct(missing)
         return self._conclude()
 
     def _correct(self, missing: tuple[PromptTask, ...]) -> None:
+        self._metrics = self._given_metrics or JobMetrics(self._work.run.run)
+        finished = [task for task in self._work.tasks if task not in missing]
+        self._metrics.begin({task.work_id: self._results[task].status for task in finished})
         cpus = int(ray.cluster_resources().get("CPU", 1))
         pipeline = RegistrationPipeline(
             self._work, self._settled, tracking_uri=self._tracking_uri, scoring_tasks=max(1, cpus)
@@ -109,7 +116,15 @@ class CorrectionJob:
         self._work.store_exemplars(untrained)
         queue = start_queue(PromptQueue, untrained)
         encoded = encode_on_cluster(self._work, untrained, plan)
-        pool = LanePool(queue, self._work.spec, plan, self._work.run.lanes, CorrectionPolicy, after=encoded)
+        pool = LanePool(
+            queue,
+            self._work.spec,
+            plan,
+            self._work.run.lanes,
+            CorrectionPolicy,
+            self._metrics,
+            after=encoded,
+        )
         in_lanes = {task.work_id: task for task in untrained}
         if encoded:
             pool.reconcile(1)  # one lane loads the base while the other cores encode
@@ -117,6 +132,7 @@ class CorrectionJob:
         while in_lanes and not self._stop.requested:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             self._log.update(snapshot)
+            self._metrics.update(snapshot)
             if any(progress.state == "training" for progress in snapshot):
                 pipeline.prepare()
             for progress in snapshot:
@@ -141,10 +157,12 @@ class CorrectionJob:
 
     def _settled(self, task: PromptTask, error: str | None) -> None:
         result = self._results.settle(task, error)
+        self._metrics.settled(task.work_id, result.status, {} if result.found else result.seconds)
         details = [result.error] if result.error else list(result.reasons)
         if result.found:
             details.insert(0, f"registered by another run as {result.found}, not trained again")
-        self._log.line(task.work_id, result.status, "; ".join(details))
+        adapter = f"{result.adapter.name}/{result.adapter.version}" if result.adapter else None
+        self._log.line(task.work_id, result.status, "; ".join(details), adapter)
 
     def _conclude(self) -> int:
         run = self._work.run

@@ -28,6 +28,7 @@ from jobs.correction.sampling import DECODED_FILE, read_decoded, read_sampled
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
+from jobs.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ def score_prompt(task: PromptTask, settings: ScoringSettings) -> None:
 
     Images are read from the PNG files that people look at.
     """
+    with log_context(**task.log_fields):
+        _score(task, settings)
+
+
+def _score(task: PromptTask, settings: ScoringSettings) -> None:
     bound_threads(1)
     started = time.monotonic()
     folder = task.folder

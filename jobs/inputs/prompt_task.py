@@ -38,6 +38,11 @@ class PromptTask:
     exemplar_digests: Mapping[str, str]
     rungs: tuple[Rung, ...] = ()
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What log lines about it say; its adapter is registered under the prompt's name."""
+        return {"prompt": self.entry.name, "adapter": self.entry.name}
+
     def load_exemplars(self, cache: ContentCache) -> ExemplarImages:
         """The decoded exemplars; raises UserError if they are not in the cache."""
         from corrector.prompt_inputs import ExemplarImages

@@ -12,6 +12,7 @@ import ray
 
 from corrector.base import BaseSpec
 from jobs.lanes.lane import PolicyFactory
+from jobs.lanes.metrics import JobMetrics
 from jobs.lanes.plan import LanePlan
 from jobs.lanes.ray_train import LaneRun
 
@@ -30,6 +31,7 @@ class LanePool:
         plan: LanePlan,
         storage: str,
         policy: PolicyFactory,
+        metrics: JobMetrics,
         *,
         after: Sequence[Any] = (),
         max_lost: int = 3,
@@ -40,6 +42,7 @@ class LanePool:
         self._start: Callable[[str], LaneRun] = lambda name: LaneRun(
             name, queue, spec, plan.settings, plan.resources, storage, policy, after=after
         )
+        self._metrics = metrics
         self._max_lost = max_lost
         self._lanes: list[LaneRun] = []
         self._started = 0
@@ -61,7 +64,8 @@ class LanePool:
                 ray.get(self._queue.return_leases.remote(lane.name, lane.error))
         if len(self._lost) >= self._max_lost and not self._lanes:
             return f"{len(self._lost)} lanes were lost; the last: {self._lost[-1]}"
-        waiting = ray.get(self._queue.waiting.remote())
+        waiting, losses = ray.get([self._queue.waiting.remote(), self._queue.losses.remote()])
+        self._metrics.lanes(len(self._lanes), devices=self._plan.resources.workers, restarts=losses)
         slots = self._plan.settings.slots
         wanted = min(math.ceil(unsettled / slots), self._plan.lanes_on(ray.cluster_resources()))
         while waiting > 0 and len(self._lanes) < max(wanted, 1):
@@ -80,3 +84,5 @@ class LanePool:
         until = time.monotonic() + seconds
         for lane in self._lanes:
             lane.join(max(0.0, until - time.monotonic()))
+        running = sum(lane.running for lane in self._lanes)
+        self._metrics.lanes(running, devices=self._plan.resources.workers)

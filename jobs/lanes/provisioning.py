@@ -19,18 +19,20 @@ from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads, get_results
 from jobs.lanes.plan import LaneDevice, LaneLimits, LanePlan, inspect_device, plan_lanes
 from jobs.lanes.ray_train import TRAIN_ENVIRONMENT
+from jobs.log_context import RUN_VARIABLE, bind
 
 
-def connect() -> None:
+def connect(run: str) -> None:
     """Connect to the running Ray cluster, or start Ray on this machine. The driver takes no CPU of Ray, and one thread."""
+    bind(run=run)
     if ray.is_initialized():
         return
     bound_threads(1)
-    environment = None
+    environment, variables = None, TRAIN_ENVIRONMENT | {RUN_VARIABLE: run}
     if os.environ.get("RAY_ADDRESS") == "local":
-        os.environ |= TRAIN_ENVIRONMENT  # inherited by workers; faster than a runtime environment
+        os.environ |= variables  # inherited by workers; faster than a runtime environment
     else:
-        environment = {"env_vars": TRAIN_ENVIRONMENT}
+        environment = {"env_vars": variables}
     ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
 
 

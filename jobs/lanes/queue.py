@@ -54,6 +54,7 @@ class PromptQueue:
         self._waiting: list[tuple[int, int, str]] = []
         self._order: dict[str, int] = {}
         self.stopping = False
+        self._losses = 0
         for task in tasks:
             self.add(task)
 
@@ -119,6 +120,15 @@ class PromptQueue:
                 entry.progress = Progress(work_id, "waiting", steps=entry.progress.steps)
                 self._push(work_id)
         return failed
+
+    def process_lost(self, lane: str, reason: str) -> list[str]:
+        """As `return_leases`, when a process of the lane was lost; Ray Train may start it again."""
+        self._losses += 1
+        return self.return_leases(lane, reason)
+
+    def losses(self) -> int:
+        """How often a process of a lane was lost."""
+        return self._losses
 
     def stop(self) -> None:
         """Lease nothing more; lanes stop at their next step."""

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private.log import PlainRayHandler
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -25,8 +26,10 @@ from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
 from jobs.lanes.lease_return import LeaseReturn, brief
+from jobs.lanes.metrics import LaneMetrics
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
+from jobs.log_context import bind, logs_json
 
 if TYPE_CHECKING:
     from corrector.record.search_results import RungReport
@@ -184,6 +187,11 @@ def train_lane(
 ) -> None:
     """The Ray Train worker: loads the base, waits for the tasks of `after`, and works until the queue is empty."""
     bound_threads(threads)
+    bind(lane=name)
+    if logs_json():  # Ray Train writes these lines as JSON to a file; its handler for the console writes text
+        logging.getLogger().handlers = [
+            each for each in logging.getLogger().handlers if not isinstance(each, PlainRayHandler)
+        ]
     workers = WorkerGroup()
     client = QueueClient(queue, name)
     if workers.rank == 0:
@@ -192,6 +200,7 @@ def train_lane(
         from ray.train.torch import get_device
 
         settings = replace(settings, device=str(get_device()))
-    lane = Lane(spec, client, settings, policy, workers)
+    observer = LaneMetrics(name, settings.slots, leader=workers.rank == 0)
+    lane = Lane(spec, client, settings, policy, workers, observer)
     ray.get(list(after))
     lane.run()

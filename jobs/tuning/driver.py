@@ -27,6 +27,7 @@ from jobs.inputs.batch import BatchWork, check_batch
 from jobs.inputs.ray_tasks import get_results
 from jobs.inputs.run_folder import write_json
 from jobs.inputs.run_lock import locked
+from jobs.lanes.metrics import JobMetrics
 from jobs.lanes.plan import LaneLimits, LanePlan
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
@@ -117,7 +118,8 @@ class SearchJob:
         work.store_exemplars(work.tasks)
         self._searches = plan_search(work, resume=self._resume)
         self._groups = grouped(self._searches, self._settings)
-        connect()
+        connect(work.run.run)
+        self._metrics = JobMetrics(work.run.run)
         queue = start_queue(TrialQueue, self._groups)  # its process starts while lanes are planned
         plan = self._plan_lanes()
         get_results(encode_on_cluster(work, work.tasks, plan))
@@ -141,7 +143,7 @@ class SearchJob:
         """Run all trials and confirm the best; returns why the lanes were lost, or None."""
         work, settings = self._work, self._settings
         policy = partial(TrialPolicy, search=settings, gate=work.batch.gate)
-        pool = LanePool(queue, work.spec, plan, work.run.lanes, policy)
+        pool = LanePool(queue, work.spec, plan, work.run.lanes, policy, self._metrics)
         log = SearchLog(self._searches, self._console)
         known, sources, trials = self._known_good(), {}, 0
         for name, group in self._groups.items():
@@ -227,6 +229,7 @@ class SearchJob:
         """Print changes; returns how many trials are waiting or in a slot."""
         snapshot: list[Progress] = ray.get(queue.snapshot.remote())
         log.update(snapshot, ray.get(queue.scores.remote(log.printed)))
+        self._metrics.update(snapshot)
         return sum(each.state not in TERMINAL for each in snapshot)
 
     def _confirm(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
@@ -304,7 +307,13 @@ class SearchJob:
                 state["run"]["name"] = task.work_id
                 checkpoint.write_state(state, task.folder.checkpoint.path)
                 task.folder.checkpoint.store()
-        job = CorrectionJob(best, self._console, limits=self._limits, tracking_uri=self._tracking_uri)
+        job = CorrectionJob(
+            best,
+            self._console,
+            limits=self._limits,
+            tracking_uri=self._tracking_uri,
+            metrics=self._metrics,
+        )
         status = job.correct()
         return status if len(chosen) == len(self._searches) else max(status, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
@@ -26,7 +27,10 @@ from corrector.record.search_results import (
 )
 from jobs.inputs.batch import BatchWork
 from jobs.lanes.queue import Progress
+from jobs.log_context import log_context, logs_json
 from jobs.tuning.plan import PromptSearch
+
+logger = logging.getLogger(__name__)
 
 BEST_FILE = "best.yaml"
 RESULT_FILE = "search.json"
@@ -63,6 +67,10 @@ class SearchLog:
     def _line(self, name: str, index: int, what: str, configuration: Configuration) -> None:
         seconds = time.monotonic() - self._started
         varied = describe(configuration)
+        if logs_json():
+            with log_context(prompt=name, adapter=name, trial=index):
+                logger.info("%s", f"{name}: trial {index:03d} {what}  {varied}".rstrip())
+            return
         line = f"{seconds:7.1f}s  {name:<{self._width}}  {index:03d}  {what}  {varied}".rstrip()
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

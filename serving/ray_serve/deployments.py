@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from ray._common.filters import CoreContextFilter
+from ray._common.formatters import JSONFormatter
 from ray.serve.handle import DeploymentHandle
 
 if TYPE_CHECKING:
@@ -84,7 +87,8 @@ class EngineReplica:
         from serving.ray_serve.metrics import EngineMetrics
 
         _log_to_stderr()
-        self._metrics = EngineMetrics()
+        assert settings.engine.cache is not None
+        self._metrics = EngineMetrics(settings.engine.cache)
         self._engine = await asyncio.to_thread(
             Engine, spec, _registry(settings), settings.engine, observer=self._metrics
         )
@@ -224,16 +228,22 @@ def _registry(settings: ServingSettings) -> RegistryClient:
 
 
 def _log_to_stderr() -> None:
-    """Log to standard error, which Ray collects; lines of the access log are written as they are, in JSON."""
+    """Log to standard error, which Ray collects; lines of the access log are written as they are, in JSON.
+
+    With `RAY_LOGGING_CONFIG_ENCODING=JSON` the other lines are JSON, too, as Ray writes it.
+    """
     root = logging.getLogger("serving")
     if root.handlers:
         return
     root.setLevel(logging.INFO)
-    for logger, line in (
-        (root, "%(levelname)s %(name)s: %(message)s"),
-        (logging.getLogger("serving.access"), "%(message)s"),
+    text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    as_json = os.environ.get("RAY_LOGGING_CONFIG_ENCODING") == "JSON"
+    for logger, formatter in (
+        (root, JSONFormatter() if as_json else text),
+        (logging.getLogger("serving.access"), logging.Formatter("%(message)s")),
     ):
-        handler: Any = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(line))
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(formatter)
+        handler.addFilter(CoreContextFilter())
         logger.addHandler(handler)
         logger.propagate = False

@@ -22,7 +22,14 @@ from tests.support.paths import PROJECT
 GUIDES = tuple(
     sorted(
         path
-        for pattern in ("*.md", "corrector/*.md", "jobs/*.md", "serving/*.md", "cluster/*.md", "k8s/**/*.md")
+        for pattern in (
+            "*.md",
+            "corrector/*.md",
+            "jobs/*.md",
+            "serving/*.md",
+            "cluster/**/*.md",
+            "k8s/**/*.md",
+        )
         for path in PROJECT.glob(pattern)
     )
 )

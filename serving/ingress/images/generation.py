@@ -193,10 +193,12 @@ class ImageGeneration:
                 await self._app.service.feedback.remember(record)
         except Exception as error:
             self._app.observer.feedback_lost()
+            about = {"request_id": record.id, "adapter": record.adapter}
             if isinstance(error, TimeoutError):
-                logger.error("request %s is not remembered: no answer in %g s", record.id, _REMEMBER_SECONDS)
+                reason = f"no answer in {_REMEMBER_SECONDS:g} s"
+                logger.error("request %s is not remembered: %s", record.id, reason, extra=about)
             else:
-                logger.exception("request %s is not remembered", record.id)
+                logger.exception("request %s is not remembered", record.id, extra=about)
 
     def _until_deadline(self) -> asyncio.Timeout:
         """Ends the wait for an engine that does not answer; the engine itself stops drawing at its deadline."""

@@ -44,8 +44,9 @@ def test_a_lane_that_starts_again_gives_back_what_it_held() -> None:
     queue = PromptQueue([item("a"), item("b")])
     queue.claim("one", 1, max_rank=8)
     queue.claim("two", 1, max_rank=8)
-    queue.return_leases("one", "killed")
-    assert queue.waiting() == 1
+    queue.process_lost("one", "killed")
+    queue.return_leases("one", "its process ended")  # by the one that starts again
+    assert (queue.waiting(), queue.losses()) == (1, 1)
     assert names(queue.claim("three", 2, max_rank=8)) == ["a"]
 
 

@@ -98,9 +98,10 @@ def test_a_closed_trial_whose_lane_dies_does_not_begin_again(tmp_path: Path) -> 
     queue = opened(tmp_path, {"rank": 2}, {"rank": 8})
     names = claimed(queue)
     queue.close("person", 0)
-    queue.return_leases("lane", "killed")
+    queue.process_lost("lane", "killed")
 
     assert claimed(queue, "another") == [names[1]]
+    assert queue.losses() == 1
 
 
 def test_a_search_that_goes_on_repeats_scores_and_trains_nothing_that_ended(tmp_path: Path) -> None:
