@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,13 @@ from corrector.base import BaseSpec, describe_precision, transformer_bytes
 from corrector.base.headers import read_headers, weight_files
 from corrector.base.precision import QUANTISED
 from corrector.dreambooth.pack_plan import PackPlan, measure_rate, plan_packs
+from corrector.errors import UserError
 from corrector.prompts import HyperParameters
 from jobs.inputs.batch import BatchWork
 from jobs.lanes.lane import LaneSettings
 
+NodeResources = Mapping[str, float]
+"""Ray's resources of one node: "CPU", "GPU", and further ones."""
 MAX_SLOTS = 16
 MAX_IMAGES = {"cuda": 32, "cpu": 8}
 """Images that are sampled together at most. More do not make a device faster; on a CPU their activations leave the cache."""
@@ -70,10 +74,10 @@ class LaneLimits:
     machine_slots: int | None = None
     gpus: int = 0
 
-    def reachable(self, cluster: Mapping[str, float]) -> dict[str, float]:
-        """The resources that the cluster has or can get: at least `gpus` GPUs, with a CPU for each that is not there yet."""
-        missing = max(0.0, self.gpus - cluster.get("GPU", 0.0))
-        return {**cluster, **{name: cluster.get(name, 0.0) + missing for name in ("CPU", "GPU")}}
+    def reachable(self, nodes: Sequence[NodeResources]) -> list[NodeResources]:
+        """The nodes that the cluster has or can get: with at least `gpus` GPUs, each missing one on a node with a CPU."""
+        missing = self.gpus - int(sum(node.get("GPU", 0.0) for node in nodes))
+        return [*nodes, *({"CPU": 1.0, "GPU": 1.0} for _ in range(missing))]
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,22 @@ class LanePlan:
     resources: LaneResources
     limits: LaneLimits
 
-    def lanes_on(self, cluster: Mapping[str, float]) -> int:
-        """How many lanes fit on the cluster, grown as far as the limits say; at least 1, since a lane can wait."""
-        return _room(self.limits.reachable(cluster), self.resources, self.limits.lanes)
+    def lanes_on(self, nodes: Sequence[NodeResources]) -> int:
+        """How many lanes fit on the nodes, and on those that the limits allow besides; at least 1, since a lane can wait."""
+        return max(1, _room(self.limits.reachable(nodes), self.resources, self.limits.lanes))
 
 
 def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
-    """Measure this machine; takes about a second."""
+    """Measure this machine; takes about a second.
+
+    Raises:
+        UserError: Torch cannot use the GPU that Ray has given to this process.
+    """
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"{socket.gethostname()}: Ray has a GPU here that torch {torch.__version__} cannot use; start the node with the "
+            "image for GPUs, and with NVIDIA's driver and container toolkit"
+        )
     host = psutil.virtual_memory().available
     total = torch.cuda.mem_get_info()[1] if kind == "cuda" else host
     rate = measure_rate(spec.transformer_config, device=kind, dtype=spec.compute_dtype(kind))
@@ -118,14 +131,17 @@ def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
 def plan_lanes(
     work: BatchWork,
     fine_tunes: Sequence[HyperParameters],
-    cluster: Mapping[str, float],
+    nodes: Sequence[NodeResources],
     device: LaneDevice,
     limits: LaneLimits,
 ) -> LanePlan:
-    """Plan the lanes for `fine_tunes` on a cluster with these resources, made of machines like `device`.
+    """Plan the lanes for `fine_tunes` on a cluster of these nodes, each a machine like `device`.
 
     On GPUs a worker has one GPU. On CPUs the lanes of a machine share its cores, and there are as many as memory and prompts
     allow: one lane is slower, since its threads wait for each other at every operation (`tests.benchmarks.lanes`).
+
+    Raises:
+        UserError: No lane fits, on the nodes or into the device's memory.
     """
     spec, gpu = work.spec, device.kind == "cuda"
     weights = weights_bytes(spec, device.kind)
@@ -133,7 +149,7 @@ def plan_lanes(
         shared = 1
         resources = LaneResources(cpus=1.0, gpus=1.0, threads=1, workers=limits.workers)
     else:
-        cpus = min(cluster.get("CPU", 1.0), float(device.cores))
+        cpus = min(max(node.get("CPU", 0.0) for node in nodes), float(device.cores))
         shared = _lanes_of_machine(int(cpus), weights, device.memory_bytes, len(fine_tunes), limits)
         resources = LaneResources(
             cpus=max(1.0, cpus // (shared * limits.workers)),
@@ -141,6 +157,9 @@ def plan_lanes(
             threads=max(1, device.cores // (shared * limits.workers)),
             workers=limits.workers,
         )
+    room = _room(limits.reachable(nodes), resources, limits.lanes)
+    if room < 1:
+        raise UserError(_too_small(nodes, resources))
     packs = plan_packs(
         spec.transformer_config,
         fine_tunes,
@@ -148,7 +167,7 @@ def plan_lanes(
         vae_scale_factor=spec.vae_scale_factor,
         tokens=spec.text_tokens,
         memory_bytes=device.memory_bytes // shared,
-        lanes=_room(limits.reachable(cluster), resources, limits.lanes),
+        lanes=room,
         rate=device.rate / shared,
         dtype=spec.compute_dtype(device.kind),
         max_slots=limits.slots or max(1, (limits.machine_slots or MAX_SLOTS) // shared),
@@ -198,9 +217,9 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
         console.print("nothing is left to do")
         return
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    cluster = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     device = inspect_device(work.spec, kind)
-    plan = plan_lanes(work, [each.entry.hyperparameters for each in missing], cluster, device, limits)
+    plan = plan_lanes(work, [each.entry.hyperparameters for each in missing], [node], device, limits)
     if device.precision:
         console.print(device.precision, markup=False, highlight=False)
     console.print(str(plan.packs), markup=False, highlight=False)
@@ -230,9 +249,22 @@ def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, limit
     return max(1, most)
 
 
-def _room(cluster: Mapping[str, float], resources: LaneResources, most: int | None) -> int:
-    """How many lanes fit on the cluster at once; at least one."""
-    by_cpu = cluster.get("CPU", 0) / (resources.cpus * resources.workers)
-    by_gpu = cluster.get("GPU", 0) / (resources.gpus * resources.workers) if resources.gpus else math.inf
-    room = max(1, int(min(by_cpu, by_gpu)))
+def _room(nodes: Sequence[NodeResources], resources: LaneResources, most: int | None) -> int:
+    """How many lanes fit on the nodes at once: a worker is on one node, and the workers of a lane may be on several."""
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    workers = sum(
+        int(min(node.get(name, 0.0) / amount for name, amount in wanted.items() if amount)) for node in nodes
+    )
+    room = workers // resources.workers
     return room if most is None else min(room, most)
+
+
+def _too_small(nodes: Sequence[NodeResources], resources: LaneResources) -> str:
+    parts = [f"{resources.cpus:g} CPU"] + ([f"{resources.gpus:g} GPU"] if resources.gpus else [])
+    there = ", ".join(
+        f"{node.get('CPU', 0.0):g} CPU" + (f" and {node['GPU']:g} GPU" if node.get("GPU") else "")
+        for node in nodes
+    )
+    workers = f"{resources.workers} workers, each with " if resources.workers > 1 else ""
+    remedy = "lower --workers, or add nodes" if resources.workers > 1 else "add a node with that"
+    return f"the cluster is too small for a lane, which needs {workers}{' and '.join(parts)}; its nodes have {there}; {remedy}"

@@ -13,6 +13,7 @@ import ray
 from corrector.base import BaseSpec
 from jobs.lanes.lane import PolicyFactory
 from jobs.lanes.metrics import JobMetrics
+from jobs.lanes.node_check import alive_nodes, draining_nodes
 from jobs.lanes.plan import LanePlan
 from jobs.lanes.ray_train import LaneRun
 
@@ -46,10 +47,11 @@ class LanePool:
         self._max_lost = max_lost
         self._lanes: list[LaneRun] = []
         self._started = 0
+        self._leaving: set[str] = set()
         self._lost: list[str] = []
 
     def reconcile(self, unsettled: int) -> str | None:
-        """Return the leases of lost lanes and start lanes for waiting prompts.
+        """Let lanes on leaving nodes end, return the leases of lost lanes, and start lanes for waiting prompts.
 
         Args:
             unsettled: Number of prompts that are neither sampled nor failed.
@@ -57,9 +59,15 @@ class LanePool:
         Returns:
             The reason to stop when too many lanes were lost; otherwise None.
         """
+        if (leaving := draining_nodes()) != self._leaving:
+            logger.warning("nodes leave the cluster, so their lanes save and end: %s", ", ".join(leaving))
+            ray.get(self._queue.leave.remote(leaving))
+            self._leaving = leaving
         for lane in [lane for lane in self._lanes if not lane.running]:
             self._lanes.remove(lane)
-            if lane.error is not None:
+            if lane.error is None:
+                ray.get(self._queue.release.remote(lane.name))
+            else:
                 self._lost.append(lane.error)
                 ray.get(self._queue.return_leases.remote(lane.name, lane.error))
         if len(self._lost) >= self._max_lost and not self._lanes:
@@ -67,7 +75,7 @@ class LanePool:
         waiting, losses = ray.get([self._queue.waiting.remote(), self._queue.losses.remote()])
         self._metrics.lanes(len(self._lanes), devices=self._plan.resources.workers, restarts=losses)
         slots = self._plan.settings.slots
-        wanted = min(math.ceil(unsettled / slots), self._plan.lanes_on(ray.cluster_resources()))
+        wanted = min(math.ceil(unsettled / slots), self._plan.lanes_on(alive_nodes()))
         while waiting > 0 and len(self._lanes) < max(wanted, 1):
             self._started += 1
             self._lanes.append(self._start(f"lane-{self._started}"))

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAIN_ENVIRONMENT = {
-    # Notice the death of a worker soon. Lanes save their own checkpoints, so the preemption watcher is not needed.
+    # Notice the death of a worker soon. `LanePool` watches for leaving nodes; Ray Train's watcher would be a process for each
+    # lane.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Lanes read the batch's relative paths from the job's folder.
@@ -194,6 +195,7 @@ def train_lane(
         ]
     workers = WorkerGroup()
     client = QueueClient(queue, name)
+    ray.get(queue.place.remote(name, ray.get_runtime_context().get_node_id()))
     if workers.rank == 0:
         client.return_leases("its process ended")
     if settings.device == "cuda":

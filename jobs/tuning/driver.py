@@ -28,6 +28,7 @@ from jobs.inputs.ray_tasks import get_results
 from jobs.inputs.run_folder import write_json
 from jobs.inputs.run_lock import locked
 from jobs.lanes.metrics import JobMetrics
+from jobs.lanes.node_check import alive_nodes
 from jobs.lanes.plan import LaneLimits, LanePlan
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
@@ -155,7 +156,7 @@ class SearchJob:
         searcher = GroupSearcher(
             sources, self._groups, trials, on_open=queue.open.remote, on_close=queue.close.remote
         )
-        capacity = plan.settings.slots * plan.lanes_on(ray.cluster_resources())
+        capacity = plan.settings.slots * plan.lanes_on(alive_nodes())
         tuner = make_tuner(
             queue,
             self._groups,

@@ -127,6 +127,10 @@ class TrialQueue:
         self._losses += 1
         return self.return_leases(lane, reason)
 
+    def place(self, lane: str, node: str) -> None:
+        """As `PromptQueue.place`."""
+        self._queue.place(lane, node)
+
     def deliver(self, work_id: str, report: RungReport) -> None:
         """Record a trial's score; a repeated delivery by a lane that was restarted changes nothing."""
         known = self._reports[work_id]
@@ -155,6 +159,14 @@ class TrialQueue:
         """The scores of every trial after the first `printed[work_id]`; trials without such scores are left out."""
         found = {work_id: reports[printed.get(work_id, 0) :] for work_id, reports in self._reports.items()}
         return {work_id: reports for work_id, reports in found.items() if reports}
+
+    def leave(self, nodes: Iterable[str]) -> None:
+        """As `PromptQueue.leave`."""
+        self._queue.leave(nodes)
+
+    def release(self, lane: str) -> None:
+        """As `PromptQueue.release`."""
+        self._queue.release(lane)
 
     def waiting(self) -> int:
         """As `PromptQueue.waiting`."""

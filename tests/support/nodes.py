@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from cluster import ports
 from cluster.processes import LABEL_VARIABLE, ServerProcesses
 from tests.support.paths import PROJECT
 
-_HIDE = 'mkdir -p "$0" && mount -t tmpfs tmpfs "$0" && exec "$@"'
+_HIDE = 'mkdir -p "{0}" && mount -t tmpfs tmpfs "{0}"'
+_COVER = 'mount --bind "{1}" "{0}"'
 
 
 class Nodes:
@@ -34,24 +35,29 @@ class Nodes:
         ours = {"RAY_ADDRESS": self._address, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
         return theirs | ours | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
-    def add(self, *, num_cpus: int) -> int:
-        """Start a node; returns its number."""
+    def add(self, *, num_cpus: int, num_gpus: int = 0, covered: Mapping[Path, Path] | None = None) -> int:
+        """Start a node; returns its number.
+
+        Args:
+            covered: Folder -> the folder that the node sees in its place.
+        """
         label = secrets.token_hex(8)
         where = (
             ["--head", f"--port={self._address.rpartition(':')[2]}", "--include-dashboard=false"]
             if not self._nodes
             else [f"--address={self._address}"]
         )
+        mounts = [_COVER.format(folder, instead) for folder, instead in (covered or {}).items()]
+        if self._private and self._nodes:
+            mounts.append(_HIDE.format(self._private))
         hidden = (
-            ["unshare", "--mount", "sh", "-c", _HIDE, str(self._private)]
-            if self._private and self._nodes
-            else []
+            ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"] if mounts else []
         )
         started = subprocess.run(
             [
                 *hidden,
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", *where),
-                *(f"--num-cpus={num_cpus}", f"--object-store-memory={128 * 2**20}"),
+                *(f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}", f"--object-store-memory={128 * 2**20}"),
                 f"--node-ip-address={ports.LOOPBACK}",
                 *([f"--temp-dir={self._folder}"] if not self._nodes else []),
             ],
@@ -65,6 +71,20 @@ class Nodes:
         assert started.returncode == 0, started.stdout + started.stderr
         self._nodes.append(ServerProcesses(label))
         return len(self._nodes) - 1
+
+    def drain(self, number: int) -> None:
+        """Tell a node that it will be taken away, as a cloud does with a spot machine."""
+        (raylet,) = (each for each in self._nodes[number].find() if each.name() == "raylet")
+        (node,) = (each.partition("=")[2] for each in raylet.cmdline() if each.startswith("--node_id="))
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={self._address}"),
+                *(f"--node-id={node}", "--reason=DRAIN_NODE_REASON_PREEMPTION"),
+                *("--reason-message=spot", "--deadline-remaining-seconds=120"),
+            ],
+            env=self.environment,
+            check=True,
+        )
 
     def lose(self, number: int) -> None:
         """Kill every process of a node at once, as a machine that loses its power."""

@@ -80,6 +80,20 @@ def test_after_stop_nothing_is_handed_out_and_lanes_are_told() -> None:
     assert queue.claim("lane", 1, max_rank=8) == []
 
 
+def test_a_lane_on_a_node_that_leaves_stops_and_its_prompts_go_to_others_without_a_death() -> None:
+    queue = PromptQueue([item("a"), item("b")], max_deaths=1)
+    queue.place("leaving", "spot")
+    queue.place("staying", "other")
+    queue.claim("leaving", 1, max_rank=8)
+    queue.leave({"spot"})
+    assert queue.report("staying", []) is False
+    assert queue.report("leaving", [Progress("work-a", "training", step=3, steps=9)]) is True
+    assert queue.claim("leaving", 1, max_rank=8) == []
+    queue.release("leaving")
+    assert queue.snapshot()[0] == Progress("work-a", "waiting", step=3, steps=9)
+    assert names(queue.claim("staying", 2, max_rank=8)) == ["a", "b"]
+
+
 @given(
     st.lists(st.sampled_from(["claim-0", "claim-1", "finish-0", "finish-1", "die-0", "die-1"]), max_size=60)
 )
