@@ -54,12 +54,12 @@ def plan_on_cluster(
         UserError: A node cannot work for this job, the base cannot be used, or no lane fits.
     """
     nodes = alive_nodes()
+    if not any(node.get("CPU", 0) >= 1 for node in nodes):
+        raise UserError("no node of the cluster offers a CPU; add a node with --num-cpus of at least 1")
     is_gpu = any(node.get("GPU", 0) >= 1 for node in limits.reachable(nodes))
     if _is_one_machine(nodes) and not is_gpu:
         devices = {"": inspect_device(work.spec, "cpu")}
     else:
-        if not any(node.get("CPU", 0) >= 1 for node in nodes):
-            raise UserError("no node of the cluster offers a CPU; add a node with --num-cpus of at least 1")
         check_nodes()
         # Before a task asks for a GPU.
         get_results([ray.remote(check_transformer).options(num_cpus=1).remote(work.spec)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -35,31 +36,25 @@ def run(nodes: Nodes, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_nodes_with_other_code_or_without_a_package_are_named(tmp_path: Path, small_sd3: Path) -> None:
-    changed = shutil.copytree(
-        PROJECT / "corrector", tmp_path / "changed", ignore=shutil.ignore_patterns("weights")
-    )
-    (changed / "errors.py").write_text((changed / "errors.py").read_text() + "# changed\n")
-    installed = Path(str(distribution("peft").locate_file(f"peft-{distribution('peft').version}.dist-info")))
-    (tmp_path / "nothing").mkdir()
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A head without CPUs; tests add nodes in their order."""
     with cluster_of_nodes() as nodes:
-        nodes.add(num_cpus=1, covered={PROJECT / "corrector": changed})
-        nodes.add(num_cpus=1, covered={installed: tmp_path / "nothing"})
-        done = run(nodes, command(tmp_path, small_sd3))
+        yield nodes
+
+
+def test_a_cluster_without_cpus_is_told_so(nodes: Nodes, tmp_path: Path, small_sd3: Path) -> None:
+    done = run(nodes, command(tmp_path, small_sd3))
     assert done.returncode == 2, done.stdout + done.stderr
-    assert (
-        "its code of this project is not this driver's; start every node with the same image" in done.stderr
-    )
-    assert "peft is not installed; start every node with the same image" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "no node of the cluster offers a CPU" in done.stderr
 
 
 def test_a_job_says_that_it_waits_for_a_gpu_and_that_torch_cannot_use_the_one_that_came(
-    tmp_path: Path, small_sd3: Path
+    nodes: Nodes, tmp_path: Path, small_sd3: Path
 ) -> None:
+    nodes.add(num_cpus=1)
     log = tmp_path / "job.log"
-    with cluster_of_nodes() as nodes, log.open("w") as output:
-        nodes.add(num_cpus=1)
+    with log.open("w") as output:
         job = subprocess.Popen(
             command(tmp_path, small_sd3, "--gpus=1"),
             cwd=PROJECT,
@@ -67,20 +62,30 @@ def test_a_job_says_that_it_waits_for_a_gpu_and_that_torch_cannot_use_the_one_th
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        try:
-            wait_until(lambda: job.poll() is not None or "no node has a GPU yet" in log.read_text())
-            assert job.poll() is None, log.read_text()
-            nodes.add(num_cpus=1, num_gpus=1)
-            status = job.wait(200)
-        finally:
-            job.kill()
+    try:
+        wait_until(lambda: job.poll() is not None or "no node has a GPU yet" in log.read_text())
+        assert job.poll() is None, log.read_text()
+        nodes.add(num_cpus=1, num_gpus=1)
+        status = job.wait(200)
+    finally:
+        job.kill()
     assert status == 2, log.read_text()
     assert "Ray has a GPU here that torch" in log.read_text()
 
 
-def test_a_cluster_without_cpus_is_told_so(tmp_path: Path, small_sd3: Path) -> None:
-    with cluster_of_nodes() as nodes:
-        nodes.add(num_cpus=0)
-        done = run(nodes, command(tmp_path, small_sd3))
+def test_nodes_with_other_code_or_without_a_package_are_named(
+    nodes: Nodes, tmp_path: Path, small_sd3: Path
+) -> None:
+    weights = shutil.ignore_patterns("weights")
+    changed = shutil.copytree(PROJECT / "corrector", tmp_path / "changed", ignore=weights)
+    (changed / "errors.py").write_text((changed / "errors.py").read_text() + "# changed\n")
+    installed = Path(str(distribution("peft").locate_file(f"peft-{distribution('peft').version}.dist-info")))
+    (tmp_path / "nothing").mkdir()
+    nodes.add(num_cpus=1, covered={PROJECT / "corrector": changed})
+    nodes.add(num_cpus=1, covered={installed: tmp_path / "nothing"})
+    done = run(nodes, command(tmp_path, small_sd3))
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "no node of the cluster offers a CPU" in done.stderr
+    same = "start every node with the same image"
+    assert f"its code of this project is not this driver's; {same}" in done.stderr
+    assert f"peft is not installed; {same}" in done.stderr
+    assert "Traceback" not in done.stderr
