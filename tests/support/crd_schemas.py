@@ -93,7 +93,8 @@ def shared(made: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
     def count(node: Any) -> None:
         if isinstance(node, dict):
-            seen[text := _text(node)] += len(text) > 200
+            text = _text(node)
+            seen[text] += len(text) > 200
             if seen[text] > 1:
                 return
         for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
