@@ -101,7 +101,7 @@ def ray_job(variant: Variant, program: str) -> dict[str, Any]:
         f"{program}-people",
         {
             "entrypoint": command,
-            "runtimeEnvYAML": "working_dir: s3://models/batches/people.zip\n",
+            "runtimeEnvYAML": "working_dir: s3://runs/batches/people.zip\n",
             "submissionMode": "K8sJobMode",
             "submitterConfig": {"backoffLimit": 3},
             "submitterPodTemplate": _submitter("submitter", memory="1Gi"),

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.out.exists():
             raise UserError(f"{options.out}: is there already; name a new file")
-        verdicts = [verdict for path in options.verdicts for verdict in read_verdicts(path)]
+        verdicts = [verdict for source in options.verdicts for verdict in read_verdicts(source)]
         flagged = [one for one in gather(verdicts) if one.count >= options.at_least]
         if not flagged:
             console.print(f"{len(verdicts)} verdicts, and no prompt flagged {options.at_least} times")
@@ -91,12 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_verdicts(path: Path) -> Iterator[GivenVerdict]:
+def read_verdicts(source: str) -> Iterator[GivenVerdict]:
     """The verdicts in a file of JSON Lines.
 
     Raises:
         UserError: The file cannot be read, or a line is no verdict; the message has the line's number.
     """
+    if "://" in source:
+        raise UserError("verdicts in a database cannot be read yet; name the endpoint's verdicts.jsonl")
+    path = Path(source)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -145,9 +148,7 @@ def batch_text(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
         _yaml({"base": base}),
         "prompts:",
     ]
-    taken: set[str] = set()
-    for one in flagged:
-        name = _free_name(slug(one.prompt), taken)
+    for name, one in named(flagged).items():
         lines += [f"  # {comment}" for comment in _comments(one)]
         entry = {
             "name": name,
@@ -160,6 +161,12 @@ def batch_text(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
         first, *rest = _yaml(entry).splitlines()
         lines += [f"  - {first}", *(f"    {line}" for line in rest), ""]
     return "\n".join(lines)
+
+
+def named(flagged: Iterable[Flagged]) -> dict[str, Flagged]:
+    """The prompts by the names of their entries and exemplar folders."""
+    taken: set[str] = set()
+    return {_free_name(slug(one.prompt), taken): one for one in flagged}
 
 
 def _comments(one: Flagged) -> Iterator[str]:
@@ -198,9 +205,7 @@ def _show(flagged: Sequence[Flagged], console: Console) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.collect", description=__doc__.split("\n", 1)[0])
-    parser.add_argument(
-        "verdicts", nargs="+", type=Path, help="the endpoint's verdicts.jsonl, of every replica"
-    )
+    parser.add_argument("verdicts", nargs="+", help="the endpoint's verdicts.jsonl, of every replica")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="batch file to write")
     parser.add_argument(
         "--at-least", type=int, default=1, metavar="N", help="bad verdicts that a prompt needs"

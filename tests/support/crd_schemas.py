@@ -14,6 +14,7 @@ import json
 import lzma
 import sys
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,35 +89,36 @@ def of_definition(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def shared(made: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """`made` below `$defs`, with every larger part that occurs more than once kept once."""
+    """`made` below `$defs`, with every larger schema that occurs more than once kept once."""
     seen: Counter[str] = Counter()
 
-    def count(node: Any) -> None:
-        if isinstance(node, dict):
-            text = _text(node)
-            seen[text] += len(text) > 200
-            if seen[text] > 1:
-                return
-        for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-            count(each)
+    def count(schema: dict[str, Any]) -> dict[str, Any]:
+        text = _text(schema)
+        seen[text] += len(text) > 200
+        return schema if seen[text] > 1 else _mapped(schema, count)
 
     definitions: dict[str, Any] = {}
 
-    def replace(node: Any, *, top: bool = False) -> Any:
-        if isinstance(node, list):
-            return [replace(each) for each in node]
-        if not isinstance(node, dict):
-            return node
-        if not top and seen[text := _text(node)] > 1:
-            name = hashlib.sha256(text.encode()).hexdigest()[:12]
-            if name not in definitions:
-                definitions[name] = {key: replace(each) for key, each in node.items()}
-            return {"$ref": f"#/$defs/{name}"}
-        return {key: replace(each) for key, each in node.items()}
+    def replace(schema: dict[str, Any]) -> dict[str, Any]:
+        text = _text(schema)
+        if seen[text] < 2:
+            return _mapped(schema, replace)
+        name = hashlib.sha256(text.encode()).hexdigest()[:12]
+        if name not in definitions:
+            definitions[name] = _mapped(schema, replace)
+        return {"$ref": f"#/$defs/{name}"}
 
-    count(made)
-    named = {name: replace(schema, top=True) for name, schema in made.items()}
-    return {"$defs": named | definitions}
+    for schema in made.values():
+        count(schema)
+    return {"$defs": {name: _mapped(schema, replace) for name, schema in made.items()} | definitions}
+
+
+def _mapped(schema: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """`schema` with `change` applied to the schemas directly inside it."""
+    changed = {key: change(schema[key]) for key in ("items", "additionalProperties") if schema.get(key)}
+    if "properties" in schema:
+        changed["properties"] = {name: change(each) for name, each in schema["properties"].items()}
+    return schema | changed
 
 
 def main(folder: Path) -> None:
