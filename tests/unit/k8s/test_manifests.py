@@ -19,9 +19,9 @@ from corrector.dreambooth.transformer_cost import TransformerCost
 from corrector.prompts import HyperParameters
 from jobs.lanes.plan import _MEMORY_SHARE
 from serving.settings import ServingSettings
-from tests.support.guides import check_module
+from tests.support.guides import blocks, check_module
 from tests.support.manifest_checks import problems
-from tests.support.manifests import K8S, Manifests, Object
+from tests.support.manifests import K8S, Manifests, Object, name_of, render
 from tests.support.sd3_family import TOKENS, VAE_SCALE_FACTOR, configuration
 
 Render = Callable[..., list[Object]]
@@ -65,6 +65,20 @@ def test_a_job_has_no_problem_in_its_overlay(
 ) -> None:
     overlay = rendered(f"overlays/{Path(job).parent}", ("kueue",) if components else ())
     assert problems(manifests(rendered(f"jobs/{job}", components), overlay)) == []
+
+
+def test_the_kustomization_of_the_guide_has_no_problem(manifests: Check, tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(K8S / "README.md") if "kind: Kustomization" in block.text]
+    (tmp_path / "prompt-corrector").symlink_to(K8S.parent)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(block.text)
+    objects = render(own, tmp_path)
+    assert problems(manifests(objects)) == []
+    images = {container["image"] for pod in manifests(objects).own_pods for container in pod.containers}
+    assert all(image.startswith("registry.example.com/prompt-corrector:") for image in images)
+    (settings,) = [each["data"] for each in objects if name_of(each) == "ConfigMap settings"]
+    assert settings["CORRECTOR_RUNS"] == "s3://your-runs" and "MLFLOW_TRACKING_URI" in settings
 
 
 def test_generated_files_are_current() -> None:
