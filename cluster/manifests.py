@@ -34,7 +34,7 @@ CLUSTER = "corrector"
 JOB_GPUS = 2
 """GPUs that a RayJob asks for."""
 K8S = PROJECT / "k8s"
-_MONITORING = PROJECT / "cluster" / "monitoring"
+MONITORING = PROJECT / "cluster" / "monitoring"
 _MADE = "# Made by `python -m cluster.manifests`; do not edit.\n"
 _DAY = 24 * 3600
 
@@ -219,7 +219,7 @@ def _monitoring() -> list[dict[str, Any]]:
             },
         }
     ]
-    if (alerts := _MONITORING / "alerts.yaml").is_file():
+    if (alerts := MONITORING / "alerts.yaml").is_file():
         groups = yaml.safe_load(alerts.read_text(encoding="utf-8"))["groups"]
         made.append(
             {
@@ -229,7 +229,7 @@ def _monitoring() -> list[dict[str, Any]]:
                 "spec": {"groups": groups},
             }
         )
-    if (dashboard := _MONITORING / "dashboard.json").is_file():
+    if (dashboard := MONITORING / "dashboard.json").is_file():
         # Grafana's sidecar loads ConfigMaps with this label.
         metadata = _metadata("grafana-dashboard") | {"labels": {"grafana_dashboard": "1"}}
         data = {"prompt-corrector.json": dashboard.read_text(encoding="utf-8")}

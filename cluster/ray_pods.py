@@ -25,6 +25,9 @@ CONTROLLER_GIB = 0.6
 HEAD_GIB = 3
 """Memory of a head without lanes: Ray's servers and a job's driver."""
 GRACE_SECONDS = 100
+SPOT_SECONDS = 900
+"""After which the autoscaler gives up a worker that is not there yet, and for ten minutes prefers another group. It includes
+the start of a node and the pull of the image; Ray's default is an hour."""
 _DRAIN_SECONDS = 60
 """For which a pod that has to leave takes no new work before it is stopped. A spot instance of AWS has two minutes."""
 
@@ -108,6 +111,9 @@ def cluster_spec(variant: Variant, name: str, priority: str, *, most: int | None
             "securityContext": UNPRIVILEGED,
             "resources": resources({"cpu": "500m", "memory": "1Gi"}),
             "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - an empty volume
+            "env": [
+                {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S", "value": str(SPOT_SECONDS)}
+            ],
         },
         "headGroupSpec": {
             "rayStartParams": {"num-cpus": "0", "object-store-memory": str(OBJECT_STORE_GIB * 2**30)},

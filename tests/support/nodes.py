@@ -33,7 +33,7 @@ class Nodes:
         ours = {"RAY_ADDRESS": self._address, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
         return theirs | ours | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 
-    def add(self, *, num_cpus: int) -> int:
+    def add(self, *, num_cpus: int, num_gpus: int = 0) -> int:
         """Start a node; returns its number."""
         label = secrets.token_hex(8)
         where = (
@@ -44,7 +44,7 @@ class Nodes:
         started = subprocess.run(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", *where),
-                *(f"--num-cpus={num_cpus}", f"--object-store-memory={128 * 2**20}"),
+                *(f"--num-cpus={num_cpus}", f"--num-gpus={num_gpus}", f"--object-store-memory={128 * 2**20}"),
                 f"--node-ip-address={ports.LOOPBACK}",
                 *([f"--temp-dir={self._folder}"] if not self._nodes else []),
             ],

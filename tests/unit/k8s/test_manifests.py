@@ -87,6 +87,21 @@ def test_generated_files_are_current() -> None:
     assert set(K8S.rglob("generated.yaml")) <= set(writer.files())
 
 
+def test_alerts_and_dashboard_reach_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifests: Check, rendered: Render
+) -> None:
+    rule = {"alert": "Stalled", "expr": "rate(ray_corrector_steps_total[5m]) == 0", "for": "10m"}
+    groups = [{"name": "jobs", "rules": [rule]}]
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"groups": groups}))
+    (tmp_path / "dashboard.json").write_text('{"title": "Jobs"}')
+    monkeypatch.setattr(writer, "MONITORING", tmp_path)
+    text = writer.files()[K8S / "components" / "monitoring" / "generated.yaml"]
+    _, rules, dashboard = objects = list(yaml.safe_load_all(text))
+    assert problems(manifests(objects, rendered("overlays/gpu"))) == []
+    assert rules["spec"]["groups"] == groups
+    assert list(dashboard["data"].values()) == ['{"title": "Jobs"}']
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_commands_are_accepted_by_their_programs(
     variant: str, rendered: Render, monkeypatch: pytest.MonkeyPatch
