@@ -67,18 +67,24 @@ def test_a_job_has_no_problem_in_its_overlay(
     assert problems(manifests(rendered(f"jobs/{job}", components), overlay)) == []
 
 
-def test_the_kustomization_of_the_guide_has_no_problem(manifests: Check, tmp_path: Path) -> None:
-    (block,) = [block for block in blocks(K8S / "README.md") if "kind: Kustomization" in block.text]
+def test_the_kustomizations_of_the_guide_have_no_problem(
+    manifests: Check, rendered: Render, tmp_path: Path
+) -> None:
     (tmp_path / "prompt-corrector").symlink_to(K8S.parent)
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "kustomization.yaml").write_text(block.text)
-    objects = render(own, tmp_path)
-    assert problems(manifests(objects)) == []
-    images = {container["image"] for pod in manifests(objects).own_pods for container in pod.containers}
+    made = []
+    for number, block in enumerate(
+        block for block in blocks(K8S / "README.md") if "kind: Kustom" in block.text
+    ):
+        (own := tmp_path / str(number)).mkdir()
+        (own / "kustomization.yaml").write_text(block.text)
+        made.append(render(own, tmp_path))
+    overlay, job = made
+    assert problems(manifests(overlay)) == problems(manifests(job, rendered("overlays/gpu"))) == []
+    images = {container["image"] for pod in manifests(overlay).own_pods for container in pod.containers}
     assert all(image.startswith("registry.example.com/prompt-corrector:") for image in images)
-    (settings,) = [each["data"] for each in objects if name_of(each) == "ConfigMap settings"]
+    (settings,) = [each["data"] for each in overlay if name_of(each) == "ConfigMap settings"]
     assert settings["CORRECTOR_RUNS"] == "s3://your-runs" and "MLFLOW_TRACKING_URI" in settings
+    assert [name_of(each) for each in job] == ["RayJob correct-animals"]
 
 
 def test_generated_files_are_current() -> None:
