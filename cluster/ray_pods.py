@@ -15,8 +15,8 @@ KEYS = "/etc/corrector/keys.json"
 GPU_BASE = "stabilityai/stable-diffusion-3.5-medium"
 OBJECT_STORE_GIB = 2
 GPU_MEMORY_MIB = 22_000
-"""Device memory that a GPU node has at least, in MiB, as GPU feature discovery labels it: cards of 24 GB and more. In the 85 %
-of it that the planner uses, Stable Diffusion 3.5 medium trains at 1024 x 1024 pixels without recomputed blocks."""
+"""Device memory that a GPU has at least, in MiB: cards of 24 GB and more. In the 85 % of it that the planner uses, Stable
+Diffusion 3.5 medium trains at 1024 x 1024 pixels without recomputed blocks."""
 GPU_WORKER_GIB = 24
 """Memory of a GPU worker: 14.6 GiB for the base while it is loaded (text encoders 10.4, transformer 4.2), 2 for the object
 store, and the rest for Ray and the processes of a lane and of scoring, which were not measured on a GPU."""
@@ -86,11 +86,25 @@ NODE_ENVIRONMENT = [
     {"configMapRef": {"name": "settings"}},
     {"secretRef": {"name": "s3", "optional": True}},
 ]
-_SPOT_LABELS = (
-    ("karpenter.sh/capacity-type", "spot"),
-    ("eks.amazonaws.com/capacityType", "SPOT"),
-    ("cloud.google.com/gke-spot", "true"),
+_ENOUGH = {"operator": "Gt", "values": [str(GPU_MEMORY_MIB)]}
+_LARGE_ON_GKE = [
+    "nvidia-l4",
+    "nvidia-tesla-a100",
+    "nvidia-a100-80gb",
+    "nvidia-h100-80gb",
+    "nvidia-h200-141gb",
+]
+_NODES: tuple[tuple[dict[str, Any], str, str], ...] = (
+    ({"key": "karpenter.k8s.aws/instance-gpu-memory", **_ENOUGH}, "karpenter.sh/capacity-type", "spot"),
+    ({"key": "nvidia.com/gpu.memory", **_ENOUGH}, "eks.amazonaws.com/capacityType", "SPOT"),
+    (
+        {"key": "cloud.google.com/gke-accelerator", "operator": "In", "values": _LARGE_ON_GKE},
+        "cloud.google.com/gke-spot",
+        "true",
+    ),
 )
+"""Of Karpenter on AWS, of NVIDIA's GPU feature discovery anywhere with EKS' node groups, and of GKE: what a node with enough
+device memory is labelled with, and the label of a spot node."""
 
 
 def cluster_spec(variant: Variant, name: str, priority: str, *, most: int | None = None) -> dict[str, Any]:
@@ -141,7 +155,9 @@ def _worker_group(group: WorkerGroup, name: str, priority: str, most: int) -> di
     if group.gpu:
         tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
         if group.spot:
-            tolerations.append({"key": _SPOT_LABELS[2][0], "operator": "Exists", "effect": "NoSchedule"})
+            tolerations.append(
+                {"key": "cloud.google.com/gke-spot", "operator": "Exists", "effect": "NoSchedule"}
+            )
         template["spec"] |= {"tolerations": tolerations, "affinity": {"nodeAffinity": _nodes(group)}}
     return {
         "groupName": group.name,
@@ -155,16 +171,12 @@ def _worker_group(group: WorkerGroup, name: str, priority: str, most: int) -> di
 
 
 def _nodes(group: WorkerGroup) -> dict[str, Any]:
-    """Nodes with enough GPU memory, on spot instances or not."""
-    memory = {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": [str(GPU_MEMORY_MIB)]}
-    if group.spot:
-        terms = [[memory, {"key": key, "operator": "In", "values": [value]}] for key, value in _SPOT_LABELS]
-    elif group.spot is False:
-        terms = [
-            [memory, *({"key": key, "operator": "NotIn", "values": [value]} for key, value in _SPOT_LABELS)]
-        ]
-    else:
-        terms = [[memory]]
+    """Nodes with enough device memory, on spot instances or not."""
+    operator = {None: None, True: "In", False: "NotIn"}[group.spot]
+    terms = [
+        [memory, *([{"key": key, "operator": operator, "values": [value]}] if operator else [])]
+        for memory, key, value in _NODES
+    ]
     return {
         "requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": term} for term in terms]
