@@ -172,11 +172,13 @@ def _worker_group(group: WorkerGroup, name: str, priority: str, most: int) -> di
 
 def _nodes(group: WorkerGroup) -> dict[str, Any]:
     """Nodes with enough device memory, on spot instances or not."""
-    operator = {None: None, True: "In", False: "NotIn"}[group.spot]
-    terms = [
-        [memory, *([{"key": key, "operator": operator, "values": [value]}] if operator else [])]
-        for memory, key, value in _NODES
-    ]
+    terms: list[list[dict[str, Any]]] = [[memory] for memory, _, _ in _NODES]
+    if group.spot is not None:
+        spot = [{"key": key, "operator": "In", "values": [value]} for _, key, value in _NODES]
+        never = [{**each, "operator": "NotIn"} for each in spot]
+        terms = [
+            [*term, each] if group.spot else [*term, *never] for term, each in zip(terms, spot, strict=True)
+        ]
     return {
         "requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": term} for term in terms]
