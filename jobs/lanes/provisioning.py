@@ -29,6 +29,8 @@ NO_GPU_YET = (
     "no node has a GPU yet: the job waits until the autoscaler brings one of up to {} (`ray status` says what it does); "
     "without an autoscaler, add a node, or leave out --gpus"
 )
+GPU_SECONDS = 1800.0
+"""How long a job waits for its first GPU. A cloud may take a quarter of an hour to find that it has no spot machine."""
 
 
 def connect(run: str) -> None:
@@ -89,6 +91,13 @@ def _inspect_nodes(spec: BaseSpec, nodes: Sequence[NodeResources], kind: str) ->
         ).remote(spec, kind)
         for name in names
     ]
+    # Tasks that wait are what the autoscaler acts on.
+    _, late = ray.wait(tasks, num_returns=len(tasks), timeout=GPU_SECONDS)
+    if late:
+        raise UserError(
+            f"no GPU joined the cluster within {GPU_SECONDS:g} s, or all are taken; look at `ray status` and at the pending "
+            "machines or pods of its worker groups (quota, spot capacity, node labels)"
+        )
     return dict(zip((name.removeprefix(ACCELERATOR) for name in names), get_results(tasks), strict=True))
 
 
