@@ -25,9 +25,10 @@ RUN = "night"
 def test_a_job_exposes_what_alerts_and_dashboard_ask_for_and_logs_json(
     ray_head: Head, tmp_path: Path, small_sd3: Path
 ) -> None:
-    path = write_batch(tmp_path, small_sd3, steps=400)
+    path = write_batch(tmp_path, small_sd3, steps=40)
     variables = {
         "RAY_LOGGING_CONFIG_ENCODING": "JSON",
+        "RAY_metrics_report_interval_ms": "1000",  # a lane that is killed does not report what it has left
         "CORRECTOR_DEVICE_HOUR_DOLLARS": "2",
         "CORRECTOR_BUDGET_DOLLARS": "10",
     }
@@ -55,6 +56,7 @@ def test_a_job_exposes_what_alerts_and_dashboard_ask_for_and_logs_json(
         try:
             wait_until(told, 300)
             job.wait(300)
+            told()
         finally:
             job.kill()
     driver = (tmp_path / "driver.log").read_text()
