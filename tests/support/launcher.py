@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import yaml
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
