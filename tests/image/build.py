@@ -110,7 +110,11 @@ def _prove(builder: Builder, mirror: str) -> int:
 
     print(f"base {builder.size(BASE)}, image {builder.size(tag)}")
     print("\n".join(f"{what}: {taken:.0f} s" for what, taken in seconds.items()))
-    print("\n".join(f"{each['name']}: {each['status']}, registered {each['adapter']}" for each in results))
+    print(
+        "\n".join(
+            f"{each['name']}: {each['status']}, registered: {each['adapter'] is not None}" for each in results
+        )
+    )
     print(f"failed: {', '.join(failed) or 'none'}")
     return 1 if failed or [each["status"] for each in results] != ["corrected"] else 0
 
@@ -145,6 +149,7 @@ def _make_base(builder: Builder, mirror: str) -> None:
     root = builder.folder / "debian"
     wanted = "--include=ca-certificates,python3,python3-venv"
     builder.run("debootstrap", "--variant=minbase", wanted, "bookworm", str(root), mirror)
+    builder.run("chroot", str(root), "apt-get", "clean")
     container = builder.run("buildah", "from", "scratch")
     builder.run("buildah", "add", "--quiet", container, str(root), "/")
     builder.run("buildah", "commit", "--quiet", "--rm", container, BASE)
