@@ -284,13 +284,16 @@ class Lane:
                 self._policy.failed(running, failure.reason)
 
     def _save(self) -> None:
+        are_stored = True
         for name, running in self.running.items():
             state = self.engine.state_of(name)
             if self.workers.rank == 0 and not store_checkpoint(state, running.task.folder):
+                are_stored = False
                 continue
             self.engine.mark_saved(name)
         self._saved = time.monotonic()
-        self._observer.saved()
+        if are_stored:
+            self._observer.saved()
 
     def sample(
         self, rows: list[SampleRow], side: int, progress: Callable[[int], None] | None = None
