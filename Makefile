@@ -16,7 +16,16 @@ PYTHON3 ?=
 CANDIDATES := $(or $(PYTHON3),python3.11 python3.12 python3.13 python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup correct serve up down test test-slow lint format type benchmark clean
+# Images of a cluster's nodes: which targets of cluster/Dockerfile, under which name (a registry before it), and further options.
+TARGETS ?= cpu gpu
+IMAGE ?= prompt-corrector
+BUILD_OPTIONS ?=
+# The builder: set BUILDER, otherwise the first of these that works is taken.
+BUILDER ?=
+BUILDERS := docker podman buildah
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: help setup correct serve up down test test-slow lint format type benchmark image clean
 .NOTPARALLEL:
 
 help:  ## show what there is
@@ -58,6 +67,21 @@ type: $(READY_DEV)  ## mypy
 
 benchmark: $(READY_DEV)  ## speed of packed training: eight fine-tunes at once against one after another
 	@$(PYTHON) -m tests.benchmarks.training --slots 8 --batch 1 4 --preservation none guard --sequential
+
+image: export BUILDAH_LAYERS ?= true
+image:  ## build a cluster's images, prompt-corrector:VERSION for GPUs and :VERSION-cpu (or TARGETS=cpu)
+	@builder='$(BUILDER)'; \
+	for candidate in $(BUILDERS); do \
+	    [ -n "$$builder" ] || ! $$candidate info > /dev/null 2>&1 || builder=$$candidate; \
+	done; \
+	[ -n "$$builder" ] || { echo 'image: none of these works here: $(BUILDERS); install one, or start its daemon' >&2; exit 1; }; \
+	for target in $(TARGETS); do \
+	    case $$target in gpu) suffix= ;; *) suffix=-$$target ;; esac; \
+	    $$builder build --file cluster/Dockerfile --target $$target --tag $(IMAGE):$(VERSION)$$suffix \
+	        --label org.opencontainers.image.version=$(VERSION) \
+	        --label org.opencontainers.image.revision=$$(git rev-parse HEAD 2> /dev/null || echo unknown) \
+	        $(BUILD_OPTIONS) . || exit 1; \
+	done
 
 clean:  ## remove environment, caches and the local head's state; corrections in runs/ and servers' data in .servers/ stay
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m cluster.services down || true; fi

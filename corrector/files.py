@@ -103,3 +103,9 @@ def replace_folder(folder: Path, destination: Path) -> Path:
 def _sibling(path: Path) -> Path:
     """A name in the same folder that no other thread or process uses."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+
+
+def disk_space(folder: Path) -> tuple[int, int]:
+    """All and free bytes of the disk on which `folder` is, or would be where it does not exist."""
+    usage = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists()))
+    return usage.total, usage.free

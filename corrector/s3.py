@@ -1,4 +1,4 @@
-"""Reads files and folders on S3: AWS, Ceph, MinIO, or any server that speaks its protocol.
+"""Objects and folders on S3: AWS, Ceph, MinIO, or any server that speaks its protocol.
 
 Endpoint, region, credentials and profile come from the usual AWS variables and files
 (`AWS_ENDPOINT_URL`, `AWS_PROFILE`, ...). Virtual hosts are used on AWS and paths elsewhere, unless the profile's
@@ -102,6 +102,50 @@ def download(url: str, folder: Path, *, keep: Callable[[str], bool] | None = Non
                 transfer.result()
                 os.utime(targets[item.name], ns=(item.stamp, item.stamp))
     return targets[found[0].name] if found[0].key == place.key else folder
+
+
+def normalised(url: str) -> str:
+    """`url` without slashes at its end; raises UserError where it names no bucket."""
+    place = _Place.parse(url)
+    return f"{_SCHEME}{place.bucket}/{place.key}".rstrip("/")
+
+
+def etag(url: str) -> str | None:
+    """The ETag of the object at `url`; None where there is no such object."""
+    from botocore.exceptions import ClientError
+
+    place = _Place.parse(url)
+    with _connected(place) as client:
+        try:
+            found: str = client.head_object(Bucket=place.bucket, Key=place.key)["ETag"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return None
+            raise
+    return found
+
+
+def download_object(url: str, path: Path) -> None:
+    """Write the object at `url` to the file `path`, whole or not at all; missing parents of `path` are made."""
+    place = _Place.parse(url)
+    with _connected(place) as client:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _transfers(client) as manager:
+            manager.download(place.bucket, place.key, str(path)).result()
+
+
+def upload(path: Path, url: str) -> None:
+    """Write the file `path` to the object at `url`, whole or not at all."""
+    place = _Place.parse(url)
+    with _connected(place) as client, _transfers(client) as manager:
+        manager.upload(str(path), place.bucket, place.key).result()
+
+
+def remove(url: str) -> None:
+    """Remove the object at `url`, if it is there."""
+    place = _Place.parse(url)
+    with _connected(place) as client:
+        client.delete_object(Bucket=place.bucket, Key=place.key)
 
 
 def presigned(url: str, *, seconds: int) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corrector.errors import UserError
+from corrector.s3 import is_s3_url
 
 
 @dataclass(frozen=True)
@@ -15,16 +16,18 @@ class Settings:
     Attributes:
         cache: `CORRECTOR_CACHE`, folder of the cache by content hash (text embeddings, latents,
             reference statistics). Default: `corrector` in `XDG_CACHE_HOME`, or in `~/.cache`.
-        runs: `CORRECTOR_RUNS`, folder with one folder per job. Default: `runs` in the working directory.
+        storage: `CORRECTOR_RUNS`, folder or S3 URL with one folder per job. Default: `runs` in the working directory.
+        database: `CORRECTOR_DATABASE`, SQLAlchemy URL of the database for locks, or None. Not shown: it may be secret.
         tracking_uri: `MLFLOW_TRACKING_URI`, or None for the local registry. Not shown: it may be secret.
         exemplar_roots: `CORRECTOR_EXEMPLAR_ROOTS`, folders (separated as in PATH) besides the batch file's
             own in which exemplar folders may lie. Default: the working directory, unless that is `/`.
     """
 
     cache: Path
-    runs: Path
+    storage: str
     tracking_uri: str | None = field(repr=False)
     exemplar_roots: tuple[Path, ...]
+    database: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -36,7 +39,8 @@ class Settings:
         variables = os.environ if environment is None else environment
         return cls(
             cache=_folder(variables, "CORRECTOR_CACHE") or _default_cache(variables),
-            runs=_folder(variables, "CORRECTOR_RUNS") or Path.cwd() / "runs",
+            storage=_storage(variables),
+            database=variables.get("CORRECTOR_DATABASE") or None,
             tracking_uri=variables.get("MLFLOW_TRACKING_URI") or None,
             exemplar_roots=_exemplar_roots(variables),
         )
@@ -50,6 +54,13 @@ def _folder(variables: Mapping[str, str], variable: str) -> Path | None:
     if path.exists() and not path.is_dir():
         raise UserError(f'{variable}: "{path}" is a file; name a folder')
     return path
+
+
+def _storage(variables: Mapping[str, str]) -> str:
+    written = variables.get("CORRECTOR_RUNS", "")
+    if is_s3_url(written):
+        return written
+    return str(_folder(variables, "CORRECTOR_RUNS") or Path.cwd() / "runs")
 
 
 def _default_cache(variables: Mapping[str, str]) -> Path:

@@ -1,6 +1,6 @@
-"""Make a batch file of prompts that users flagged: `python -m jobs.collect VERDICTS [VERDICTS ...] --out flagged.yaml`.
+"""Make a batch file of prompts that users flagged: `python -m jobs.collect [VERDICTS ...] --out flagged.yaml`.
 
-Reads the verdicts that the endpoint keeps (`verdicts.jsonl`, from `POST /v1/feedback`), gathers the bad ones by prompt, and
+Reads the verdicts that the endpoint keeps (from `POST /v1/feedback`), gathers the bad ones by prompt, and
 writes an entry for each, most flagged first, with the seeds of the bad images and the notes. People fill in the rest: good
 images in the exemplar folders, paraphrases and guard prompts.
 
@@ -22,8 +22,10 @@ from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from corrector import feedback
 from corrector.errors import UserError
 from corrector.prompts.failing_prompt import normalised, slug
+from corrector.settings import Settings
 
 _SHOWN = 12
 """Seeds and notes that an entry lists at most."""
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.out.exists():
             raise UserError(f"{options.out}: is there already; name a new file")
-        verdicts = [verdict for path in options.verdicts for verdict in read_verdicts(path)]
+        verdicts = [verdict for source in options.verdicts for verdict in read_verdicts(source)]
         flagged = [one for one in gather(verdicts) if one.count >= options.at_least]
         if not flagged:
             console.print(f"{len(verdicts)} verdicts, and no prompt flagged {options.at_least} times")
@@ -91,16 +93,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_verdicts(path: Path) -> Iterator[GivenVerdict]:
-    """The verdicts in a file of JSON Lines.
+def read_verdicts(source: str) -> Iterator[GivenVerdict]:
+    """The verdicts in a database (a SQLAlchemy URL or a SQLite file), or in a file of JSON Lines of earlier releases.
 
     Raises:
-        UserError: The file cannot be read, or a line is no verdict; the message has the line's number.
+        UserError: It cannot be read, or a line is no verdict; the message has the line's number.
     """
+    path = Path(source)
+    if "://" in source or path.suffix != ".jsonl":
+        for verdict in feedback.read_verdicts(source if "://" in source else path):
+            yield GivenVerdict.model_validate(verdict)
+        return
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; expected the endpoint's verdicts.jsonl") from error
+        raise UserError(f"{path}: cannot be read: {error}; expected the endpoint's verdicts") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -145,9 +152,7 @@ def batch_text(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
         _yaml({"base": base}),
         "prompts:",
     ]
-    taken: set[str] = set()
-    for one in flagged:
-        name = _free_name(slug(one.prompt), taken)
+    for name, one in named(flagged).items():
         lines += [f"  # {comment}" for comment in _comments(one)]
         entry = {
             "name": name,
@@ -160,6 +165,12 @@ def batch_text(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
         first, *rest = _yaml(entry).splitlines()
         lines += [f"  - {first}", *(f"    {line}" for line in rest), ""]
     return "\n".join(lines)
+
+
+def named(flagged: Iterable[Flagged]) -> dict[str, Flagged]:
+    """The prompts by the names of their entries and exemplar folders."""
+    taken: set[str] = set()
+    return {_free_name(slug(one.prompt), taken): one for one in flagged}
 
 
 def _comments(one: Flagged) -> Iterator[str]:
@@ -196,11 +207,20 @@ def _show(flagged: Sequence[Flagged], console: Console) -> None:
     console.print(table)
 
 
+def add_verdicts_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument `verdicts`, which `jobs.collect` and `jobs.nightly` share."""
+    database = Settings.from_environment().database
+    parser.add_argument(
+        "verdicts",
+        nargs="*" if database else "+",
+        default=[database],
+        help=f"the endpoint's {feedback.FILE_NAME}, or the URL of its database (default: that in CORRECTOR_DATABASE)",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.collect", description=__doc__.split("\n", 1)[0])
-    parser.add_argument(
-        "verdicts", nargs="+", type=Path, help="the endpoint's verdicts.jsonl, of every replica"
-    )
+    add_verdicts_argument(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="batch file to write")
     parser.add_argument(
         "--at-least", type=int, default=1, metavar="N", help="bad verdicts that a prompt needs"

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from corrector.errors import UserError
 from corrector.settings import Settings
+from corrector.storage import Storage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,15 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             base=options.base,
             precision=options.precision,
         )
+        check_registry(work.run.storage, options.tracking_uri)
         from jobs.lanes.plan import LaneLimits, print_plan
 
-        limits = LaneLimits(options.lanes, options.slots, options.workers)
+        limits = LaneLimits(options.lanes, options.slots, options.workers, gpus=options.gpus)
         if options.plan:
             print_plan(work, console, limits)
             return 0
         from jobs.correction.driver import CorrectionJob
 
-        return CorrectionJob(work, console, limits=limits, tracking_uri=options.tracking_uri).run()
+        return CorrectionJob(
+            work,
+            console,
+            limits=limits,
+            tracking_uri=options.tracking_uri,
+            checkpoint_seconds=options.checkpoint_seconds,
+        ).run()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -57,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.correct", description=__doc__.split("\n", 1)[0])
     add_common_arguments(parser)
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=20.0,
+        help="seconds of training that a lane may lose when it dies (default: %(default)g)",
+    )
     parser.add_argument(
         "--workers",
         type=_positive,
@@ -83,9 +97,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-id", help="name of the run's folder (default: the batch file's name)")
     parser.add_argument(
         "--storage",
-        type=Path,
-        default=settings.runs,
-        help="folder for runs, on storage that every node sees (default: %(default)s)",
+        default=settings.storage,
+        help="where runs are kept: a folder that every node sees, or s3://BUCKET/PREFIX (default: %(default)s)",
     )
     parser.add_argument(
         "--tracking-uri", default=settings.tracking_uri, help="MLflow server (default: local)"
@@ -96,6 +109,21 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slots", type=_positive, help="fine-tunes in a lane at once (default: what memory holds)"
     )
+    parser.add_argument(
+        "--gpus",
+        type=_positive,
+        default=0,
+        help="GPUs that the cluster's autoscaler may bring, from zero; lanes wait for them (default: those that are there)",
+    )
+
+
+def check_registry(storage: Storage, tracking_uri: str | None) -> None:
+    """Raises UserError where results could not be registered: the local registry lies in a folder."""
+    if storage.is_on_s3 and tracking_uri is None:
+        raise UserError(
+            f"--storage {storage.root}: runs on S3 are registered on an MLflow server; "
+            "name it by --tracking-uri or in MLFLOW_TRACKING_URI"
+        )
 
 
 def _positive(text: str) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from corrector.errors import UserError
-from jobs.correct import add_common_arguments
+from jobs.correct import add_common_arguments, check_registry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             precision=options.precision,
         )
         check_search_work(work)
+        check_registry(work.run.storage, options.tracking_uri)
         if options.watch:
             from jobs.tuning.watch import watch
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from jobs.lanes.plan import LaneLimits
         from jobs.tuning.driver import SearchJob
 
-        limits = LaneLimits(options.lanes, options.slots)
+        limits = LaneLimits(options.lanes, options.slots, gpus=options.gpus)
         job = SearchJob(
             work,
             console,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from corrector.base import Precision
 from corrector.settings import Settings
+from corrector.storage import Storage
 
 MIB = 1024**2
 Versions = Literal["reviewed", "any"]
@@ -124,11 +125,11 @@ class IngressSettings(_Settings):
     anonymous_versions: Versions = "reviewed"
     """Which versions of adapters may be drawn where no keys are asked for: reviewed, or any. With keys, each key
     says it (`--versions`)."""
-    feedback: Path | None = None
-    """Folder of verdicts and recent requests; None: "feedback" in CORRECTOR_RUNS. One replica writes it, on the
-    head node. The recent requests are a SQLite file with a rollback journal, which a network file system can
-    hold whose POSIX locks work (NFS 4, EFS); a mounted bucket (s3fs, gcsfuse) cannot. On a disk of the head node
-    alone, a new head begins with an empty folder."""
+    feedback: str | None = Field(default=None, repr=False)
+    """Database of verdicts and recent requests: a SQLAlchemy URL, or a folder for a SQLite file; None: that of
+    CORRECTOR_DATABASE, otherwise the folder "feedback" in CORRECTOR_RUNS. One replica writes it, on the head node. A
+    network file system can hold the SQLite file if its POSIX locks work (NFS 4, EFS); a mounted bucket (s3fs, gcsfuse)
+    cannot. On a disk of the head node alone, a new head begins with an empty file."""
     remembered_requests: int = Field(default=100_000, ge=1)
     """How many of the latest requests can still be given a verdict."""
     max_body_bytes: int = Field(default=64 * 1024, ge=1024)
@@ -196,11 +197,11 @@ class ServingSettings(_Settings):
         """These settings with every place filled in that the environment of this process decides."""
         found = Settings.from_environment()
         cache = found.cache / "serving"
-        feedback = self.ingress.feedback or found.runs / "feedback"
+        feedback = self.ingress.feedback or found.database or str(Storage.of(found.storage).disk / "feedback")
         return self.model_copy(
             update={
                 "tracking_uri": self.tracking_uri or found.tracking_uri,
-                "registry_root": self.registry_root or found.runs / "registry",
+                "registry_root": self.registry_root or Storage.of(found.storage).disk / "registry",
                 "engine": self.engine.model_copy(update={"cache": self.engine.cache or cache / "adapters"}),
                 "router": self.router.model_copy(update={"cache": self.router.cache or cache / "heads"}),
                 "ingress": self.ingress.model_copy(update={"feedback": feedback}),

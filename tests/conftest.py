@@ -138,6 +138,18 @@ def root(empty_registry: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus's checker of rules; tests that need it are skipped without, and fail where REQUIRE_PROMTOOL is set."""
+    found = shutil.which("promtool")
+    if found is None:
+        reason = "no promtool on the PATH: install the Debian package prometheus"
+        if os.environ.get("REQUIRE_PROMTOOL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Path:
     """The Chromium of this machine; tests that need it are skipped without, and fail where REQUIRE_BROWSER is set."""
     found = next((path for path in map(shutil.which, CHROMIUM) if path is not None), None)

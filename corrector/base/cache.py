@@ -1,4 +1,4 @@
-"""ContentCache: tensors on disk, keyed by the content that they were computed from."""
+"""ContentCache: tensors in storage, keyed by the content that they were computed from."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from corrector.files import write_atomically
+from corrector.storage import Storage, StoredFile
 
 logger = logging.getLogger(__name__)
 
@@ -25,38 +25,38 @@ def content_key(*parts: str | float | None) -> str:
 
 
 class ContentCache:
-    """Named tensors by key in ``folder``, which processes may share: entries are written whole and never change.
+    """Named tensors by key, which processes may share: entries are written whole and never change.
 
     Keys are letters, digits, ``-`` and ``_``; :func:`content_key` makes one from everything that determines the tensors.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, place: Storage | Path) -> None:
+        self.storage = Storage.of(place)
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of ``key`` on the CPU, or None; a damaged entry is removed and counts as missing."""
-        path = self._path(key)
+        entry = self._entry(key)
         try:
-            return safetensors.torch.load(path.read_bytes())
+            # Entries never change, so a copy on this node's disk is not compared with the stored one.
+            if not entry.path.is_file() and not entry.fetch():
+                return None
+            return safetensors.torch.load(entry.path.read_bytes())
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError, KeyError) as error:
-            logger.warning("cache entry %s is damaged (%s); computing it again", path, error)
-            path.unlink(missing_ok=True)
+            logger.warning("cache entry %s is damaged (%s); computing it again", entry.path, error)
+            entry.remove()
             return None
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Writes ``tensors`` under ``key``, in one step."""
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         own = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
         }
-        payload = safetensors.torch.save(own)
-        write_atomically(path, payload)
+        self._entry(key).write(safetensors.torch.save(own))
 
-    def _path(self, key: str) -> Path:
+    def _entry(self, key: str) -> StoredFile:
         if not _KEY.fullmatch(key):
             raise ValueError(f"cache key {key!r}: expected 1 to 200 letters, digits, - or _")
-        return self.folder / key[:2] / f"{key}.safetensors"
+        return self.storage.file(f"{key[:2]}/{key}.safetensors")

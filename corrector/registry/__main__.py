@@ -10,6 +10,7 @@ from rich.console import Console
 from corrector.errors import UserError
 from corrector.registry.commands import run
 from corrector.settings import Settings
+from corrector.storage import Storage
 
 _WIDTH = 200
 
@@ -18,7 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0: done, 1: `verify` found wrong bytes, 2: the user must act."""
     try:
         settings = Settings.from_environment()
-        place = {"tracking_uri": settings.tracking_uri, "root": settings.runs / "registry"}
+        place = {
+            "tracking_uri": settings.tracking_uri,
+            "root": Storage.of(settings.storage).disk / "registry",
+        }
         return run(arguments, place, _console())
     except UserError as error:
         print(error, file=sys.stderr)

@@ -20,6 +20,8 @@ from jobs.correction.sampling import CorrectionPolicy
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import get_results
+from jobs.inputs.run_lock import locked
+from jobs.lanes.metrics import JobMetrics
 from jobs.lanes.plan import LaneLimits
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
@@ -45,13 +47,16 @@ class CorrectionJob:
         limits: LaneLimits | None = None,
         tracking_uri: str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        metrics: JobMetrics | None = None,
     ) -> None:
+        """`metrics`: default: new ones, with nothing spent so far."""
         self._work = work
         self._checkpoint_seconds = checkpoint_seconds
         self._console = console
         self._limits = limits or LaneLimits()
         self._tracking_uri = tracking_uri
         self._stop = StopSignal()
+        self._given_metrics = metrics
         self._log = ProgressLog({task.work_id: task.entry.name for task in work.tasks}, sys.stdout)
 
     def run(self) -> int:
@@ -60,7 +65,7 @@ class CorrectionJob:
         Raises:
             UserError: Another job works in the run's folder, or it cannot be written.
         """
-        with self._work.run.locked():
+        with locked(self._work.run):
             return self.correct()
 
     def correct(self) -> int:
@@ -71,13 +76,16 @@ class CorrectionJob:
         for name, exemplars in self._work.exemplars.items():
             for note in exemplars.notes:
                 self._console.print(f"{name}: {note}", style="dim", markup=False, highlight=False)
-        if self._work.missing:
-            connect()
+        if missing := self._work.missing:
+            connect(self._work.run.run)
             with self._stop.listening("submit the batch again to go on"):
-                self._correct(self._work.missing)
+                self._correct(missing)
         return self._conclude()
 
     def _correct(self, missing: tuple[PromptTask, ...]) -> None:
+        self._metrics = self._given_metrics or JobMetrics(self._work.run.run)
+        finished = [task for task in self._work.tasks if task not in missing]
+        self._metrics.begin({task.work_id: self._results[task].status for task in finished})
         cpus = int(ray.cluster_resources().get("CPU", 1))
         pipeline = RegistrationPipeline(
             self._work, self._settled, tracking_uri=self._tracking_uri, scoring_tasks=max(1, cpus)
@@ -85,9 +93,9 @@ class CorrectionJob:
         try:
             untrained = []
             for task in missing:
-                if task.folder.is_recorded and self._results[task].status != "failed":
+                if self._results[task].status in ("corrected", "rejected"):
                     pipeline.register(task)
-                elif task.folder.is_sampled:
+                elif task.folder.sampled.exists():
                     pipeline.score(task)
                 else:
                     untrained.append(task)
@@ -108,7 +116,15 @@ class CorrectionJob:
         self._work.store_exemplars(untrained)
         queue = start_queue(PromptQueue, untrained)
         encoded = encode_on_cluster(self._work, untrained, plan)
-        pool = LanePool(queue, self._work.spec, plan, self._work.run.lanes, CorrectionPolicy, after=encoded)
+        pool = LanePool(
+            queue,
+            self._work.spec,
+            plan,
+            self._work.run.lanes,
+            CorrectionPolicy,
+            self._metrics,
+            after=encoded,
+        )
         in_lanes = {task.work_id: task for task in untrained}
         if encoded:
             pool.reconcile(1)  # one lane loads the base while the other cores encode
@@ -116,6 +132,7 @@ class CorrectionJob:
         while in_lanes and not self._stop.requested:
             snapshot: list[Progress] = ray.get(queue.snapshot.remote())
             self._log.update(snapshot)
+            self._metrics.update(snapshot)
             if any(progress.state == "training" for progress in snapshot):
                 pipeline.prepare()
             for progress in snapshot:
@@ -140,16 +157,17 @@ class CorrectionJob:
 
     def _settled(self, task: PromptTask, error: str | None) -> None:
         result = self._results.settle(task, error)
+        self._metrics.settled(task.work_id, result.status, {} if result.found else result.seconds)
         details = [result.error] if result.error else list(result.reasons)
         if result.found:
             details.insert(0, f"registered by another run as {result.found}, not trained again")
-        self._log.line(task.work_id, result.status, "; ".join(details))
+        adapter = f"{result.adapter.name}/{result.adapter.version}" if result.adapter else None
+        self._log.line(task.work_id, result.status, "; ".join(details), adapter)
 
     def _conclude(self) -> int:
         run = self._work.run
-        folders = [task.folder.record for task in self._work.tasks if task.folder.is_recorded]
         result = self._results.write()
-        if folders and (self._results.any_new or not run.report.is_file()):
+        if self._results.any_new or not run.report.exists():
             job = {
                 "run": run.run,
                 "batch": self._work.batch.path.name,
@@ -160,11 +178,14 @@ class CorrectionJob:
                     if each.adapter
                 },
             }
-            records = [(folder, CorrectionRecord.load(folder)) for folder in folders]
-            write_report(records, run.report, title=f"Corrections: {run.run}", job=job)
-            result = self._results.write()
+            folders = [task.folder.record for task in self._work.tasks]
+            records = [(each.path, CorrectionRecord.load(each.path)) for each in folders if each.fetch()]
+            if records:
+                write_report(records, run.report.path, title=f"Corrections: {run.run}", job=job)
+                run.report.store()
+                result = self._results.write()
         print_table(result.prompts, self._console)
-        for what, path in (("report", run.report), ("result", run.result)):
-            if path.is_file():
-                self._console.print(f"{what}  {path}", highlight=False, soft_wrap=True)
+        for what, file in (("report", run.report), ("result", run.result)):
+            if file.exists():
+                self._console.print(f"{what}  {file.url}", highlight=False, soft_wrap=True)
         return 130 if self._stop.requested else result.exit_status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import TextIO
@@ -12,6 +13,9 @@ from rich.table import Table
 
 from jobs.correction.results import PromptResult
 from jobs.lanes.queue import Progress
+from jobs.log_context import log_context, logs_json
+
+logger = logging.getLogger(__name__)
 
 
 class ProgressLog:
@@ -35,10 +39,14 @@ class ProgressLog:
             self._printed[each.work_id] = (each.state, now)
             self.line(each.work_id, each.state, _describe(each))
 
-    def line(self, work_id: str, state: str, detail: str = "") -> None:
-        """Print one line: seconds since the start, prompt, state, detail."""
+    def line(self, work_id: str, state: str, detail: str = "", adapter: str | None = None) -> None:
+        """Print one line: seconds since the start, prompt, state, detail; log it instead where logs are JSON."""
         seconds = time.monotonic() - self._started
         name = self._names[work_id]
+        if logs_json():
+            with log_context(prompt=name, adapter=adapter or name, state=state):
+                logger.info("%s", f"{name}: {state} {detail}".rstrip())
+            return
         print(
             f"{seconds:7.1f}s  {name:<{self._width}}  {state:<10} {detail}".rstrip(),
             file=self._stream,

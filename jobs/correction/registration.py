@@ -18,7 +18,8 @@ from corrector.registry.restore import find_works, restore_record
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
-from jobs.inputs.run_folder import write_json
+from jobs.inputs.run_folder import PromptFolder, write_json
+from jobs.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -77,13 +78,15 @@ class RegistrationPipeline:
             if task.work_id not in known:
                 left.append(task)
                 continue
-            try:
-                restore_record(known[task.work_id], task.folder.record, **self._registry)
-            except UserError as error:
-                logger.warning("%s: registered before, but trained again: %s", task.entry.name, error)
-                left.append(task)
-            else:
-                self.register(task)
+            with log_context(**task.log_fields):
+                try:
+                    restore_record(known[task.work_id], task.folder.record.path, **self._registry)
+                    task.folder.record.store()
+                except UserError as error:
+                    logger.warning("%s: registered before, but trained again: %s", task.entry.name, error)
+                    left.append(task)
+                else:
+                    self.register(task)
         return left
 
     def score(self, task: PromptTask) -> None:
@@ -92,7 +95,7 @@ class RegistrationPipeline:
 
     def register(self, task: PromptTask) -> None:
         """Queue a prompt that has a record for registration."""
-        self._registering[self._registrar.submit(register, task.folder.record, **self._registry)] = task
+        self._registering[self._registrar.submit(_register, task.folder, self._registry)] = task
 
     def fail(self, task: PromptTask, reason: str) -> None:
         """Write the record of a prompt that could not be corrected, and register it."""
@@ -108,15 +111,18 @@ class RegistrationPipeline:
         done = ray.wait(references, num_returns=len(references), timeout=0)[0] if references else []
         for reference in done:
             task = self._scoring.pop(reference)
-            try:
-                ray.get(reference)
-            except Exception as error:
-                logger.exception("%s: scoring failed", task.entry.name)
-                self.fail(task, f"scoring failed: {_reason(error)}")
-            else:
-                self.register(task)
+            with log_context(**task.log_fields):
+                try:
+                    ray.get(reference)
+                except Exception as error:
+                    logger.exception("%s: scoring failed", task.entry.name)
+                    self.fail(task, f"scoring failed: {_reason(error)}")
+                else:
+                    self.register(task)
         for future in [future for future in self._registering if future.done()]:
-            self._settle(self._registering.pop(future), future)
+            task = self._registering.pop(future)
+            with log_context(**task.log_fields):
+                self._settle(task, future)
 
     def close(self) -> None:
         """Wait for the current registration, and drop the others: the next submission registers them."""
@@ -137,6 +143,11 @@ class RegistrationPipeline:
         if registered.version is not None:
             write_json(task.folder.registration, asdict(registered))
         self._settled(task, None)
+
+
+def _register(folder: PromptFolder, registry: dict[str, Any]) -> RegisteredVersion:
+    folder.record.fetch()
+    return register(folder.record.path, **registry)
 
 
 def _reason(error: BaseException) -> str:

@@ -101,7 +101,7 @@ class Results:
             base=spec.name,
             base_revision=spec.revision,
             seconds=round(time.monotonic() - self._started, 1),
-            report=str(run.report) if run.report.is_file() else None,
+            report=run.report.url if run.report.exists() else None,
             prompts=tuple(self._by_id.values()),
         )
         content = result.model_dump(mode="json", exclude={"prompts": {"__all__": {"adapter": {"source"}}}})
@@ -116,20 +116,21 @@ def _read(task: PromptTask, *, error: str | None = None, worked: bool = False) -
         "name": task.entry.name,
         "prompt": task.entry.prompt,
         "work_id": task.work_id,
-        "folder": str(folder.record),
+        "folder": folder.record.url,
         "worked": worked,
-        "found": folder.restored_from,
     }
-    if not folder.is_recorded:
+    if not folder.record.fetch():
         return PromptResult(status="unfinished", error=error, **common)
-    record = CorrectionRecord.load(folder.record)
+    record = CorrectionRecord.load(folder.record.path)
+    registered = folder.registration.read()
     card = record.scorecard
     checks = () if card is None else card.verdict.reasons
     return PromptResult(
         status="unfinished" if error else record.status,
         error=error or record.error,
         reasons=tuple(check.detail for check in checks if not check.passed),
-        adapter=_REGISTERED.validate_json(folder.registration.read_text()) if folder.is_finished else None,
+        adapter=None if registered is None else _REGISTERED.validate_json(registered),
+        found=folder.restored_from(),
         scorecard=None if card is None else card.model_dump(mode="json"),
         seconds=record.seconds,
         **common,

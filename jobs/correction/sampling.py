@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,14 +14,14 @@ from torch import Tensor
 from corrector.adapters import Adapter
 from corrector.evaluation import Comparison
 from corrector.evaluation.comparison import NegativeSamples
+from corrector.files import staging_folder
 from corrector.prompt_inputs import comparison_rows, decoded_exemplars, side_of
 from corrector.record.writing import write_comparison
 from corrector.sampling import SampleRow
-from jobs.inputs.run_folder import PromptFolder, remove_folder
+from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
 from jobs.lanes.lane import Lane, LanePolicy, RunningPrompt
 from jobs.lanes.queue import Progress
 
-SAMPLED_FILE = "sampled.json"
 DECODED_FILE = "decoded.safetensors"
 """The exemplars encoded and decoded by the base's VAE, which the check for copies compares with."""
 
@@ -101,42 +100,43 @@ class CorrectionPolicy(LanePolicy):
     ) -> None:
         """Write adapter, images and curve; the folder is created atomically."""
         folder, exemplars = trained.running.task.folder, trained.running.exemplars
-        staging = folder.path / f".sampled.{os.getpid()}"
-        remove_folder(staging)
-        write_comparison(
-            staging,
-            comparison,
-            adapter=trained.adapter,
-            training=exemplars.training,
-            held_out=exemplars.held_out,
-            before=before,
-            after=after,
-        )
+        if folder.sampled.exists():  # by a lane that was regarded as lost; its images are the same
+            folder.checkpoint.remove()
+            return
         sampled = {
             "curve": trained.curve,
             "seconds": {"training": trained.running.seconds, "sampling": sampling_seconds},
             # Written here since the scoring task's code may have another lexicon than the lane's.
             "hard_negatives": [negative.model_dump() for negative in comparison.negatives],
         }
-        (staging / SAMPLED_FILE).write_text(json.dumps(sampled))
         training, held_out = decoded_exemplars(self._lane.base, exemplars)
         decoded = {"training": training.contiguous(), "held_out": held_out.contiguous()}
-        save_file(decoded, staging / DECODED_FILE)
-        if folder.is_sampled:  # by a lane that was regarded as lost; its images are the same
-            remove_folder(staging)
-        else:
-            staging.rename(folder.sampled)
-        remove_folder(folder.checkpoint)
+        with staging_folder(folder.sampled.path) as staging:
+            written = staging / "sampled"
+            write_comparison(
+                written,
+                comparison,
+                adapter=trained.adapter,
+                training=exemplars.training,
+                held_out=exemplars.held_out,
+                before=before,
+                after=after,
+            )
+            save_file(decoded, written / DECODED_FILE)
+            (written / SAMPLED_FILE).write_text(json.dumps(sampled))
+            folder.sampled.replace(written)
+        folder.sampled.forget()
+        folder.checkpoint.remove()
 
 
 def read_sampled(folder: PromptFolder) -> dict[str, Any]:
-    """The curve, the seconds and the hard negatives that the lane wrote."""
-    sampled: dict[str, Any] = json.loads((folder.sampled / SAMPLED_FILE).read_text())
+    """The curve, the seconds and the hard negatives that the lane wrote; `sampled` must be fetched."""
+    sampled: dict[str, Any] = json.loads((folder.sampled.path / SAMPLED_FILE).read_text())
     sampled["hard_negatives"] = tuple(map(NegativeSamples.model_validate, sampled["hard_negatives"]))
     return sampled
 
 
 def read_decoded(folder: PromptFolder) -> tuple[Tensor, Tensor]:
     """Training and held-out exemplars [N, 3, H, W], values 0 to 1, encoded and decoded by the base's VAE."""
-    decoded = load_file(folder.sampled / DECODED_FILE)
+    decoded = load_file(folder.sampled.path / DECODED_FILE)
     return decoded["training"], decoded["held_out"]

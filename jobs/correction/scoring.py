@@ -15,20 +15,25 @@ from torch import Tensor
 
 from corrector.base import BaseSpec
 from corrector.correction import score_comparison
+from corrector.errors import UserError
 from corrector.evaluation import Comparison
 from corrector.exemplars import to_tensor
-from corrector.files import file_sha256, replace_folder
+from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.record.correction_record import ADAPTER_FOLDER, WEIGHTS_FILE, CorrectionRecord
 from corrector.record.writing import correction_record
 from corrector.registry.mlflow_run import REVIEW_PAGE
 from corrector.report import write_report
-from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE, read_decoded, read_sampled
+from jobs.correction.sampling import DECODED_FILE, read_decoded, read_sampled
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
-from jobs.inputs.run_folder import PromptFolder, remove_folder
+from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
+from jobs.log_context import log_context
 
 logger = logging.getLogger(__name__)
+
+LANE_FILES = (SAMPLED_FILE, DECODED_FILE)
+"""Files that only scoring reads; they are not in the record."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,24 @@ def score_prompt(task: PromptTask, settings: ScoringSettings) -> None:
 
     Images are read from the PNG files that people look at.
     """
+    with log_context(**task.log_fields):
+        _score(task, settings)
+
+
+def _score(task: PromptTask, settings: ScoringSettings) -> None:
     bound_threads(1)
     started = time.monotonic()
     folder = task.folder
-    if not folder.is_sampled and _has_scored_record(folder):  # an earlier run of this task made the record
-        _remove_lane_files(folder)
-        return
-    sampled = read_sampled(folder)
+    if not folder.sampled.fetch():
+        if _has_scored_record(folder):  # an earlier run of this task made the record
+            for name in LANE_FILES:
+                (folder.record.path / name).unlink(missing_ok=True)
+            return
+        raise UserError(f"{folder.sampled.url}: is missing; submit the batch again")
+    sampled, decoded = read_sampled(folder), read_decoded(folder)
     comparison = replace(Comparison.of(task.entry, settings.evaluation), negatives=sampled["hard_negatives"])
-    images = CorrectionRecord.images(folder.sampled)
+    path = folder.sampled.path
+    images = CorrectionRecord.images(path)
     before, after = (
         torch.cat([_read(own), *(_read(pair[side]) for pair in (*images.guards, *images.negatives))])
         for side, own in enumerate((images.before, images.after))
@@ -65,7 +79,7 @@ def score_prompt(task: PromptTask, settings: ScoringSettings) -> None:
         before=before,
         after=after,
         exemplars=(_read(images.exemplars), _read(images.held_out)),
-        decoded=read_decoded(folder),
+        decoded=decoded,
         evaluation=settings.evaluation,
         gate=settings.gate,
     )
@@ -75,19 +89,17 @@ def score_prompt(task: PromptTask, settings: ScoringSettings) -> None:
         settings,
         comparison,
         status="corrected" if card.verdict.passed else "rejected",
-        adapter_sha256=file_sha256(folder.sampled / ADAPTER_FOLDER / WEIGHTS_FILE),
+        adapter_sha256=file_sha256(path / ADAPTER_FOLDER / WEIGHTS_FILE),
         scorecard=card,
         curve=sampled["curve"],
         hard_negatives=comparison.negatives,
         seconds=seconds | {"scoring": round(time.monotonic() - started, 2)},
     )
-    record.save(folder.sampled)
+    record.save(path)
     job = {"base": record.base_name, "base revision": record.base_revision, "work": record.work_id}
-    write_report(
-        [(folder.sampled, record)], folder.sampled / REVIEW_PAGE, title=f"Review: {record.name}", job=job
-    )
-    replace_folder(folder.sampled, folder.record)
-    _remove_lane_files(folder)
+    write_report([(path, record)], path / REVIEW_PAGE, title=f"Review: {record.name}", job=job)
+    folder.sampled.rename(folder.record, without=LANE_FILES)
+    folder.record.forget()
 
 
 def write_failure(task: PromptTask, settings: ScoringSettings, reason: str) -> None:
@@ -96,9 +108,10 @@ def write_failure(task: PromptTask, settings: ScoringSettings, reason: str) -> N
     if _has_scored_record(folder):
         logger.warning("%s: keeps its record: %s", task.entry.name, reason)
         return
-    remove_folder(folder.record)
+    folder.record.remove()
     comparison = Comparison.of(task.entry, settings.evaluation)
-    _record(task, settings, comparison, status="failed", error=reason).save(folder.record)
+    _record(task, settings, comparison, status="failed", error=reason).save(folder.record.path)
+    folder.record.store()
 
 
 def _record(
@@ -118,13 +131,7 @@ def _record(
 
 
 def _has_scored_record(folder: PromptFolder) -> bool:
-    return folder.is_recorded and CorrectionRecord.load(folder.record).status != "failed"
-
-
-def _remove_lane_files(folder: PromptFolder) -> None:
-    """Remove the files that only scoring reads from the record."""
-    for name in (SAMPLED_FILE, DECODED_FILE):
-        (folder.record / name).unlink(missing_ok=True)
+    return folder.record.fetch() and CorrectionRecord.load(folder.record.path).status != "failed"
 
 
 def _read(paths: Sequence[Path]) -> Tensor:

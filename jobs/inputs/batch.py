@@ -12,6 +12,7 @@ from corrector.exemplars import ExemplarSet, load_exemplars
 from corrector.prompt_inputs import ExemplarImages
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
 from corrector.settings import Settings
+from corrector.storage import Storage
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import RunFolder
 
@@ -33,7 +34,7 @@ class BatchWork:
     @property
     def missing(self) -> tuple[PromptTask, ...]:
         """The prompts that no earlier submission finished."""
-        return tuple(task for task in self.tasks if not task.folder.is_finished)
+        return tuple(task for task in self.tasks if not task.folder.registration.exists())
 
     def store_exemplars(self, tasks: Sequence[PromptTask]) -> None:
         """Write the decoded exemplars of `tasks` into the cache, from which encoding and lanes read them."""
@@ -45,7 +46,7 @@ class BatchWork:
 def check_batch(
     path: Path,
     *,
-    storage: Path,
+    storage: Storage | Path | str,
     run: str | None = None,
     base: str | None = None,
     precision: Precision = "auto",

@@ -14,12 +14,15 @@ from typing import Any
 
 import ray
 
-from corrector.base import BaseSpec, ContentCache, check_transformer
+from corrector.base import BaseSpec, check_transformer
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
+from corrector.storage import Storage
+from jobs.inputs.counted_cache import CountedCache, count_cache_read
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
+from jobs.log_context import log_context
 
 TEXTS_PER_SHARE = 64
 """With fewer texts per share, loading the text encoders again takes longer than encoding them."""
@@ -51,7 +54,13 @@ def split(tasks: Sequence[PromptTask], evaluation: EvaluationSettings, most: int
 
 
 def encode(
-    spec: BaseSpec, share: Share, cache_folder: Path, device: str, threads: int, *, check: bool = False
+    spec: BaseSpec,
+    share: Share,
+    cache_storage: Storage | Path,
+    device: str,
+    threads: int,
+    *,
+    check: bool = False,
 ) -> None:
     """Encode one share into the cache; with `check`, check the transformer's weights first.
 
@@ -61,20 +70,21 @@ def encode(
     bound_threads(threads)
     if check:
         check_transformer(spec)
-    cache = ContentCache(cache_folder)
+    cache = CountedCache(cache_storage, count_cache_read)
     base = Base(spec, device=device, cache=cache)
     base.encode(share.texts)
     for task in share.tasks:
-        exemplars = task.load_exemplars(cache)
-        for mirrored in (False, True)[: 1 + task.entry.hyperparameters.horizontal_flip]:
-            exemplar_posterior(base, exemplars, mirrored=mirrored)
+        with log_context(**task.log_fields):
+            exemplars = task.load_exemplars(cache)
+            for mirrored in (False, True)[: 1 + task.entry.hyperparameters.horizontal_flip]:
+                exemplar_posterior(base, exemplars, mirrored=mirrored)
 
 
 def start_encoding(
     spec: BaseSpec,
     tasks: Sequence[PromptTask],
     evaluation: EvaluationSettings,
-    cache_folder: Path,
+    cache_storage: Storage,
     device: EncodingDevice,
     most: int,
     *,
@@ -87,6 +97,6 @@ def start_encoding(
     """
     remote: Any = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
     return [
-        remote.remote(spec, share, cache_folder, device.kind, device.threads, check=check and number == 0)
+        remote.remote(spec, share, cache_storage, device.kind, device.threads, check=check and number == 0)
         for number, share in enumerate(split(tasks, evaluation, most))
     ]

@@ -26,7 +26,7 @@ class PromptTask:
     Attributes:
         work_id: Content hash of the inputs that determine the result; equal work has an equal id.
         exemplars: The cache key of the decoded exemplars.
-        folder: The prompt's folder in the run, on storage that all nodes share.
+        folder: The prompt's files in the run's storage.
         exemplar_digests: SHA-256 of each exemplar file that is used, by file name.
         rungs: The rungs at which a trial of a search is scored while it trains; empty in a correction.
     """
@@ -37,6 +37,11 @@ class PromptTask:
     folder: PromptFolder
     exemplar_digests: Mapping[str, str]
     rungs: tuple[Rung, ...] = ()
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What log lines about it say; its adapter is registered under the prompt's name."""
+        return {"prompt": self.entry.name, "adapter": self.entry.name}
 
     def load_exemplars(self, cache: ContentCache) -> ExemplarImages:
         """The decoded exemplars; raises UserError if they are not in the cache."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayTaskError, RuntimeEnvSetupError
 
 from corrector.errors import UserError
 
@@ -21,6 +21,8 @@ def get_results(references: Sequence[Any]) -> list[Any]:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
+    except RuntimeEnvSetupError as error:
+        raise UserError(f"the job's runtime environment cannot be built: {error}") from error
     return results
 
 

@@ -20,16 +20,20 @@ from typing import Any, Protocol
 
 import torch
 
-from corrector.base import BaseSpec, ContentCache, TextEmbeddings
+from corrector.base import BaseSpec, TextEmbeddings
 from corrector.dreambooth import Engine, FineTune, Workers, checkpoint
 from corrector.errors import UserError
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow
+from corrector.storage import Storage
+from jobs.inputs.counted_cache import CountedCache
 from jobs.inputs.prompt_task import PromptTask
+from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
+from jobs.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,25 @@ class LanePolicy(ABC):
         """Called when no slot can make a step; returns whether the lane goes on."""
 
 
+class LaneObserver:
+    """Called by a lane, for metrics; a method must neither block nor raise. This one does nothing."""
+
+    def busy(self, slots: int) -> None:
+        """`slots` slots hold a prompt."""
+
+    def stepped(self, fine_tunes: int) -> None:
+        """This number of fine-tunes made a step."""
+
+    def sampled(self, images: int) -> None:
+        """This worker sampled this number of images."""
+
+    def saved(self) -> None:
+        """All prompts of the lane have a new checkpoint."""
+
+    def cache_read(self, hit: bool) -> None:
+        """The content cache was read; `hit`: the entry was there."""
+
+
 PolicyFactory = Callable[["Lane", Any], LanePolicy]
 """Makes the policy of a lane, given its queue too."""
 
@@ -79,7 +102,7 @@ class LaneSettings:
 
     slots: int
     rank: int
-    cache: Path
+    cache: Storage | Path
     evaluation: EvaluationSettings
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -102,6 +125,7 @@ class RunningPrompt:
     exemplars: ExemplarImages
     seconds: float = 0.0
     """Its part of the lane's time so far."""
+    slot: int = 0
 
 
 class Lane:
@@ -118,11 +142,13 @@ class Lane:
         settings: LaneSettings,
         policy: PolicyFactory,
         workers: WorkerGroup | None = None,
+        observer: LaneObserver | None = None,
     ) -> None:
         """`workers`: default: the worker group of this process; only rank 0 calls `queue`."""
         self.settings = settings
         self.workers = workers or WorkerGroup()
-        self.cache = ContentCache(settings.cache)
+        self._observer = observer or LaneObserver()
+        self.cache = CountedCache(settings.cache, self._observer.cache_read)
         self.base = Base(
             spec, device=settings.device, dtype=settings.dtype, offload=settings.offload, cache=self.cache
         )
@@ -150,6 +176,7 @@ class Lane:
         while not self._stopping:
             self.refill()
             self._policy.before_step()
+            self._observer.busy(len(self.running) + self._policy.slots_in_use())
             if self.engine.active:
                 self._advance()
             elif not self._policy.no_active_slot():
@@ -167,11 +194,12 @@ class Lane:
         if self.workers.rank == 0:
             claimed = self._queue.claim(wanted, max_rank=self.settings.rank)
         for task in self.workers.broadcast(claimed):
-            try:
-                self._admit(*self._read(task))
-            except (UserError, ValueError) as error:
-                logger.warning("%s: %s", task.entry.name, error)
-                self.report([Progress(task.work_id, "failed", detail=str(error))])
+            with log_context(**task.log_fields):
+                try:
+                    self._admit(*self._read(task))
+                except (UserError, ValueError) as error:
+                    logger.warning("%s: %s", task.entry.name, error)
+                    self.report([Progress(task.work_id, "failed", detail=str(error))])
 
     def _read(self, task: PromptTask) -> tuple[RunningPrompt, FineTune, dict[str, Any] | None]:
         """The prompt's inputs, fine-tune and checkpoint: rank 0 reads and broadcasts them to all workers."""
@@ -199,10 +227,9 @@ class Lane:
 
     def _checkpoint(self, task: PromptTask) -> dict[str, Any] | None:
         """The prompt's checkpoint; None where there is none, or it cannot be read."""
-        if not checkpoint.exists(task.folder.checkpoint):
-            return None
+        folder = task.folder.checkpoint
         try:
-            return checkpoint.read_state(task.folder.checkpoint)
+            return checkpoint.read_state(folder.path) if folder.fetch() else None
         except UserError as error:
             logger.warning("%s: starts again: %s", task.entry.name, error)
             return None
@@ -212,18 +239,23 @@ class Lane:
         resumed = False
         if state is not None:
             try:
-                checkpoint.resume_state(self.engine, state, running.task.folder.checkpoint)
+                checkpoint.resume_state(self.engine, state, running.task.folder.checkpoint.path)
                 resumed = True
             except UserError as error:
                 logger.warning("%s: starts again: %s", running.task.entry.name, error)
         if not resumed:
             self.engine.admit(prepared)
-        self.running[running.task.work_id] = running
+        name = running.task.work_id
+        self.running[name] = running
+        running.slot = self.engine.slot_of(name)
+        with log_context(slot=running.slot):
+            logger.info("%s: has a slot, at step %d", running.task.entry.name, self.engine.steps_of(name))
         self._policy.admitted(running)
 
     def _advance(self) -> None:
         """Train all slots by one step; save and report when it is time."""
         started = time.monotonic()
+        self._observer.stepped(len(self.engine.active))
         self.engine.step()
         now = time.monotonic()
         for running in self.running.values():
@@ -246,21 +278,29 @@ class Lane:
     def remove_failed(self) -> None:
         while self.engine.failures:
             failure = self.engine.failures.pop(0)
-            self._policy.failed(self.running.pop(failure.name), failure.reason)
+            running = self.running.pop(failure.name)
+            with log_context(**running.task.log_fields, slot=running.slot):
+                logger.warning("%s: %s", running.task.entry.name, failure.reason)
+                self._policy.failed(running, failure.reason)
 
     def _save(self) -> None:
+        are_stored = True
         for name, running in self.running.items():
             state = self.engine.state_of(name)
-            if self.workers.rank == 0:
-                checkpoint.write_state(state, running.task.folder.checkpoint)
+            if self.workers.rank == 0 and not store_checkpoint(state, running.task.folder):
+                are_stored = False
+                continue
             self.engine.mark_saved(name)
         self._saved = time.monotonic()
+        if are_stored:
+            self._observer.saved()
 
     def sample(
         self, rows: list[SampleRow], side: int, progress: Callable[[int], None] | None = None
     ) -> torch.Tensor:
         """Images [N, 3, side, side] of `rows`, in shared batches, on the CPU."""
         at_once = self.settings.images_at_once
+        self._observer.sampled(len(rows))
         return self.base.sample_rows(
             rows, self.engine.bank, height=side, width=side, batch_rows=at_once, progress=progress
         )
@@ -285,3 +325,14 @@ class Lane:
         stop = self.workers.rank == 0 and (self._queue.report(progress, wait=wait) or self._stopping)
         self._stopping = self.workers.broadcast(stop)
         self._reported = time.monotonic()
+
+
+def store_checkpoint(state: dict[str, Any], folder: PromptFolder) -> bool:
+    """Write a fine-tune's state into `folder`; returns whether it is stored, which may fail for a while on S3."""
+    checkpoint.write_state(state, folder.checkpoint.path)
+    try:
+        folder.checkpoint.store()
+    except UserError as error:
+        logger.warning("a checkpoint was not stored: %s", error)
+        return False
+    return True

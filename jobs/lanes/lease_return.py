@@ -25,7 +25,7 @@ class LeaseReturn(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Return the leases before Ray Train waits for resources to start the lane again."""
         queue = cloudpickle.loads(self._queue)
-        ray.get(queue.return_leases.remote(self._lane, brief(next(iter(worker_exceptions.values())))))
+        ray.get(queue.process_lost.remote(self._lane, brief(next(iter(worker_exceptions.values())))))
 
 
 def brief(error: Exception) -> str:

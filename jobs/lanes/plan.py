@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,13 @@ from corrector.base import BaseSpec, describe_precision, transformer_bytes
 from corrector.base.headers import read_headers, weight_files
 from corrector.base.precision import QUANTISED
 from corrector.dreambooth.pack_plan import PackPlan, measure_rate, plan_packs
+from corrector.errors import UserError
 from corrector.prompts import HyperParameters
 from jobs.inputs.batch import BatchWork
 from jobs.lanes.lane import LaneSettings
 
+NodeResources = Mapping[str, float]
+"""Ray's resources of one node: "CPU", "GPU", and further ones."""
 MAX_SLOTS = 16
 MAX_IMAGES = {"cuda": 32, "cpu": 8}
 """Images that are sampled together at most. More do not make a device faster; on a CPU their activations leave the cache."""
@@ -60,6 +64,7 @@ class LaneLimits:
         lanes: Maximum of lanes at once.
         slots: Fine-tunes in a lane at once.
         machine_slots: Fine-tunes at once in all lanes of a device together, where `slots` is None.
+        gpus: GPUs that the cluster's autoscaler can bring. Lanes are planned for them, and wait until they are there.
         workers: Workers of a lane; each has its own device and takes a part of the lane's rows.
     """
 
@@ -67,6 +72,12 @@ class LaneLimits:
     slots: int | None = None
     workers: int = 1
     machine_slots: int | None = None
+    gpus: int = 0
+
+    def reachable(self, nodes: Sequence[NodeResources]) -> list[NodeResources]:
+        """The nodes that the cluster has or can get: with at least `gpus` GPUs, each missing one on a node with a CPU."""
+        missing = self.gpus - int(sum(node.get("GPU", 0.0) for node in nodes))
+        return [*nodes, *({"CPU": 1.0, "GPU": 1.0} for _ in range(missing))]
 
 
 @dataclass(frozen=True)
@@ -86,15 +97,24 @@ class LanePlan:
     packs: PackPlan
     settings: LaneSettings
     resources: LaneResources
-    max_lanes: int | None
+    limits: LaneLimits
 
-    def lanes_on(self, cluster: Mapping[str, float]) -> int:
-        """How many lanes fit on the cluster now; at least 1, since a lane can wait for the cluster to grow."""
-        return _room(cluster, self.resources, self.max_lanes)
+    def lanes_on(self, nodes: Sequence[NodeResources]) -> int:
+        """How many lanes fit on the nodes, and on those that the limits allow besides; at least 1, since a lane can wait."""
+        return max(1, _room(self.limits.reachable(nodes), self.resources, self.limits.lanes))
 
 
 def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
-    """Measure this machine; takes about a second."""
+    """Measure this machine; takes about a second.
+
+    Raises:
+        UserError: Torch cannot use the GPU that Ray has given to this process.
+    """
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"{socket.gethostname()}: Ray has a GPU here that torch {torch.__version__} cannot use; start the node with the "
+            "image for GPUs, and with NVIDIA's driver and container toolkit"
+        )
     host = psutil.virtual_memory().available
     total = torch.cuda.mem_get_info()[1] if kind == "cuda" else host
     rate = measure_rate(spec.transformer_config, device=kind, dtype=spec.compute_dtype(kind))
@@ -111,14 +131,17 @@ def inspect_device(spec: BaseSpec, kind: str) -> LaneDevice:
 def plan_lanes(
     work: BatchWork,
     fine_tunes: Sequence[HyperParameters],
-    cluster: Mapping[str, float],
+    nodes: Sequence[NodeResources],
     device: LaneDevice,
     limits: LaneLimits,
 ) -> LanePlan:
-    """Plan the lanes for `fine_tunes` on a cluster with these resources, made of machines like `device`.
+    """Plan the lanes for `fine_tunes` on a cluster of these nodes, each a machine like `device`.
 
     On GPUs a worker has one GPU. On CPUs the lanes of a machine share its cores, and there are as many as memory and prompts
     allow: one lane is slower, since its threads wait for each other at every operation (`tests.benchmarks.lanes`).
+
+    Raises:
+        UserError: No lane fits, on the nodes or into the device's memory.
     """
     spec, gpu = work.spec, device.kind == "cuda"
     weights = weights_bytes(spec, device.kind)
@@ -126,7 +149,7 @@ def plan_lanes(
         shared = 1
         resources = LaneResources(cpus=1.0, gpus=1.0, threads=1, workers=limits.workers)
     else:
-        cpus = min(cluster.get("CPU", 1.0), float(device.cores))
+        cpus = min(max(node.get("CPU", 0.0) for node in nodes), float(device.cores))
         shared = _lanes_of_machine(int(cpus), weights, device.memory_bytes, len(fine_tunes), limits)
         resources = LaneResources(
             cpus=max(1.0, cpus // (shared * limits.workers)),
@@ -134,6 +157,9 @@ def plan_lanes(
             threads=max(1, device.cores // (shared * limits.workers)),
             workers=limits.workers,
         )
+    room = _room(limits.reachable(nodes), resources, limits.lanes)
+    if room < 1:
+        raise UserError(_too_small(nodes, resources))
     packs = plan_packs(
         spec.transformer_config,
         fine_tunes,
@@ -141,7 +167,7 @@ def plan_lanes(
         vae_scale_factor=spec.vae_scale_factor,
         tokens=spec.text_tokens,
         memory_bytes=device.memory_bytes // shared,
-        lanes=_room(cluster, resources, limits.lanes),
+        lanes=room,
         rate=device.rate / shared,
         dtype=spec.compute_dtype(device.kind),
         max_slots=limits.slots or max(1, (limits.machine_slots or MAX_SLOTS) // shared),
@@ -163,7 +189,7 @@ def plan_lanes(
         device=device.kind,
         dtype=spec.compute_dtype(device.kind),
     )
-    return LanePlan(packs, settings, resources, limits.lanes)
+    return LanePlan(packs, settings, resources, limits)
 
 
 def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
@@ -171,6 +197,7 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
     table = Table(header_style="bold", title=f"{work.batch.path.name} on {escape(work.spec.name)}")
     for column in ("prompt", "exemplars", "guards", "rank", "steps", "lr", "priority", "state"):
         table.add_column(column, overflow="fold")
+    missing = work.missing
     for each in work.tasks:
         hyper, exemplars = each.entry.hyperparameters, work.exemplars[each.entry.name]
         table.add_row(
@@ -181,18 +208,18 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
             str(hyper.steps),
             f"{hyper.learning_rate:g}",
             str(each.entry.priority),
-            "finished" if each.folder.is_finished else "to do",
+            "to do" if each in missing else "finished",
         )
     console.print(table)
     for note in (*work.batch.notes, *(note for each in work.exemplars.values() for note in each.notes)):
         console.print(note, style="yellow", markup=False, highlight=False)
-    if not work.missing:
+    if not missing:
         console.print("nothing is left to do")
         return
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    cluster = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    node = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     device = inspect_device(work.spec, kind)
-    plan = plan_lanes(work, [each.entry.hyperparameters for each in work.missing], cluster, device, limits)
+    plan = plan_lanes(work, [each.entry.hyperparameters for each in missing], [node], device, limits)
     if device.precision:
         console.print(device.precision, markup=False, highlight=False)
     console.print(str(plan.packs), markup=False, highlight=False)
@@ -222,9 +249,22 @@ def _lanes_of_machine(cores: int, weights: int, memory: int, prompts: int, limit
     return max(1, most)
 
 
-def _room(cluster: Mapping[str, float], resources: LaneResources, most: int | None) -> int:
-    """How many lanes fit on the cluster at once; at least one."""
-    by_cpu = cluster.get("CPU", 0) / (resources.cpus * resources.workers)
-    by_gpu = cluster.get("GPU", 0) / (resources.gpus * resources.workers) if resources.gpus else math.inf
-    room = max(1, int(min(by_cpu, by_gpu)))
+def _room(nodes: Sequence[NodeResources], resources: LaneResources, most: int | None) -> int:
+    """How many lanes fit on the nodes at once: a worker is on one node, and the workers of a lane may be on several."""
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus}
+    workers = sum(
+        int(min(node.get(name, 0.0) / amount for name, amount in wanted.items() if amount)) for node in nodes
+    )
+    room = workers // resources.workers
     return room if most is None else min(room, most)
+
+
+def _too_small(nodes: Sequence[NodeResources], resources: LaneResources) -> str:
+    parts = [f"{resources.cpus:g} CPU"] + ([f"{resources.gpus:g} GPU"] if resources.gpus else [])
+    there = ", ".join(
+        f"{node.get('CPU', 0.0):g} CPU" + (f" and {node['GPU']:g} GPU" if node.get("GPU") else "")
+        for node in nodes
+    )
+    workers = f"{resources.workers} workers, each with " if resources.workers > 1 else ""
+    remedy = "lower --workers, or add nodes" if resources.workers > 1 else "add a node with that"
+    return f"the cluster is too small for a lane, which needs {workers}{' and '.join(parts)}; its nodes have {there}; {remedy}"

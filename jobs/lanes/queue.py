@@ -54,6 +54,9 @@ class PromptQueue:
         self._waiting: list[tuple[int, int, str]] = []
         self._order: dict[str, int] = {}
         self.stopping = False
+        self._losses = 0
+        self._nodes: dict[str, set[str]] = {}
+        self._leaving: set[str] = set()
         for task in tasks:
             self.add(task)
 
@@ -71,7 +74,7 @@ class PromptQueue:
 
     def claim(self, lane: str, count: int, *, max_rank: int) -> list[PromptTask]:
         """Lease up to `count` waiting prompts of rank at most `max_rank`, highest priority first, to `lane`."""
-        if self.stopping:
+        if self.must_stop(lane):
             return []
         claimed: list[PromptTask] = []
         passed: list[tuple[int, int, str]] = []
@@ -101,7 +104,27 @@ class PromptQueue:
             entry.progress = each
             if each.state in TERMINAL:
                 entry.lane = None
-        return self.stopping
+        return self.must_stop(lane)
+
+    def place(self, lane: str, node: str) -> None:
+        """Note that a worker of `lane` is on the Ray node with this id."""
+        self._nodes.setdefault(lane, set()).add(node)
+
+    def leave(self, nodes: Iterable[str]) -> None:
+        """Let lanes with a worker on one of `nodes` stop at their next step, so that they save before the node leaves."""
+        self._leaving = set(nodes)
+
+    def must_stop(self, lane: str) -> bool:
+        """Whether the lane shall save its prompts and end."""
+        return self.stopping or not self._leaving.isdisjoint(self._nodes.get(lane, ()))
+
+    def release(self, lane: str) -> None:
+        """Return the leases of a lane that has saved its prompts and ended."""
+        for work_id, entry in self._entries.items():
+            if entry.lane == lane:
+                entry.lane = None
+                entry.progress = Progress(work_id, "waiting", entry.progress.step, entry.progress.steps)
+                self._push(work_id)
 
     def return_leases(self, lane: str, reason: str) -> list[str]:
         """Return the leases of a lost lane; returns the names of prompts that failed because too many of their lanes died."""
@@ -119,6 +142,15 @@ class PromptQueue:
                 entry.progress = Progress(work_id, "waiting", steps=entry.progress.steps)
                 self._push(work_id)
         return failed
+
+    def process_lost(self, lane: str, reason: str) -> list[str]:
+        """As `return_leases`, when a process of the lane was lost; Ray Train may start it again."""
+        self._losses += 1
+        return self.return_leases(lane, reason)
+
+    def losses(self) -> int:
+        """How often a process of a lane was lost."""
+        return self._losses
 
     def stop(self) -> None:
         """Lease nothing more; lanes stop at their next step."""

@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private.log import PlainRayHandler
 from ray.train import BackendConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -26,8 +26,10 @@ from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.lanes.lane import Lane, LaneSettings, PolicyFactory
 from jobs.lanes.lease_return import LeaseReturn, brief
+from jobs.lanes.metrics import LaneMetrics
 from jobs.lanes.queue import Progress
 from jobs.lanes.worker_group import WorkerGroup
+from jobs.log_context import bind, logs_json
 
 if TYPE_CHECKING:
     from corrector.record.search_results import RungReport
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAIN_ENVIRONMENT = {
-    # Notice the death of a worker soon. Lanes save their own checkpoints, so the preemption watcher is not needed.
+    # Notice the death of a worker soon. `LanePool` watches for leaving nodes; Ray Train's watcher would be a process for each
+    # lane.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # Lanes read the batch's relative paths from the job's folder.
@@ -120,7 +123,7 @@ class LaneRun:
         spec: BaseSpec,
         settings: LaneSettings,
         resources: LaneResources,
-        storage: Path,
+        storage: str,
         policy: PolicyFactory,
         *,
         after: Sequence[Any] = (),
@@ -131,7 +134,7 @@ class LaneRun:
         # Ray Train would resume a finished run of the same name, so each submission's lanes have new names.
         run_config = RunConfig(
             name=f"{name}-{uuid.uuid4().hex[:8]}",
-            storage_path=str(storage),
+            storage_path=storage,
             failure_config=FailureConfig(max_failures=max_failures),
             callbacks=[LeaseReturn(queue, name)],  # type: ignore[list-item] # annotated as in Train V1
         )
@@ -185,14 +188,21 @@ def train_lane(
 ) -> None:
     """The Ray Train worker: loads the base, waits for the tasks of `after`, and works until the queue is empty."""
     bound_threads(threads)
+    bind(lane=name)
+    if logs_json():  # Ray Train writes these lines as JSON to a file; its handler for the console writes text
+        logging.getLogger().handlers = [
+            each for each in logging.getLogger().handlers if not isinstance(each, PlainRayHandler)
+        ]
     workers = WorkerGroup()
     client = QueueClient(queue, name)
+    ray.get(queue.place.remote(name, ray.get_runtime_context().get_node_id()))
     if workers.rank == 0:
         client.return_leases("its process ended")
     if settings.device == "cuda":
         from ray.train.torch import get_device
 
         settings = replace(settings, device=str(get_device()))
-    lane = Lane(spec, client, settings, policy, workers)
+    observer = LaneMetrics(name, settings.slots, leader=workers.rank == 0)
+    lane = Lane(spec, client, settings, policy, workers, observer)
     ray.get(list(after))
     lane.run()

@@ -26,6 +26,9 @@ from jobs.correction.driver import POLL_SECONDS, CorrectionJob
 from jobs.inputs.batch import BatchWork, check_batch
 from jobs.inputs.ray_tasks import get_results
 from jobs.inputs.run_folder import write_json
+from jobs.inputs.run_lock import locked
+from jobs.lanes.metrics import JobMetrics
+from jobs.lanes.node_check import alive_nodes
 from jobs.lanes.plan import LaneLimits, LanePlan
 from jobs.lanes.pool import LanePool
 from jobs.lanes.provisioning import connect, encode_on_cluster, plan_on_cluster
@@ -38,6 +41,7 @@ from jobs.tuning.lane import TrialPolicy
 from jobs.tuning.plan import PromptSearch, SearchGroup, grouped, plan_search
 from jobs.tuning.queue import TrialQueue
 from jobs.tuning.report import (
+    BEST_FILE,
     REPORT_FILE,
     RESULT_FILE,
     SearchLog,
@@ -93,7 +97,7 @@ class SearchJob:
         Raises:
             UserError: Another job works in the run's folder, or it has trials and `resume` is not set.
         """
-        with self._work.run.locked():
+        with locked(self._work.run):
             result, lost = self.search()
             if self._stop.requested:
                 return 130
@@ -102,7 +106,9 @@ class SearchJob:
                 return 1
             self._tracking.finish(result)
             own = {each.entry.name: each.entry.hyperparameters for each in self._searches}
-            write_search_report(result, own, self._work.run.path / REPORT_FILE)
+            report = self._work.run.place.file(REPORT_FILE)
+            write_search_report(result, own, report.path)
+            report.store()
             print_choices(result, self._console)
             return self._correct_best()
 
@@ -113,14 +119,15 @@ class SearchJob:
         work.store_exemplars(work.tasks)
         self._searches = plan_search(work, resume=self._resume)
         self._groups = grouped(self._searches, self._settings)
-        connect()
+        connect(work.run.run)
+        self._metrics = JobMetrics(work.run.run)
         queue = start_queue(TrialQueue, self._groups)  # its process starts while lanes are planned
         plan = self._plan_lanes()
         get_results(encode_on_cluster(work, work.tasks, plan))
         with self._stop.listening("submit it again with --resume to go on"):
             lost = self._search(queue, plan)
         result = self._result()
-        write_json(work.run.path / RESULT_FILE, result.model_dump(mode="json"))
+        write_json(work.run.place.file(RESULT_FILE), result.model_dump(mode="json"))
         return result, lost
 
     def _plan_lanes(self) -> LanePlan:
@@ -137,7 +144,7 @@ class SearchJob:
         """Run all trials and confirm the best; returns why the lanes were lost, or None."""
         work, settings = self._work, self._settings
         policy = partial(TrialPolicy, search=settings, gate=work.batch.gate)
-        pool = LanePool(queue, work.spec, plan, work.run.lanes, policy)
+        pool = LanePool(queue, work.spec, plan, work.run.lanes, policy, self._metrics)
         log = SearchLog(self._searches, self._console)
         known, sources, trials = self._known_good(), {}, 0
         for name, group in self._groups.items():
@@ -149,14 +156,14 @@ class SearchJob:
         searcher = GroupSearcher(
             sources, self._groups, trials, on_open=queue.open.remote, on_close=queue.close.remote
         )
-        capacity = plan.settings.slots * plan.lanes_on(ray.cluster_resources())
+        capacity = plan.settings.slots * plan.lanes_on(alive_nodes())
         tuner = make_tuner(
             queue,
             self._groups,
             searcher,
             settings,
             concurrent=max(1, capacity // max(len(group.searches) for group in self._groups.values())),
-            storage=work.run.path / "tune",
+            storage=work.run.place.below("tune").root,
             name=f"search-{uuid.uuid4().hex[:8]}",
         )
         tune = threading.Thread(target=_fit, args=(tuner,), name="tune", daemon=True)
@@ -222,7 +229,8 @@ class SearchJob:
     def _log_progress(self, queue: Any, log: SearchLog) -> int:
         """Print changes; returns how many trials are waiting or in a slot."""
         snapshot: list[Progress] = ray.get(queue.snapshot.remote())
-        log.update(snapshot)
+        log.update(snapshot, ray.get(queue.scores.remote(log.printed)))
+        self._metrics.update(snapshot)
         return sum(each.state not in TERMINAL for each in snapshot)
 
     def _confirm(self, queue: Any, pool: LanePool, log: SearchLog) -> str | None:
@@ -279,8 +287,8 @@ class SearchJob:
         path = write_best_batch(
             self._work, {name: folder.configuration or {} for name, folder in chosen.items()}
         )
-        for what, file in (("search", run.path / REPORT_FILE), ("batch", path)):
-            self._console.print(f"{what}  {file}", highlight=False, soft_wrap=True)
+        for what, name in (("search", REPORT_FILE), ("batch", BEST_FILE)):
+            self._console.print(f"{what}  {run.place.file(name).url}", highlight=False, soft_wrap=True)
         settings = Settings.from_environment()
         # Exemplar paths are relative to the original batch file.
         roots = (*settings.exemplar_roots, self._work.batch.path.parent)
@@ -293,11 +301,20 @@ class SearchJob:
             precision=spec.precision,
         )
         for task in best.missing:
-            if not (task.folder.is_sampled or task.folder.is_recorded):
-                state = checkpoint.read_state(chosen[task.entry.name].checkpoint)
+            if not (task.folder.sampled.exists() or task.folder.record.exists()):
+                folder = chosen[task.entry.name].checkpoint
+                folder.fetch()
+                state = checkpoint.read_state(folder.path)
                 state["run"]["name"] = task.work_id
-                checkpoint.write_state(state, task.folder.checkpoint)
-        job = CorrectionJob(best, self._console, limits=self._limits, tracking_uri=self._tracking_uri)
+                checkpoint.write_state(state, task.folder.checkpoint.path)
+                task.folder.checkpoint.store()
+        job = CorrectionJob(
+            best,
+            self._console,
+            limits=self._limits,
+            tracking_uri=self._tracking_uri,
+            metrics=self._metrics,
+        )
         status = job.correct()
         return status if len(chosen) == len(self._searches) else max(status, 1)
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from corrector.base import ContentCache, content_key
-from corrector.dreambooth import checkpoint
 from corrector.dreambooth.reports import exploded
 from corrector.evaluation import Comparison
 from corrector.evaluation.features import FeatureExtractor, named_extractor
@@ -28,7 +27,7 @@ from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 from corrector.record.search_results import RungReport
 from corrector.sampling import SampleRow
 from jobs.inputs.prompt_task import PromptTask
-from jobs.lanes.lane import Lane, LanePolicy, Queue, RunningPrompt
+from jobs.lanes.lane import Lane, LanePolicy, Queue, RunningPrompt, store_checkpoint
 from jobs.lanes.queue import Progress
 from jobs.tuning.trials import Outcome, TrialFolder, from_tensors, to_tensors
 
@@ -167,8 +166,8 @@ class TrialPolicy(LanePolicy):
             seconds=round(running.seconds, 2),
             score=score,
         )
-        checkpoint.write_state(engine.state_of(name), journal.checkpoint)
-        engine.mark_saved(name)
+        if store_checkpoint(engine.state_of(name), task.folder):
+            engine.mark_saved(name)
         journal.add_report(report, trial)
         reports.append(report)
         self._queue.deliver(name, report)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from corrector.base import BaseSpec
 from corrector.errors import UserError
@@ -23,6 +22,7 @@ from corrector.prompts import (
 )
 from corrector.prompts.search_settings import Configuration
 from corrector.prompts.search_space import configured, dimensions, highest
+from corrector.storage import Storage
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
@@ -39,14 +39,14 @@ class PromptSearch:
     Attributes:
         search_id: Hash of the inputs that determine its trials.
         exemplars: The cache key of the decoded exemplars.
-        folder: Contains a folder per trial.
+        place: Contains a folder per trial.
         rungs: The rungs of the longest trial.
     """
 
     search_id: str
     entry: FailingPrompt
     exemplars: str
-    folder: Path
+    place: Storage
     rungs: tuple[Rung, ...]
 
     def rungs_of(self, index: int) -> int:
@@ -59,7 +59,7 @@ class PromptSearch:
 
     def trial_folder(self, index: int) -> TrialFolder:
         """The journal of trial `index`."""
-        return TrialFolder(self.folder / f"{index:03d}")
+        return TrialFolder(self.place.below(f"{index:03d}"))
 
     def configurations(self) -> list[Configuration]:
         """The configurations of the trials that have begun, in their order, from the journals."""
@@ -79,7 +79,7 @@ class PromptSearch:
             work_id=self.trial_id(index),
             entry=entry,
             exemplars=self.exemplars,
-            folder=PromptFolder(self.trial_folder(index).path),
+            folder=PromptFolder(self.trial_folder(index).place),
             exemplar_digests={},
             rungs=(*rungs_of_trial(self.rungs, steps), *further),
         )
@@ -132,7 +132,7 @@ def plan_search(work: BatchWork, *, resume: bool) -> list[PromptSearch]:
     begun = next((each for each in searches if each.configurations()), None)
     if begun is not None and not resume:
         raise UserError(
-            f"{begun.folder.parent}: trials of this search are here already; go on with them by --resume, or "
+            f"{work.run.place.root}: trials of this search are here already; go on with them by --resume, or "
             "begin another with --run-id"
         )
     return searches
@@ -151,7 +151,7 @@ def prompt_searches(work: BatchWork) -> list[PromptSearch]:
                 search_id=search_id,
                 entry=entry,
                 exemplars=task.exemplars,
-                folder=work.run.path / "trials" / f"{entry.name[:60]}-{search_id[:12]}",
+                place=work.run.place.below(f"trials/{entry.name[:60]}-{search_id[:12]}"),
                 rungs=rungs(
                     batch.search,
                     batch.evaluation,

@@ -41,6 +41,7 @@ class TrialQueue:
         self._tasks: dict[str, PromptTask] = {}
         self._closed: set[str] = set()
         self._complete = False
+        self._losses = 0
 
     def open(self, group: str, index: int, configuration: Configuration) -> tuple[str, ...]:
         """Begin trial `index` of a group, or resume it from its journal; returns the work ids, one per prompt.
@@ -121,6 +122,15 @@ class TrialQueue:
             self._end(work_id)
         return failed
 
+    def process_lost(self, lane: str, reason: str) -> list[str]:
+        """As `PromptQueue.process_lost`."""
+        self._losses += 1
+        return self.return_leases(lane, reason)
+
+    def place(self, lane: str, node: str) -> None:
+        """As `PromptQueue.place`."""
+        self._queue.place(lane, node)
+
     def deliver(self, work_id: str, report: RungReport) -> None:
         """Record a trial's score; a repeated delivery by a lane that was restarted changes nothing."""
         known = self._reports[work_id]
@@ -145,9 +155,26 @@ class TrialQueue:
         """As `PromptQueue.snapshot`."""
         return self._queue.snapshot()
 
+    def scores(self, printed: Mapping[str, int]) -> dict[str, list[RungReport]]:
+        """The scores of every trial after the first `printed[work_id]`; trials without such scores are left out."""
+        found = {work_id: reports[printed.get(work_id, 0) :] for work_id, reports in self._reports.items()}
+        return {work_id: reports for work_id, reports in found.items() if reports}
+
+    def leave(self, nodes: Iterable[str]) -> None:
+        """As `PromptQueue.leave`."""
+        self._queue.leave(nodes)
+
+    def release(self, lane: str) -> None:
+        """As `PromptQueue.release`."""
+        self._queue.release(lane)
+
     def waiting(self) -> int:
         """As `PromptQueue.waiting`."""
         return self._queue.waiting()
+
+    def losses(self) -> int:
+        """As `PromptQueue.losses`."""
+        return self._losses
 
     def _end(self, work_id: str) -> None:
         from jobs.tuning.trials import Outcome, TrialFolder

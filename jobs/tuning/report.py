@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,11 @@ from corrector.record.search_results import (
     TrialResult,
 )
 from jobs.inputs.batch import BatchWork
-from jobs.lanes.queue import Progress, State
+from jobs.lanes.queue import Progress
+from jobs.log_context import log_context, logs_json
 from jobs.tuning.plan import PromptSearch
+
+logger = logging.getLogger(__name__)
 
 BEST_FILE = "best.yaml"
 RESULT_FILE = "search.json"
@@ -40,29 +45,32 @@ class SearchLog:
         self._width = max(len(each.entry.name) for each in searches)
         self._console = console
         self._started = time.monotonic()
-        self._printed: dict[str, int] = {}
-        self._seen: dict[str, tuple[State, int]] = {}
+        self.printed: Counter[str] = Counter()
+        """The number of scores that were printed, by work id."""
+        self._ended: set[str] = set()
 
-    def update(self, snapshot: Sequence[Progress]) -> None:
-        """Print changes; scores are read from the journals that have changed."""
+    def update(self, snapshot: Sequence[Progress], scores: Mapping[str, Sequence[RungReport]]) -> None:
+        """Print what is new: `scores` are those of each trial after the first `printed`."""
         for each in snapshot:
             key, _, number = each.work_id.rpartition("-")
             search, index = self._searches[key], int(number)
-            folder = search.trial_folder(index)
-            state, changed = self._seen.get(each.work_id, ("waiting", 0))
-            if (each.state, folder.changed) == (state, changed) or state in ("failed", "stopped"):
-                continue
-            self._seen[each.work_id] = (each.state, folder.changed)
-            reports = folder.reports
-            for report in reports[self._printed.get(each.work_id, 0) :]:
-                self._line(search.entry.name, index, _score(report), folder.configuration or {})
-            self._printed[each.work_id] = len(reports)
-            if each.state in ("failed", "stopped"):
+            new = scores.get(each.work_id, ())
+            if new:
+                configuration = search.trial_folder(index).configuration or {}
+                for report in new:
+                    self._line(search.entry.name, index, _score(report), configuration)
+                self.printed[each.work_id] += len(new)
+            if each.state in ("failed", "stopped") and each.work_id not in self._ended:
+                self._ended.add(each.work_id)
                 self._line(search.entry.name, index, f"{each.state} {each.detail}", {})
 
     def _line(self, name: str, index: int, what: str, configuration: Configuration) -> None:
         seconds = time.monotonic() - self._started
         varied = describe(configuration)
+        if logs_json():
+            with log_context(prompt=name, adapter=name, trial=index):
+                logger.info("%s", f"{name}: trial {index:03d} {what}  {varied}".rstrip())
+            return
         line = f"{seconds:7.1f}s  {name:<{self._width}}  {index:03d}  {what}  {varied}".rstrip()
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -160,13 +168,24 @@ def read_prompt(search: PromptSearch, choice: Choice | None = None) -> PromptSea
 
 
 def write_best_batch(work: BatchWork, chosen: dict[str, Configuration]) -> Path:
-    """Write a batch file with the prompts of `chosen` and their hyper-parameters into the run's folder.
+    """Store a batch file with the prompts of `chosen` and their hyper-parameters; returns a copy that this node can read.
 
-    Paths of exemplars are relative to the new file.
+    Paths of exemplars are relative to the new file, or, where it is on S3, to the folder of the original batch file.
     """
-    batch, path = work.batch, work.run.path / BEST_FILE
+    file, original = work.run.place.file(BEST_FILE), work.batch.path
+    if not work.run.storage.is_on_s3:
+        file.write(_best_batch(work, chosen, file.path.parent, os.path.relpath(file.path)))
+        return file.path
+    file.write(_best_batch(work, chosen, original.resolve().parent, f"{BEST_FILE}, beside {original.name}"))
+    copy = file.path.with_name(f"here-{BEST_FILE}")
+    return write_atomically(copy, _best_batch(work, chosen, copy.parent, str(copy)))
+
+
+def _best_batch(work: BatchWork, chosen: dict[str, Configuration], folder: Path, name: str) -> str:
+    """The text of the batch file; paths of exemplars are relative to `folder`."""
+    batch = work.batch
     prompts = [
-        _entry(entry, chosen[entry.name], str(batch.exemplar_folder(entry)), path.parent)
+        _entry(entry, chosen[entry.name], str(batch.exemplar_folder(entry)), folder)
         for entry in batch.prompts
         if entry.name in chosen
     ]
@@ -177,10 +196,10 @@ def write_best_batch(work: BatchWork, chosen: dict[str, Configuration]) -> Path:
     content["prompts"] = prompts
     head = (
         f"# The best of {batch.path.name} by search. From the folder that the search was run in:\n"
-        f"#     python -m jobs.correct {os.path.relpath(path)}\n"
+        f"#     python -m jobs.correct {name}\n"
     )
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
-    return write_atomically(path, head + text)
+    return head + text
 
 
 def _entry(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -103,7 +102,7 @@ def make_tuner(
     search: SearchSettings,
     *,
     concurrent: int,
-    storage: Path,
+    storage: str,
     name: str,
 ) -> tune.Tuner:
     """The search, ready to `fit`.
@@ -137,7 +136,7 @@ def make_tuner(
         ),
         run_config=tune.RunConfig(
             name=name,
-            storage_path=str(storage),
+            storage_path=storage,
             callbacks=[JsonLoggerCallback()],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             verbose=0,

@@ -1,4 +1,4 @@
-"""The journal of a trial on disk: its configuration, its scores at rungs, and how it ended.
+"""The journal of a trial in storage: its configuration, its scores at rungs, and how it ended.
 
 Work that is in the journal is not repeated after a process dies.
 
@@ -12,21 +12,20 @@ FOLDER/
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
+from corrector.errors import UserError
 from corrector.evaluation.trial_score import SampleFeatures
-from corrector.files import write_atomically
 from corrector.prompts.search_settings import Configuration
 from corrector.record.search_results import RungReport
+from corrector.storage import Storage, StoredFolder
 from jobs.inputs.prompt_task import PromptTask
-from jobs.inputs.run_folder import remove_folder, write_json
+from jobs.inputs.run_folder import PromptFolder, read_json, write_json
 
 OWN = 0
 """Index of the trial with the prompt's own configuration, which is always trained to its end; the best is compared with it."""
@@ -45,72 +44,60 @@ class Outcome(BaseModel):
 class TrialFolder:
     """The folder of one trial."""
 
-    path: Path
+    place: Storage
 
     @classmethod
     def of(cls, task: PromptTask) -> TrialFolder:
         """The journal of a trial that a lane holds."""
-        return cls(task.folder.path)
+        return cls(task.folder.place)
 
     @property
-    def checkpoint(self) -> Path:
+    def checkpoint(self) -> StoredFolder:
         """The fine-tune's state, at the same place as in a prompt's folder."""
-        return self.path / "checkpoint"
+        return PromptFolder(self.place).checkpoint
 
     @property
     def configuration(self) -> Configuration | None:
         """The hyper-parameters that are varied; None before the trial began."""
-        try:
-            found: Configuration = json.loads((self.path / "configuration.json").read_text())
-        except FileNotFoundError:
-            return None
+        found: Configuration | None = read_json(self.place.file("configuration.json"))
         return found
 
     def begin(self, configuration: Configuration) -> None:
-        write_json(self.path / "configuration.json", configuration)
-
-    @property
-    def changed(self) -> int:
-        """Time of the last write of its scores, in nanoseconds since 1970; 0 before the first."""
-        try:
-            return (self.path / "reports.json").stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
+        write_json(self.place.file("configuration.json"), configuration)
 
     @property
     def reports(self) -> list[RungReport]:
         """Its scores so far, in the order of rungs."""
-        try:
-            found = json.loads((self.path / "reports.json").read_text())
-        except FileNotFoundError:
-            return []
-        return [RungReport.model_validate(report) for report in found]
+        found = read_json(self.place.file("reports.json"))
+        return [RungReport.model_validate(report) for report in found or ()]
 
     def add_report(self, report: RungReport, features: SampleFeatures) -> None:
         """Write a rung's score, and the features that it was computed from."""
-        self.path.mkdir(parents=True, exist_ok=True)
         tensors = {key: each.contiguous() for key, each in to_tensors(features).items()}
-        write_atomically(self.path / "features.safetensors", save(tensors))
+        self.place.file("features.safetensors").write(save(tensors))
         reports = [*self.reports, report]
-        write_json(self.path / "reports.json", [each.model_dump(mode="json") for each in reports])
+        write_json(self.place.file("reports.json"), [each.model_dump(mode="json") for each in reports])
 
     @property
     def features(self) -> SampleFeatures:
         """The features of the images of its last score."""
-        return from_tensors(load_file(self.path / "features.safetensors"))
+        content = self.place.file("features.safetensors").read()
+        if content is None:
+            raise UserError(
+                f"{self.place.root}: its features are missing; begin another search with --run-id"
+            )
+        return from_tensors(load(content))
 
     @property
     def outcome(self) -> Outcome | None:
         """How it ended before its last rung; None where it did not."""
-        try:
-            return Outcome.model_validate_json((self.path / "outcome.json").read_text())
-        except FileNotFoundError:
-            return None
+        content = self.place.file("outcome.json").read()
+        return None if content is None else Outcome.model_validate_json(content)
 
     def end(self, outcome: Outcome) -> None:
         """Write how it ended, and remove its checkpoint."""
-        write_json(self.path / "outcome.json", outcome.model_dump(mode="json"))
-        remove_folder(self.checkpoint)
+        write_json(self.place.file("outcome.json"), outcome.model_dump(mode="json"))
+        self.checkpoint.remove()
 
 
 def to_tensors(features: SampleFeatures) -> dict[str, Tensor]:

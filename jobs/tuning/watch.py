@@ -30,7 +30,7 @@ def watch(work: BatchWork, console: Console) -> None:
     results = [read_prompt(search) for search in searches]
     if not any(result.trials for result in results):
         raise UserError(
-            f"{work.run.path}: no trials of this search here; is it the right --run-id and --storage?"
+            f"{work.run.place.root}: no trials of this search here; is it the right --run-id and --storage?"
         )
     written = _written(work)
     ended = written is not None and all(
@@ -50,9 +50,9 @@ def watch(work: BatchWork, console: Console) -> None:
 
 
 def _written(work: BatchWork) -> float | None:
-    """When the search's result was written; None where it was not."""
-    path = work.run.path / RESULT_FILE
-    return path.stat().st_mtime if path.exists() else None
+    """When the search's result was stored, as this node knows it; None where it was not."""
+    file = work.run.place.file(RESULT_FILE)
+    return file.path.stat().st_mtime if file.fetch() else None
 
 
 def _view(results: Sequence[PromptSearchResult]) -> Group:

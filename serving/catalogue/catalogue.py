@@ -145,7 +145,10 @@ class Catalogue:
             with ThreadPoolExecutor(min(self._settings.fetches, len(new)), "admitting") as threads:
                 for key, found in zip(new, threads.map(self._checked, new), strict=True):
                     if isinstance(found, _Refusal):
-                        _logger.error("%s@%s is not served: %s", key[0], key[2], found.reason)
+                        adapter = f"{key[0]}@{key[2]}"
+                        _logger.error(
+                            "%s is not served: %s", adapter, found.reason, extra={"adapter": adapter}
+                        )
                         self._refusals[key] = found
                     else:
                         self._versions[key] = found

@@ -46,7 +46,8 @@ class VersionLookup:
             # Shielded, since other requests may wait for the same future.
             return await asyncio.shield(asyncio.wrap_future(self._found.get((name, version))))
         except UserError as error:
-            _logger.info("%s@%s cannot be served: %s", name, version, error)
+            adapter = f"{name}@{version}"
+            _logger.info("%s cannot be served: %s", adapter, error, extra={"adapter": adapter})
             return None
 
     def close(self) -> None:

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
+from corrector.feedback import GenerationRecord, Verdict
 from serving.adapter_identity import AdapterIdentity
 from serving.catalogue.snapshot import RegistryHealth, Snapshot
 from serving.engine.request import GeneratedImage, ImageRequest
 from serving.engine.stats import EngineStats
 from serving.ingress.base_info import BaseInfo
-from serving.ingress.feedback_store import GenerationRecord, Verdict
 from serving.ingress.http.errors import ApiError
 from serving.router.decision import Decision
 from serving.router.requested import UnknownAdapter, requested

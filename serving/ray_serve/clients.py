@@ -11,11 +11,11 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from corrector.feedback import GenerationRecord, Verdict
 from serving.adapter_identity import AdapterIdentity
 from serving.catalogue.snapshot import RegistryHealth, Snapshot
 from serving.engine.request import EngineFailure, GeneratedImage, ImageRequest, Overloaded
 from serving.engine.stats import EngineStats
-from serving.ingress.feedback_store import GenerationRecord, Verdict
 from serving.ingress.image_service import PreviewCallback
 
 logger = logging.getLogger(__name__)

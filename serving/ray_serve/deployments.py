@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from ray._common.filters import CoreContextFilter
+from ray._common.formatters import JSONFormatter
 from ray.serve.handle import DeploymentHandle
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from fastapi import FastAPI
 
     from corrector.base import BaseSpec
+    from corrector.feedback import GenerationRecord, Verdict
     from serving.adapter_identity import AdapterIdentity
     from serving.catalogue.registry_client import RegistryClient
     from serving.catalogue.snapshot import RegistryHealth, Snapshot
     from serving.engine.request import GeneratedImage, ImageRequest
     from serving.engine.stats import EngineStats
-    from serving.ingress.feedback_store import GenerationRecord, Verdict
     from serving.settings import ServingSettings
 
 _GAUGE_SECONDS = 2.0
@@ -86,7 +87,8 @@ class EngineReplica:
         from serving.ray_serve.metrics import EngineMetrics
 
         _log_to_stderr()
-        self._metrics = EngineMetrics()
+        assert settings.engine.cache is not None
+        self._metrics = EngineMetrics(settings.engine.cache)
         self._engine = await asyncio.to_thread(
             Engine, spec, _registry(settings), settings.engine, observer=self._metrics
         )
@@ -153,13 +155,13 @@ class EngineReplica:
 
 
 class FeedbackReplica:
-    """Writes the feedback folder for all ingresses, so that a verdict finds its request whichever ingress answered it."""
+    """Writes the feedback database for all ingresses, so that a verdict finds its request whichever ingress answered it."""
 
-    def __init__(self, folder: Path, remembered: int) -> None:
-        from serving.ingress.feedback_store import FeedbackStore
+    def __init__(self, place: str, remembered: int) -> None:
+        from corrector.feedback import FeedbackStore
 
         _log_to_stderr()
-        self._store = FeedbackStore(folder, remembered=remembered)
+        self._store = FeedbackStore(place, remembered=remembered)
 
     async def remember(self, request: GenerationRecord) -> None:
         """See `FeedbackStore`."""
@@ -226,16 +228,22 @@ def _registry(settings: ServingSettings) -> RegistryClient:
 
 
 def _log_to_stderr() -> None:
-    """Log to standard error, which Ray collects; lines of the access log are written as they are, in JSON."""
+    """Log to standard error, which Ray collects; lines of the access log are written as they are, in JSON.
+
+    With `RAY_LOGGING_CONFIG_ENCODING=JSON` the other lines are JSON, too, as Ray writes it.
+    """
     root = logging.getLogger("serving")
     if root.handlers:
         return
     root.setLevel(logging.INFO)
-    for logger, line in (
-        (root, "%(levelname)s %(name)s: %(message)s"),
-        (logging.getLogger("serving.access"), "%(message)s"),
+    text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    as_json = os.environ.get("RAY_LOGGING_CONFIG_ENCODING") == "JSON"
+    for logger, formatter in (
+        (root, JSONFormatter() if as_json else text),
+        (logging.getLogger("serving.access"), logging.Formatter("%(message)s")),
     ):
-        handler: Any = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(line))
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(formatter)
+        handler.addFilter(CoreContextFilter())
         logger.addHandler(handler)
         logger.propagate = False

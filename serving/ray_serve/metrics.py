@@ -1,7 +1,10 @@
 """Prometheus metrics of the replicas, as `ray_corrector_*`, with Ray's own tags."""
 
+from pathlib import Path
+
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from corrector.files import disk_space
 from serving.catalogue.snapshot import RegistryHealth
 from serving.engine.request import GeneratedImage
 from serving.engine.stats import EngineObserver, EngineStats
@@ -70,9 +73,10 @@ class IngressMetrics(IngressObserver):
 
 
 class EngineMetrics(EngineObserver):
-    """Steps, images and memory."""
+    """Steps, images, memory, and the disk of the cache."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
         self._rows = Histogram("corrector_step_rows", "Rows of a denoising step.", _ROWS)
         self._seconds = Histogram("corrector_step_seconds", "Time of a denoising step.", _STEP_SECONDS)
         self._images = Counter("corrector_images", "Images drawn.", ("adapter",))
@@ -84,6 +88,8 @@ class EngineMetrics(EngineObserver):
             adapters_in_memory="Adapters in host memory.",
             adapter_bytes="Host memory of adapters.",
             text_bytes="Host memory of text embeddings.",
+            cache_disk_bytes="Of the disk of the node's cache.",
+            cache_disk_free_bytes="Of the disk of the node's cache.",
         )
 
     def stepped(self, rows: int, seconds: float) -> None:
@@ -103,6 +109,9 @@ class EngineMetrics(EngineObserver):
         self._gauges["adapters_in_memory"].set(stats.host_adapters)
         self._gauges["adapter_bytes"].set(stats.host_bytes)
         self._gauges["text_bytes"].set(stats.text_bytes)
+        total, free = disk_space(self._cache)
+        self._gauges["cache_disk_bytes"].set(total)
+        self._gauges["cache_disk_free_bytes"].set(free)
 
 
 class CatalogueMetrics:

@@ -103,7 +103,7 @@ def work_of(folder: Path, options: argparse.Namespace, scheduler: str) -> BatchW
 def packed(folder: Path, options: argparse.Namespace, scheduler: str) -> dict[str, Any]:
     """A search as `jobs.search` runs it."""
     work = work_of(folder, options, scheduler)
-    connect()
+    connect(work.run.run)
     encode_everything(work)
     started = time.perf_counter()
     job = SearchJob(work, Console(file=io.StringIO()), warm_start=False)
@@ -139,7 +139,7 @@ def alone(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         Lane(work.spec, OneTrial(plan, config["index"]), settings, policy).run()
         tune.report({"fid": plan.trial_folder(config["index"]).reports[-1].score.fid})
 
-    connect()
+    connect(work.run.run)
     encode_everything(work)
     started = time.perf_counter()
     grid = tune.Tuner(

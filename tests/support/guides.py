@@ -10,18 +10,28 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
+from tests.support.manifests import kubectl
 from tests.support.paths import PROJECT
 
 GUIDES = tuple(
     sorted(
         path
-        for pattern in ("*.md", "corrector/*.md", "jobs/*.md", "serving/*.md", "cluster/*.md", "k8s/**/*.md")
+        for pattern in (
+            "*.md",
+            "corrector/*.md",
+            "jobs/*.md",
+            "serving/*.md",
+            "cluster/**/*.md",
+            "k8s/**/*.md",
+        )
         for path in PROJECT.glob(pattern)
     )
 )
@@ -80,6 +90,8 @@ def check_command(command: str) -> None:
             )
         elif program == "python" and arguments[0] == "-m":
             check_module(arguments[1], arguments[2:])
+        elif program == "kubectl":
+            _check_kubectl(arguments)
         elif program == "ray":
             _check_ray(arguments)
         elif program == "serve" and arguments[0] == "run":
@@ -91,7 +103,7 @@ def check_command(command: str) -> None:
             assert program in _PLAIN, f"{program}: a guide should use it only if a test can check it"
 
 
-_PLAIN = frozenset((".", "sed", "curl", "export", "pip", "eval"))
+_PLAIN = frozenset((".", "sed", "curl", "export", "pip", "eval", "base64", "helm"))
 
 
 def check_module(name: str, arguments: list[str]) -> None:
@@ -112,21 +124,38 @@ def check_module(name: str, arguments: list[str]) -> None:
             module.main(arguments)
 
 
-def _check_ray(arguments: list[str]) -> None:
-    """`ray job submit OPTIONS -- COMMAND`: options by Ray's own parser, COMMAND as any other."""
-    from ray.dashboard.modules.job.cli import submit
+def _check_kubectl(arguments: list[str]) -> None:
+    """`kubectl kustomize` runs; with `--help` any other command parses its options and does nothing."""
+    folders = [word for word in arguments if word.startswith("k8s/")]
+    assert all((PROJECT / folder / "kustomization.yaml").is_file() for folder in folders), folders
+    asked = [] if arguments[0] == "kustomize" else ["--help"]
+    done = subprocess.run(
+        [kubectl(), *arguments, *asked], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
-    assert arguments[:2] == ["job", "submit"], arguments
-    split = arguments.index("--")
-    submit.make_context("submit", arguments[2:])
-    check_command(shlex.join(arguments[split + 1 :]))
+
+def _check_ray(arguments: list[str]) -> None:
+    """`ray ... [-- COMMAND]`: subcommands, options and files by Ray's own parsers, COMMAND as any other."""
+    from ray.scripts.scripts import cli
+
+    words = list(arguments)
+    parser: click.Command = cli
+    while isinstance(parser, click.Group):
+        name = words.pop(0)
+        parser = parser.commands[name]
+    context = parser.make_context(name, words)
+    if file := context.params.get("cluster_config_file"):
+        assert (PROJECT / file).is_file(), f"no file {file}"
+    if "--" in arguments:
+        check_command(shlex.join(arguments[arguments.index("--") + 1 :]))
 
 
 def _simple_commands(command: str) -> Iterator[list[str]]:
     """The simple commands of a line, those inside `$(...)` too; assignments before them and redirections are left out."""
     inner = re.findall(r"\$\(([^)]*)\)", command)
     outer = re.sub(r'"?\$\([^)]*\)"?', "X", command)
-    for part in [*inner, *re.split(r"&&|\||;", outer)]:
+    for part in [part for text in (*inner, outer) for part in re.split(r"&&|\||;", text)]:
         words = shlex.split(part)
         words = words[: next((at for at, word in enumerate(words) if word in (">", "<")), len(words))]
         while words and re.match(r"^\w+=", words[0]):

@@ -20,10 +20,10 @@ from fastapi import FastAPI
 from PIL import Image
 
 from corrector.base import resolve_base
+from corrector.feedback import FILE_NAME, FeedbackStore
 from serving.catalogue.snapshot import ServedAdapter, ServedVersion, Snapshot, Traffic
 from serving.engine.engine import Engine
 from serving.ingress.base_info import BaseInfo
-from serving.ingress.feedback_store import FeedbackStore
 from serving.ingress.image_service import ImageService
 from serving.router.embedding import Embedder
 from serving.router.router import Router
@@ -85,7 +85,7 @@ def small_world(folder: Path, heads: Path, **settings: Any) -> Iterator[World]:
         base, LocalEngineClient(engine), router, LocalFeedbackClient(store), snapshot=lambda: snapshot
     )
     try:
-        yield World(engine, service, snapshot, folder / "feedback" / "verdicts.jsonl")
+        yield World(engine, service, snapshot, folder / "feedback" / FILE_NAME)
     finally:
         store.close()
         engine.close()

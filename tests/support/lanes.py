@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
-from corrector.base import BaseSpec, ContentCache
+from corrector.base import BaseSpec, ContentCache, resolve_base
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters
+from corrector.storage import Storage
 from jobs.correction.sampling import CorrectionPolicy, read_sampled
+from jobs.inputs.batch import check_batch
 from jobs.inputs.encoding import encode, split
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
@@ -44,9 +46,12 @@ class LocalClient:
         return self._queue.report("lane", progress)
 
 
-def prompt_tasks(folder: Path, spec: BaseSpec, names: Iterable[str], **hyper: object) -> list[PromptTask]:
+def prompt_tasks(
+    place: Storage | Path, spec: BaseSpec, names: Iterable[str], **hyper: object
+) -> list[PromptTask]:
     """Tasks with random exemplars, prepared as the job's driver does it."""
-    cache = ContentCache(folder / "cache")
+    storage = Storage.of(place)
+    cache = ContentCache(storage.below("cache"))
     tasks = []
     for seed, name in enumerate(names):
         generator = torch.Generator().manual_seed(seed)
@@ -70,20 +75,20 @@ def prompt_tasks(folder: Path, spec: BaseSpec, names: Iterable[str], **hyper: ob
         )
         tasks.append(
             PromptTask(
-                f"work-{name}", entry, f"exemplars-{name}", PromptFolder(folder / "prompts" / name), {}
+                f"work-{name}", entry, f"exemplars-{name}", PromptFolder(storage.below(f"prompts/{name}")), {}
             )
         )
     for share in split(tasks, EVALUATION, 1):
-        encode(spec, share, folder / "cache", "cpu", 1)
+        encode(spec, share, storage.below("cache"), "cpu", 1)
     return tasks
 
 
-def settings(folder: Path, *, slots: int = 2) -> LaneSettings:
+def settings(place: Storage | Path, *, slots: int = 2) -> LaneSettings:
     """A lane that saves and reports after every step."""
     return LaneSettings(
         slots=slots,
         rank=2,
-        cache=folder / "cache",
+        cache=Storage.of(place).below("cache"),
         evaluation=EVALUATION,
         report_every=1,
         checkpoint_seconds=0.0,
@@ -91,9 +96,22 @@ def settings(folder: Path, *, slots: int = 2) -> LaneSettings:
     )
 
 
-def run_lane(folder: Path, spec: BaseSpec, client: LocalClient, *, slots: int = 2) -> None:
-    Lane(spec, client, settings(folder, slots=slots), CorrectionPolicy).run()
+def run_lane(place: Storage | Path, spec: BaseSpec, client: LocalClient, *, slots: int = 2) -> None:
+    Lane(spec, client, settings(place, slots=slots), CorrectionPolicy).run()
 
 
 def curve(task: PromptTask) -> list[float]:
     return [point["loss"] for point in read_sampled(task.folder)["curve"]]
+
+
+def undisturbed(path: Path, storage: Path) -> dict[str, list[float]]:
+    """Name -> the losses of the same batch, trained by a lane in this process."""
+    work = check_batch(path, storage=storage, run="batch")
+    work.run.create()
+    spec = resolve_base(work.batch.base)
+    work.store_exemplars(work.tasks)
+    for share in split(work.tasks, work.batch.evaluation, 1):
+        encode(spec, share, work.run.cache, "cpu", 1)
+    settings = LaneSettings(slots=2, rank=2, cache=work.run.cache, evaluation=work.batch.evaluation)
+    Lane(spec, LocalClient(PromptQueue(work.tasks)), settings, CorrectionPolicy).run()
+    return {task.entry.name: curve(task) for task in work.tasks}

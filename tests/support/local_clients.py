@@ -6,10 +6,10 @@ import asyncio
 
 import numpy as np
 
+from corrector.feedback import FeedbackStore, GenerationRecord, Verdict
 from serving.engine.engine import Engine
 from serving.engine.request import GeneratedImage, ImageRequest
 from serving.engine.stats import EngineStats
-from serving.ingress.feedback_store import FeedbackStore, GenerationRecord, Verdict
 from serving.ingress.image_service import PreviewCallback
 
 

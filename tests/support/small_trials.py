@@ -18,6 +18,7 @@ from corrector.prompts import (
     SearchSettings,
 )
 from corrector.record.search_results import RungReport
+from corrector.storage import Storage
 from jobs.inputs.encoding import encode, split
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
@@ -52,7 +53,7 @@ def plan(folder: Path, spec: BaseSpec, name: str = "person", *, steps: int = 8) 
     for share in split([task], EVALUATION, 1):
         encode(spec, share, folder / "cache", "cpu", 1)
     found = rungs(SEARCH, EVALUATION, steps=steps, num_inference_steps=spec.num_inference_steps)
-    return PromptSearch(task.work_id, entry, task.exemplars, folder / "trials" / name, found)
+    return PromptSearch(task.work_id, entry, task.exemplars, Storage.of(folder / "trials" / name), found)
 
 
 class LocalTrials:

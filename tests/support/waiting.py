@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def wait_until(
-    condition: Callable[[], object], seconds: float = 120.0, otherwise: Callable[[], str] | None = None
+    condition: Callable[[], object], seconds: float = 240.0, otherwise: Callable[[], str] | None = None
 ) -> None:
     """Return as soon as `condition` holds; AssertionError, with what `otherwise` says, where it does not within `seconds`."""
     deadline = time.monotonic() + seconds

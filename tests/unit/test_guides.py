@@ -19,7 +19,7 @@ PYTHON = [block for guide in GUIDES for block in blocks(guide) if block.language
 
 def test_each_package_has_its_guide() -> None:
     folders = {path.parent.relative_to(PROJECT).as_posix() for path in GUIDES}
-    assert folders >= {".", "corrector", "jobs", "serving", "cluster"}
+    assert folders >= {".", "corrector", "jobs", "serving", "cluster", "k8s"}
 
 
 @pytest.mark.parametrize("block", [block for block in SHELL if "─" not in block.text], ids=str)

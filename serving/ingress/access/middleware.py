@@ -66,7 +66,7 @@ class AccessMiddleware:
         except Exception as error:
             answer = to_api_error(error)
             if answer.status_code >= 500:
-                logger.exception("request %s failed", context.id)
+                logger.exception("request %s failed", context.id, extra={"request_id": context.id})
             context.code = answer.code
             if context.status is None:
                 await answer.response()(scope, receive, send)

@@ -26,7 +26,8 @@ async def image_events(
     except Exception as error:
         answer = to_api_error(error)
         if answer.status_code >= 500:
-            logger.exception("request %s failed", generation.context.id)
+            request = generation.context.id
+            logger.exception("request %s failed", request, extra={"request_id": request})
         generation.context.code = answer.code
         yield f"event: error\ndata: {json.dumps(answer.body())}\n\n".encode()
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from corrector.feedback import GenerationRecord
 from serving.engine.request import GeneratedImage
 from serving.ingress.app_context import AppContext, RequestContext
-from serving.ingress.feedback_store import GenerationRecord
 from serving.ingress.http.schema import Provenance, Usage, UsageInputDetails
 from serving.ingress.image_service import PreviewCallback
 from serving.ingress.images.encoding import encode_image
@@ -193,10 +193,12 @@ class ImageGeneration:
                 await self._app.service.feedback.remember(record)
         except Exception as error:
             self._app.observer.feedback_lost()
+            about = {"request_id": record.id, "adapter": record.adapter}
             if isinstance(error, TimeoutError):
-                logger.error("request %s is not remembered: no answer in %g s", record.id, _REMEMBER_SECONDS)
+                reason = f"no answer in {_REMEMBER_SECONDS:g} s"
+                logger.error("request %s is not remembered: %s", record.id, reason, extra=about)
             else:
-                logger.exception("request %s is not remembered", record.id)
+                logger.exception("request %s is not remembered", record.id, extra=about)
 
     def _until_deadline(self) -> asyncio.Timeout:
         """Ends the wait for an engine that does not answer; the engine itself stops drawing at its deadline."""

@@ -2,8 +2,8 @@
 
 from fastapi import Request
 
+from corrector.feedback import MAX_VERDICTS, Verdict
 from serving.ingress.app_context import AppContext, RequestContext
-from serving.ingress.feedback_store import MAX_VERDICTS, Verdict
 from serving.ingress.http.body import api_router
 from serving.ingress.http.errors import ApiError
 from serving.ingress.http.openapi import errors

@@ -11,21 +11,22 @@ import json
 import re
 import socket
 import threading
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cluster.monitoring.dashboard import OF_GPU_NODES, alert_expressions, dashboard_expressions, metrics_of
+from corrector.feedback import FILE_NAME, read_verdicts
 from corrector.registry import retire
 from tests.support.endpoint import Endpoint
 from tests.support.ingress import openai_client, pixels, post
+from tests.support.metrics_pages import exposed
 from tests.support.served_registry import NAME
 from tests.support.waiting import wait_until
 
@@ -142,9 +143,8 @@ def test_feedback_is_kept_for_the_next_batch(endpoint: Endpoint) -> None:
     verdict = {"request_id": answer.headers["x-request-id"], "verdict": "bad", "note": "three legs"}
     given = post(endpoint.address, verdict, path="/v1/feedback")
     assert given.status_code == 200
-    kept = endpoint.registry.root.parent / "feedback" / "verdicts.jsonl"
-    line = json.loads(kept.read_text().splitlines()[-1])
-    assert (line["note"], line["request"]["prompt"], line["request"]["seeds"]) == ("three legs", GUARD, [7])
+    (kept,) = read_verdicts(endpoint.registry.root.parent / "feedback" / FILE_NAME)
+    assert (kept["note"], kept["request"]["prompt"], kept["request"]["seeds"]) == ("three legs", GUARD, [7])
 
 
 def test_a_candidate_draws_for_whoever_names_it_where_any_version_may_be_drawn(endpoint: Endpoint) -> None:
@@ -251,25 +251,15 @@ def test_a_hundred_at_once_are_all_answered(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.slow
-def test_prometheus_is_told(endpoint: Endpoint) -> None:
+def test_prometheus_is_told_what_alerts_and_dashboard_ask_for(endpoint: Endpoint) -> None:
     endpoint.draw(LYING)
-    expected = {
-        "corrector_routes",
-        "corrector_step_rows",
-        "corrector_adapters_resident",
-        "corrector_adapter_swaps",
-        "corrector_queue_seconds",
-        "corrector_denoise_seconds",
-        "corrector_registry_ok",
-    }
-    folder = Path(endpoint.head.scratch) / "session_latest"
-
-    def told() -> bool:
-        targets = json.loads((folder / "prom_metrics_service_discovery.json").read_text())
-        text = ""
-        for target in targets[0]["targets"]:
-            with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:
-                text += answer.read().decode()
-        return all(f"ray_{name}" in text for name in expected)
-
-    wait_until(told)
+    assert endpoint.draw(GUARD, adapter="nobody").status_code == 404
+    asked_for = metrics_of([*alert_expressions(), *dashboard_expressions()]) - OF_GPU_NODES
+    expected = {name for name in asked_for if not name.startswith("ray_corrector_job_")}
+    expected |= {"ray_corrector_step_rows_count", "ray_corrector_adapter_swaps_total"}
+    wait_until(
+        lambda: expected <= exposed(endpoint.head).keys(),
+        otherwise=lambda: f"not exposed: {expected - exposed(endpoint.head).keys()}",
+    )
+    paths = {labels["path"] for labels in exposed(endpoint.head)["ray_corrector_http_request_seconds_bucket"]}
+    assert "/v1/images/generations" in paths

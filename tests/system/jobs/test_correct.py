@@ -11,15 +11,9 @@ import psutil
 import pytest
 
 from cluster.head import Head
-from corrector.base import resolve_base
-from jobs.correction.sampling import CorrectionPolicy
-from jobs.inputs.batch import check_batch
-from jobs.inputs.encoding import encode, split
 from jobs.inputs.run_folder import PromptFolder
-from jobs.lanes.lane import Lane, LaneSettings
-from jobs.lanes.queue import PromptQueue
 from tests.support.batches import correct, losses, write_batch
-from tests.support.lanes import LocalClient, curve
+from tests.support.lanes import undisturbed
 from tests.support.processes import beyond_loopback, listening, title
 from tests.support.waiting import wait_until
 
@@ -132,7 +126,7 @@ class Killer(threading.Thread):
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
                 self.killed += 1
-        self.sampled = any(PromptFolder(folder).is_sampled for folder in self._prompts.iterdir())
+        self.sampled = any(PromptFolder(folder).sampled.exists() for folder in self._prompts.iterdir())
 
     def _found(self) -> list[psutil.Process]:
         """The workers of the head's lanes."""
@@ -143,16 +137,3 @@ class Killer(threading.Thread):
         """Those that this test has started, and which load the base now."""
         self._workers = [process for process in self._found() if process not in self._others]
         return self._workers
-
-
-def undisturbed(path: Path, storage: Path) -> dict[str, list[float]]:
-    """Name -> the losses of the same batch, trained by a lane in this process."""
-    work = check_batch(path, storage=storage, run="batch")
-    work.run.create()
-    spec = resolve_base(work.batch.base)
-    work.store_exemplars(work.tasks)
-    for share in split(work.tasks, work.batch.evaluation, 1):
-        encode(spec, share, work.run.cache, "cpu", 1)
-    settings = LaneSettings(slots=2, rank=2, cache=work.run.cache, evaluation=work.batch.evaluation)
-    Lane(spec, LocalClient(PromptQueue(work.tasks)), settings, CorrectionPolicy).run()
-    return {task.entry.name: curve(task) for task in work.tasks}

@@ -158,7 +158,7 @@ def test_a_trial_that_diverges_ends_once_and_the_others_go_on(tmp_path: Path, sm
         searcher,
         small_trials.SEARCH,
         concurrent=2,
-        storage=tmp_path / "tune",
+        storage=str(tmp_path / "tune"),
         name="search",
     )
 

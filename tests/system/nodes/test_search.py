@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from corrector.record.search_results import SearchResult
+from corrector.storage import Storage
+from jobs.inputs.run_folder import RunFolder, read_json
 from tests.support.batches import write_search
 from tests.support.nodes import Nodes, cluster_of_nodes
 from tests.support.paths import PROJECT
@@ -50,37 +52,43 @@ def test_queues_are_on_the_node_of_the_driver_and_lost_with_no_other(nodes: Node
 
 
 def test_a_lost_node_costs_a_search_at_most_the_way_since_the_last_rung(
-    nodes: Nodes, tmp_path: Path, small_sd3: Path
+    separate_nodes: Nodes, stored: Callable[[str], list[str]], bucket: str, tmp_path: Path, small_sd3: Path
 ) -> None:
     """Nothing replaces the node: what its lane held goes on in the lane of the other."""
-    lost = nodes.add(num_cpus=1)
     path = write_search(
-        tmp_path, small_sd3, steps=100, trials=4, scheduler="none", space={"rank": [1, 2, 3, 4]}
+        tmp_path / "driver", small_sd3, steps=100, trials=4, scheduler="none", space={"rank": [1, 2, 3, 4]}
     )
-    run = tmp_path / "runs" / "run"
-    log = tmp_path / "search.log"
-    command = [sys.executable, "-m", "jobs.search", str(path), f"--storage={run.parent}", "--run-id=run"]
+    run = RunFolder(f"s3://{bucket}/runs", "run")
+    log = tmp_path / "driver" / "search.log"
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.search",
+        str(path),
+        f"--storage={run.storage.root}",
+        "--run-id=run",
+    ]
     with log.open("w") as output:
         job = subprocess.Popen(
             [*command, "--slots=1", "--no-warm-start"],
             cwd=PROJECT,
-            env=nodes.environment,
+            env=separate_nodes.environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
         # Two lanes of one slot: with two trials scored, each lane holds one.
-        wait_until(lambda: job.poll() is not None or len(list(run.glob("trials/*/*/reports.json"))) >= 2)
-        before = {file: json.loads(file.read_text()) for file in run.glob("trials/*/*/reports.json")}
-        nodes.lose(lost)
+        wait_until(lambda: job.poll() is not None or len(stored("/reports.json")) >= 2)
+        before = {key: read_json(Storage.of(f"s3://{bucket}").file(key)) for key in stored("/reports.json")}
+        separate_nodes.lose(2)
         status = job.wait(400)
     finally:
         job.kill()
     # Noise teaches nothing, so the gate rejects what the search found best: exit status 1.
     assert status == 1, log.read_text()
     assert before
-    result = SearchResult.model_validate_json((run / "search.json").read_text())
+    result = SearchResult.model_validate(read_json(run.place.file("search.json")))
     trials = result.prompts[0].trials
     assert [trial.state for trial in trials] == ["finished"] * 4
-    for file, reports in before.items():
-        assert json.loads(file.read_text())[: len(reports)] == reports
+    for key, reports in before.items():
+        assert read_json(Storage.of(f"s3://{bucket}").file(key))[: len(reports)] == reports

@@ -13,10 +13,11 @@ from tests.support.paths import PROJECT
 from tests.support.policies import NAMES, POLICIES, Request, allows, granted
 
 
-def test_only_the_server_and_the_collector_delete() -> None:
+def test_only_the_server_the_collector_and_jobs_delete() -> None:
     assert [policy for policy in NAMES if "s3:DeleteObject" in granted(policy)] == [
         "artifact-collector",
         "registry-writer",
+        "run-keeper",
     ]
 
 

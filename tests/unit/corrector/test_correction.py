@@ -68,7 +68,7 @@ def test_losses_images_and_scorecard_are_those_of_a_lane_to_the_digit(
     run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1)
     assert [point.loss for point in correction.record.curve] == curve(task)
     score_prompt(task, ScoringSettings(spec, EVALUATION, corrector.GateThresholds(), code_version()))
-    folder = place.record
+    folder = place.record.path
     of_lane = CorrectionRecord.load(folder)
     same: dict[str, Any] = {"created": of_lane.created, "seconds": of_lane.seconds}
     assert correction.record.model_copy(update=same) == of_lane

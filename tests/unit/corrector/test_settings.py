@@ -16,7 +16,7 @@ def test_without_variables_the_usual_places_are_used(tmp_path: Path, monkeypatch
     settings = Settings.from_environment({})
 
     assert settings.cache == Path("/home/someone/.cache/corrector")
-    assert settings.runs == tmp_path / "runs"
+    assert settings.storage == str(tmp_path / "runs")
     assert settings.tracking_uri is None
     assert settings.exemplar_roots == (tmp_path,)
 
@@ -34,7 +34,7 @@ def test_variables_decide_and_empty_ones_do_not(tmp_path: Path, monkeypatch: pyt
     )
 
     assert settings.cache == tmp_path / "cache"
-    assert settings.runs == tmp_path / "runs"
+    assert settings.storage == str(tmp_path / "runs")
     assert settings.tracking_uri == "https://mlflow.example.org"
     assert settings.exemplar_roots == (Path("/mnt/exemplars"), tmp_path / "more")
     assert Settings.from_environment({"XDG_CACHE_HOME": "/x"}).cache == Path("/x/corrector")
@@ -44,9 +44,9 @@ def test_the_process_environment_is_read_when_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CORRECTOR_RUNS", str(tmp_path / "first"))
-    assert Settings.from_environment().runs == tmp_path / "first"
+    assert Settings.from_environment().storage == str(tmp_path / "first")
     monkeypatch.setenv("CORRECTOR_RUNS", str(tmp_path / "second"))
-    assert Settings.from_environment().runs == tmp_path / "second"
+    assert Settings.from_environment().storage == str(tmp_path / "second")
 
 
 def test_started_at_the_root_the_whole_disk_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.correct import main
 from jobs.inputs.run_folder import RunFolder
+from jobs.inputs.run_lock import locked
 from tests.support.batches import write_batch
 from tests.support.paths import PROJECT
 
@@ -39,13 +40,13 @@ def test_the_plan_is_printed_and_nothing_is_started(
     assert main([str(path), "--plan", "--storage", str(tmp_path / "runs")]) == 0
     printed = capsys.readouterr().out
     assert "a person lying on the grass" in printed
-    assert not RunFolder(tmp_path / "runs", "batch").path.exists()
+    assert not RunFolder(tmp_path / "runs", "batch").place.disk.exists()
 
 
 def test_a_second_submission_of_a_run_is_refused(
     tmp_path: Path, small_sd3: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_batch(tmp_path, small_sd3)
-    with RunFolder(tmp_path / "runs", "batch").locked():
+    with locked(RunFolder(tmp_path / "runs", "batch")):
         assert main([str(path), "--storage", str(tmp_path / "runs")]) == 2
     assert "works in this run's folder; wait until it ends" in capsys.readouterr().err

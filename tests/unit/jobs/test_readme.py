@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -10,11 +11,9 @@ import pytest
 import yaml
 
 from corrector.prompts import load_batch
-from jobs import collect, correct, search
 from tests.support.paths import EXAMPLES, PROJECT
 
 README = (PROJECT / "jobs" / "README.md").read_text()
-PARSERS = {"jobs.correct": correct._parser, "jobs.search": search._parser, "jobs.collect": collect._parser}
 
 
 def blocks(kind: str) -> list[str]:
@@ -37,4 +36,4 @@ def test_the_batch_and_the_search_of_the_guide_are_accepted(tmp_path: Path) -> N
 @pytest.mark.parametrize("command", re.findall(r"-m (jobs\.[^`|\n]+)", re.sub(r" *\\\n *", " ", README)))
 def test_the_commands_of_the_guide_are_accepted(command: str) -> None:
     module, *arguments = shlex.split(command)
-    PARSERS[module]().parse_args(arguments)
+    importlib.import_module(module)._parser().parse_args(arguments)

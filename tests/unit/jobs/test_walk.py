@@ -54,10 +54,10 @@ def test_a_prompt_travels_from_the_batch_file_to_its_result(
     assert (progress.work_id, progress.state) == (task.work_id, "sampled")
 
     score_prompt(task, ScoringSettings(work.spec, work.batch.evaluation, work.batch.gate, "abc"))
-    record = CorrectionRecord.load(task.folder.record)
+    record = CorrectionRecord.load(task.folder.record.path)
     assert (record.work_id, len(record.curve)) == (task.work_id, prepared.hyperparameters.steps)
 
-    registered = register(task.folder.record, tracking_uri=None, root=work.run.registry)
+    registered = register(task.folder.record.path, tracking_uri=None, root=work.run.registry)
     write_json(task.folder.registration, asdict(registered))
     result = Results(work).settle(task, None)
     assert isinstance(result, PromptResult)

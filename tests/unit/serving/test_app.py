@@ -60,7 +60,7 @@ def test_places_are_those_of_the_environment_in_which_it_is_built(
     found = ServingSettings().located()
     assert found.tracking_uri == "http://mlflow:5000"
     assert found.registry_root == tmp_path / "runs" / "registry"
-    assert found.ingress.feedback == tmp_path / "runs" / "feedback"
+    assert found.ingress.feedback == str(tmp_path / "runs" / "feedback")
     assert found.engine.cache is not None and found.engine.cache.is_relative_to(tmp_path / "cache")
     own = ServingSettings(tracking_uri="sqlite:///mine.db", registry_root=tmp_path / "other").located()
     assert (own.tracking_uri, own.registry_root) == ("sqlite:///mine.db", tmp_path / "other")
@@ -69,7 +69,7 @@ def test_places_are_those_of_the_environment_in_which_it_is_built(
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("ray_serve.deployments, serving.ingress.feedback_store", {"torch", "diffusers", "transformers"}),
+        ("ray_serve.deployments, corrector.feedback", {"torch", "diffusers", "transformers"}),
         ("ray_serve.deployments, serving.ray_serve.clients, serving.ingress.app", {"diffusers"}),
     ],
     ids=["feedback", "ingress"],

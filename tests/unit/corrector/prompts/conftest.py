@@ -21,4 +21,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """An environment that allows no folder besides the batch file's own."""
-    return Settings(cache=tmp_path / "cache", runs=tmp_path / "runs", tracking_uri=None, exemplar_roots=())
+    return Settings(
+        cache=tmp_path / "cache", storage=str(tmp_path / "runs"), tracking_uri=None, exemplar_roots=()
+    )

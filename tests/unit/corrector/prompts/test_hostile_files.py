@@ -54,7 +54,7 @@ def check(folder: Path, suffix: str, content: bytes) -> None:
     """Load a file with this content; only mistakes may be raised."""
     path = folder / f"fuzzed{suffix}"
     path.write_bytes(content)
-    environment = Settings(cache=folder, runs=folder, tracking_uri=None, exemplar_roots=())
+    environment = Settings(cache=folder, storage=str(folder), tracking_uri=None, exemplar_roots=())
     found: list[BatchError] | None = None
     try:
         load_batch(path, settings=environment)
@@ -205,7 +205,7 @@ def test_exemplars_lie_beside_the_batch_file_or_where_the_environment_allows(
     folder: Path, outside: Path, settings: Settings
 ) -> None:
     (folder / "link").symlink_to(outside)
-    allowed = Settings(cache=folder, runs=folder, tracking_uri=None, exemplar_roots=(outside.parent,))
+    allowed = Settings(cache=folder, storage=str(folder), tracking_uri=None, exemplar_roots=(outside.parent,))
     for exemplars in ("../elsewhere", str(outside), "link", "exemplars/../../elsewhere"):
         refusal = load_with(folder, exemplars, settings)
         assert refusal is not None

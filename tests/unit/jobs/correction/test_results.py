@@ -23,11 +23,11 @@ def test_a_prompt_that_settles_does_not_make_the_records_of_the_others_be_read_a
 
     write_failure(person, settings, "it diverged")
     assert results.settle(person, None).error == "it diverged"
-    shutil.rmtree(person.folder.path)
+    shutil.rmtree(person.folder.place.disk)
     results.settle(dog, "registration failed: nobody answers")
     assert results.write().exit_status == 1
 
-    written = json.loads(work.run.result.read_text())["prompts"]
+    written = json.loads(work.run.result.path.read_text())["prompts"]
     assert [(each["status"], each["error"], each["worked"]) for each in written] == [
         ("failed", "it diverged", True),
         ("unfinished", "registration failed: nobody answers", True),

@@ -9,10 +9,10 @@ import pytest
 from corrector.base import BaseSpec, resolve_base
 from corrector.prompts import GateThresholds
 from corrector.record.correction_record import CorrectionRecord
-from jobs.correction.sampling import DECODED_FILE, SAMPLED_FILE
+from jobs.correction.sampling import DECODED_FILE
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
 from jobs.inputs.prompt_task import PromptTask
-from jobs.inputs.run_folder import PromptFolder
+from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
 from jobs.lanes.queue import PromptQueue
 from tests.support.lanes import EVALUATION, LocalClient, prompt_tasks, run_lane
 
@@ -36,8 +36,8 @@ def task(tmp_path_factory: pytest.TempPathFactory, spec: BaseSpec) -> PromptTask
 
 
 def content(folder: PromptFolder) -> dict[str, bytes]:
-    files = (path for path in folder.record.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder.record)): path.read_bytes() for path in files}
+    files = (path for path in folder.record.path.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder.record.path)): path.read_bytes() for path in files}
 
 
 def test_a_task_that_ray_runs_again_keeps_the_record_of_the_first_run(
@@ -47,7 +47,7 @@ def test_a_task_that_ray_runs_again_keeps_the_record_of_the_first_run(
     first = content(task.folder)
     assert not {SAMPLED_FILE, DECODED_FILE} & set(first)
 
-    (task.folder.record / SAMPLED_FILE).touch()  # as if the first run had died just after its rename
+    (task.folder.record.path / SAMPLED_FILE).touch()  # as if the first run had died just after its rename
     score_prompt(task, settings)
     assert content(task.folder) == first
 
@@ -60,10 +60,10 @@ def test_a_failed_record_gives_way_to_a_scored_one(
 ) -> None:
     (task,) = prompt_tasks(tmp_path, spec, ("dog",))
     write_failure(task, settings, "the lane died")
-    assert CorrectionRecord.load(task.folder.record).error == "the lane died"
+    assert CorrectionRecord.load(task.folder.record.path).error == "the lane died"
     run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1)
 
     score_prompt(task, settings)
 
-    assert CorrectionRecord.load(task.folder.record).status == "rejected"
-    assert {path.name for path in task.folder.path.iterdir()} == {"record"}
+    assert CorrectionRecord.load(task.folder.record.path).status == "rejected"
+    assert {path.name for path in task.folder.place.disk.iterdir()} == {"record"}

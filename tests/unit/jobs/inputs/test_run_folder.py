@@ -12,7 +12,9 @@ import pytest
 
 from corrector.errors import UserError
 from corrector.files import replace_folder
-from jobs.inputs.run_folder import RunFolder, write_json
+from corrector.storage import Storage
+from jobs.inputs.run_folder import RunFolder, read_json, write_json
+from jobs.inputs.run_lock import locked
 from tests.support.paths import PROJECT
 
 
@@ -24,8 +26,8 @@ def test_a_run_id_cannot_leave_the_storage_or_take_a_shared_folders_name(tmp_pat
 
 def test_the_same_work_has_the_same_folder_and_other_work_another(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "people")
-    assert run.prompt("lying", "a" * 64).path == run.prompt("lying", "a" * 64).path
-    assert run.prompt("lying", "a" * 64).path != run.prompt("lying", "b" * 64).path
+    assert run.prompt("lying", "a" * 64).place == run.prompt("lying", "a" * 64).place
+    assert run.prompt("lying", "a" * 64).place != run.prompt("lying", "b" * 64).place
 
 
 def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -35,11 +37,11 @@ def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_json_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    write_json(path, {"prompts": [1]})
+    file = Storage.of(tmp_path).file("result.json")
+    write_json(file, {"prompts": [1]})
     with pytest.raises(TypeError):
-        write_json(path, {"prompts": object()})
-    assert json.loads(path.read_text()) == {"prompts": [1]}
+        write_json(file, {"prompts": object()})
+    assert read_json(file) == {"prompts": [1]}
     assert [each.name for each in tmp_path.iterdir()] == ["result.json"]
 
 
@@ -47,7 +49,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from jobs.inputs.run_folder import RunFolder
-with RunFolder(Path(sys.argv[1]), "people").locked():
+from jobs.inputs.run_lock import locked
+with locked(RunFolder(Path(sys.argv[1]), "people")):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -69,13 +72,13 @@ def test_a_run_is_locked_by_one_job_until_that_dies(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "locked\n"
         with (
             pytest.raises(UserError, match=rf"job raysubmit_1 \(process {holder.pid} on .* --run-id"),
-            run.locked(),
+            locked(run),
         ):
             pass
         holder.kill()
-    with run.locked():
-        assert json.loads((run.path / "owner.json").read_text())["process"] == os.getpid()
-    assert not (run.path / "owner.json").exists()
+    with locked(run):
+        assert read_json(run.place.file("owner.json"))["process"] == os.getpid()
+    assert not run.place.file("owner.json").exists()
 
 
 def test_a_folder_is_replaced_whole_or_stays(tmp_path: Path) -> None:

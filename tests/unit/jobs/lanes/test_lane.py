@@ -34,7 +34,7 @@ def test_every_prompt_ends_with_an_adapter_a_curve_and_both_arms(tmp_path: Path,
     assert [each.state for each in queue.snapshot()] == ["sampled"] * 3
     for task in tasks:
         folder = task.folder
-        images = CorrectionRecord.images(folder.sampled)
+        images = CorrectionRecord.images(folder.sampled.path)
         assert len(images.before) == len(images.after) == 4
         assert [len(arm) for guard in images.guards for arm in guard] == [2, 2]
         assert [len(arm) for negative in images.negatives for arm in negative] == [3] * 4
@@ -43,7 +43,7 @@ def test_every_prompt_ends_with_an_adapter_a_curve_and_both_arms(tmp_path: Path,
         ]
         assert named == [(negative.text, 3) for negative in likely_negatives(task.entry, 2)]
         assert len(images.exemplars) == len(images.held_out) == 3
-        assert (folder.sampled / "adapter" / "pytorch_lora_weights.safetensors").is_file()
+        assert (folder.sampled.path / "adapter" / "pytorch_lora_weights.safetensors").is_file()
         assert len(curve(task)) == 6
         assert not folder.checkpoint.exists()
 
@@ -66,7 +66,7 @@ def test_an_interrupted_lane_goes_on_where_it_was(tmp_path: Path, spec: BaseSpec
     else:
         with pytest.raises(KeyboardInterrupt):
             run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks), die_after=3))
-    assert not any(task.folder.is_sampled for task in tasks)
+    assert not any(task.folder.sampled.exists() for task in tasks)
     assert all(task.folder.checkpoint.exists() for task in tasks)
     run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks)))
     for task, reference in zip(tasks, undisturbed, strict=True):
@@ -94,14 +94,14 @@ def test_a_lane_whose_base_is_offloaded_trains_and_samples_the_same(tmp_path: Pa
     Lane(spec, LocalClient(PromptQueue([offloaded])), streaming, CorrectionPolicy).run()
 
     assert curve(offloaded) == curve(plain)
-    images = [CorrectionRecord.images(task.folder.sampled).after for task in (plain, offloaded)]
+    images = [CorrectionRecord.images(task.folder.sampled.path).after for task in (plain, offloaded)]
     assert [path.read_bytes() for path in images[0]] == [path.read_bytes() for path in images[1]]
 
 
 def test_a_damaged_checkpoint_means_starting_again(tmp_path: Path, spec: BaseSpec) -> None:
     tasks = prompt_tasks(tmp_path, spec, ("person",))
     run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks), stop_after=3))
-    for file in tasks[0].folder.checkpoint.iterdir():
+    for file in tasks[0].folder.checkpoint.path.iterdir():
         file.write_bytes(file.read_bytes()[:-7])
     run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks)))
     assert len(curve(tasks[0])) == 6
@@ -122,7 +122,7 @@ def test_two_workers_of_a_lane_train_what_one_trains_alone(tmp_path: Path, spec:
     assert follower.exitcode == 0
     for one, two in zip(alone, together, strict=True):
         assert curve(two) == pytest.approx(curve(one), abs=1e-4)
-        adapters = [load_adapter(task.folder.sampled / "adapter").weights for task in (one, two)]
+        adapters = [load_adapter(task.folder.sampled.path / "adapter").weights for task in (one, two)]
         for path, pair in adapters[0].items():
             for expected, found in zip(pair, adapters[1][path], strict=True):
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)

@@ -29,7 +29,7 @@ from jobs.inputs.batch import check_batch
 from jobs.lanes.plan import LaneLimits, inspect_device, plan_lanes
 work = check_batch(Path(sys.argv[1]), storage=Path(sys.argv[2]))
 fine_tunes = [task.entry.hyperparameters for task in work.tasks]
-plan_lanes(work, fine_tunes, {"CPU": 2.0}, inspect_device(work.spec, "cpu"), LaneLimits())
+plan_lanes(work, fine_tunes, [{"CPU": 2.0}], inspect_device(work.spec, "cpu"), LaneLimits())
 assert "diffusers" not in sys.modules
 """
 
@@ -50,11 +50,47 @@ def planned(
     limits: LaneLimits | None = None,
 ) -> tuple[LanePlan, int]:
     """The plan for the example's first `prompts`, and its lanes on so many machines."""
-    cluster = {"CPU": float(cores * machines)} | ({"GPU": float(machines)} if kind == "cuda" else {})
+    node = {"CPU": float(cores)} | ({"GPU": 1.0} if kind == "cuda" else {})
+    cluster = [node] * machines
     device = LaneDevice(kind, memory, memory, rate=1e10, cores=cores)
     fine_tunes = [task.entry.hyperparameters for task in work.tasks[:prompts]]
     plan = plan_lanes(work, fine_tunes, cluster, device, limits or LaneLimits())
     return plan, plan.lanes_on(cluster)
+
+
+def test_lanes_are_planned_for_gpus_that_an_autoscaler_brings(work: BatchWork) -> None:
+    head = [{"CPU": 1.0}]
+    plan, _ = planned(work, kind="cuda", machines=3, limits=LaneLimits(gpus=3))
+    there, _ = planned(work, kind="cuda", machines=3)
+
+    assert len(LaneLimits(gpus=3).reachable(head)) == 4
+    assert LaneLimits(gpus=3).reachable([{"CPU": 8.0, "GPU": 4.0}]) == [{"CPU": 8.0, "GPU": 4.0}]
+    assert plan.lanes_on(head) == there.lanes_on([{"CPU": 4.0, "GPU": 1.0}] * 3) == 3
+    assert there.lanes_on(head) == 1
+
+
+def test_a_lane_is_planned_for_one_node_and_not_for_the_cores_of_all(work: BatchWork) -> None:
+    fine_tunes = [task.entry.hyperparameters for task in work.tasks[:2]]
+    nodes = [{"CPU": 1.0}, {"CPU": 2.0}, {}]
+    plan = plan_lanes(work, fine_tunes, nodes, LaneDevice("cpu", GIB, GIB, 1e10, cores=16), LaneLimits())
+    assert plan.resources.cpus == 2.0
+    assert plan.lanes_on(nodes) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "message"),
+    [
+        ("cpu", LaneLimits(), "needs 1 CPU; its nodes have 0.5 CPU, 0 CPU; add a node"),
+        ("cpu", LaneLimits(workers=2), "needs 2 workers, each with 1 CPU; .* lower --workers"),
+        ("cuda", LaneLimits(), "needs 1 CPU and 1 GPU; its nodes have 0.5 CPU, 0 CPU"),
+    ],
+)
+def test_a_cluster_that_is_too_small_for_a_lane_is_told_so(
+    work: BatchWork, kind: str, limits: LaneLimits, message: str
+) -> None:
+    fine_tunes = [task.entry.hyperparameters for task in work.tasks]
+    with pytest.raises(UserError, match=message):
+        plan_lanes(work, fine_tunes, [{"CPU": 0.5}, {}], LaneDevice(kind, GIB, GIB, 1e10, cores=4), limits)
 
 
 def test_lanes_of_two_prompts_each_share_the_cores_of_a_machine(work: BatchWork) -> None:

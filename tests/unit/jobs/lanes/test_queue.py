@@ -44,8 +44,9 @@ def test_a_lane_that_starts_again_gives_back_what_it_held() -> None:
     queue = PromptQueue([item("a"), item("b")])
     queue.claim("one", 1, max_rank=8)
     queue.claim("two", 1, max_rank=8)
-    queue.return_leases("one", "killed")
-    assert queue.waiting() == 1
+    queue.process_lost("one", "killed")
+    queue.return_leases("one", "its process ended")  # by the one that starts again
+    assert (queue.waiting(), queue.losses()) == (1, 1)
     assert names(queue.claim("three", 2, max_rank=8)) == ["a"]
 
 
@@ -77,6 +78,20 @@ def test_after_stop_nothing_is_handed_out_and_lanes_are_told() -> None:
     queue.stop()
     assert queue.report("lane", []) is True
     assert queue.claim("lane", 1, max_rank=8) == []
+
+
+def test_a_lane_on_a_node_that_leaves_stops_and_its_prompts_go_to_others_without_a_death() -> None:
+    queue = PromptQueue([item("a"), item("b")], max_deaths=1)
+    queue.place("leaving", "spot")
+    queue.place("staying", "other")
+    queue.claim("leaving", 1, max_rank=8)
+    queue.leave({"spot"})
+    assert queue.report("staying", []) is False
+    assert queue.report("leaving", [Progress("work-a", "training", step=3, steps=9)]) is True
+    assert queue.claim("leaving", 1, max_rank=8) == []
+    queue.release("leaving")
+    assert queue.snapshot()[0] == Progress("work-a", "waiting", step=3, steps=9)
+    assert names(queue.claim("staying", 2, max_rank=8)) == ["a", "b"]
 
 
 @given(

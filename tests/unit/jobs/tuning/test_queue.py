@@ -15,6 +15,7 @@ from corrector.evaluation.trial_score import SampleFeatures, TrialScore
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
 from corrector.prompts.search_settings import Configuration
 from corrector.record.search_results import RungReport
+from corrector.storage import Storage
 from jobs.lanes.queue import Progress
 from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.queue import DECIDED, TrialQueue
@@ -31,7 +32,7 @@ def plan(folder: Path, name: str = "person", work_id: str = "0123456789abcdef012
         hyperparameters=HyperParameters(rank=4, steps=40, preservation="none"),
     )
     found = rungs(SearchSettings(), EvaluationSettings(), steps=40, num_inference_steps=4)
-    return PromptSearch(work_id, entry, "key", folder, found)
+    return PromptSearch(work_id, entry, "key", Storage.of(folder), found)
 
 
 def opened(folder: Path, *configurations: Configuration) -> TrialQueue:
@@ -97,9 +98,10 @@ def test_a_closed_trial_whose_lane_dies_does_not_begin_again(tmp_path: Path) -> 
     queue = opened(tmp_path, {"rank": 2}, {"rank": 8})
     names = claimed(queue)
     queue.close("person", 0)
-    queue.return_leases("lane", "killed")
+    queue.process_lost("lane", "killed")
 
     assert claimed(queue, "another") == [names[1]]
+    assert queue.losses() == 1
 
 
 def test_a_search_that_goes_on_repeats_scores_and_trains_nothing_that_ended(tmp_path: Path) -> None:

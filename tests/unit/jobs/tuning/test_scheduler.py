@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from corrector.evaluation.rungs import rungs
 from corrector.prompts import EvaluationSettings, FailingPrompt, HyperParameters, SearchSettings
+from corrector.storage import Storage
 from jobs.tuning.configurations import Planned
 from jobs.tuning.plan import PromptSearch, SearchGroup
 from jobs.tuning.queue import DECIDED
@@ -34,7 +35,7 @@ def groups(tmp_path: Path) -> dict[str, SearchGroup]:
             hyperparameters=HyperParameters(rank=4, steps=40, preservation="none"),
         )
         of_prompt = rungs(SEARCH, EvaluationSettings(), steps=40, num_inference_steps=4)
-        plan = PromptSearch(f"{name}-0123456789abcdef", entry, "key", tmp_path / name, of_prompt)
+        plan = PromptSearch(f"{name}-0123456789abcdef", entry, "key", Storage.of(tmp_path / name), of_prompt)
         found[name] = SearchGroup(name, (plan,))
     return found
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx2
 
+from corrector.feedback import FeedbackStore
 from serving.catalogue.snapshot import RegistryHealth, Traffic
 from serving.ingress.app import create_app
-from serving.ingress.feedback_store import FeedbackStore
 from serving.ingress.image_service import ImageService
 from serving.router.embedding import Embedder
 from serving.router.router import Router

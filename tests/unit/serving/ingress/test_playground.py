@@ -1,6 +1,5 @@
 """The page in headless Chromium: base and correction side by side, the route, verdicts, mistakes; nothing from elsewhere."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from corrector.feedback import read_verdicts
 from serving.ingress.app import create_app
 from serving.settings import IngressSettings
 from tests.support.ingress import GUARD, LYING, World, serving
@@ -69,7 +69,7 @@ def test_base_and_correction_stand_side_by_side(
         page.get_by_role("button", name="Bad").click()
         expect(page.get_by_role("status")).to_contain_text("stored")
         page.screenshot(path=tmp_path / "page.png", full_page=True)
-    verdict = json.loads(world.verdicts.read_text().splitlines()[-1])
+    verdict = read_verdicts(world.verdicts)[-1]
     assert (verdict["verdict"], verdict["note"], verdict["request"]["seeds"]) == ("bad", "three legs", [7])
 
 

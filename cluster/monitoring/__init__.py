@@ -1,0 +1,1 @@
+"""Alert rules and the Grafana dashboard for jobs and the endpoint."""

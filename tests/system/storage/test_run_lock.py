@@ -1,0 +1,71 @@
+"""A run on S3 is locked by a PostgreSQL server, on whichever node its job is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corrector.errors import UserError
+from jobs.inputs.run_folder import RunFolder
+from jobs.inputs.run_lock import locked
+from tests.support.paths import PROJECT
+from tests.support.waiting import wait_until
+
+HOLD = """
+import sys
+from jobs.inputs.run_folder import RunFolder
+from jobs.inputs.run_lock import locked
+with locked(RunFolder(sys.argv[1], "people")):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def is_free(run: RunFolder) -> bool:
+    try:
+        with locked(run):
+            return True
+    except UserError:
+        return False
+
+
+def test_a_run_is_locked_by_one_job_until_that_dies(
+    bucket: str, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORRECTOR_DATABASE", postgres)
+    monkeypatch.setenv("CORRECTOR_CACHE", str(tmp_path / "second"))
+    run = RunFolder(f"s3://{bucket}/runs", "people")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, f"s3://{bucket}/runs"],
+        cwd=PROJECT,
+        env=os.environ | {"CORRECTOR_CACHE": str(tmp_path / "first")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match=rf"process {holder.pid} on .* --run-id"), locked(run):
+            pass
+        assert is_free(RunFolder(f"s3://{bucket}/runs", "others"))
+        holder.kill()
+    wait_until(lambda: is_free(run))  # the server notices that the connection has ended
+
+
+def test_a_database_that_does_not_answer_is_named(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORRECTOR_DATABASE", "postgresql+psycopg://me:secret@127.0.0.1:1/locks")
+    monkeypatch.setenv("CORRECTOR_CACHE", str(tmp_path))
+    run = RunFolder(f"s3://{bucket}/runs", "people")
+    with (
+        pytest.raises(UserError, match="CORRECTOR_DATABASE: the run cannot be locked there") as refused,
+        locked(run),
+    ):
+        pass
+    assert "secret" not in str(refused.value)
