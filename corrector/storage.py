@@ -21,6 +21,10 @@ from corrector.files import replace_folder, staging_folder, write_atomically
 from corrector.settings import Settings
 
 
+class DamagedFolderError(UserError):
+    """A stored folder cannot be unpacked."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """A folder, or a prefix on S3; equal on all nodes.
@@ -216,7 +220,7 @@ class StoredFolder(Stored):
                 with tarfile.open(packed) as archive:
                     archive.extractall(folder, filter="data")
             except tarfile.TarError as error:
-                raise UserError(f"{self.url}: is damaged ({error}); remove it") from error
+                raise DamagedFolderError(f"{self.url}: is damaged ({error}); remove it") from error
             replace_folder(folder, self.path)
 
     def _upload(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,13 +91,26 @@ def correction_record(
 
 
 def code_version() -> str:
-    """The commit of the checkout, with "+changes" if it has changes; without a checkout, the package's version."""
+    """The commit of the checkout, with "+changes" if it has changes; without a checkout, as in an image or a job's working
+    directory, the package's version and a digest of the library's source."""
     here = Path(__file__).resolve().parent
     try:
         commit = _git(here, "rev-parse", "HEAD")
         return commit + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return _installed("prompt-corrector") or "unknown"
+        return f"{_installed('prompt-corrector') or 'unknown'}+source.{source_sha256('corrector')[:12]}"
+
+
+def source_sha256(*packages: str) -> str:
+    """SHA-256, in hexadecimal digits, of the names and contents of the Python files of these packages."""
+    digest = hashlib.sha256()
+    for package in packages:
+        found = find_spec(package)
+        assert found is not None and found.origin is not None
+        folder = Path(found.origin).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _installed(package: str) -> str | None:

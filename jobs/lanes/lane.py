@@ -27,7 +27,7 @@ from corrector.loaded_base import Base
 from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow
-from corrector.storage import Storage
+from corrector.storage import DamagedFolderError, Storage
 from jobs.inputs.counted_cache import CountedCache
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
@@ -229,7 +229,14 @@ class Lane:
         """The prompt's checkpoint; None where there is none, or it cannot be read."""
         folder = task.folder.checkpoint
         try:
-            return checkpoint.read_state(folder.path) if folder.fetch() else None
+            is_stored = folder.fetch()
+        except DamagedFolderError as error:
+            logger.warning("%s: starts again: %s", task.entry.name, error)
+            return None
+        except UserError as error:  # S3 does not answer: this lane ends, and the checkpoint stays
+            raise OSError(str(error)) from error
+        try:
+            return checkpoint.read_state(folder.path) if is_stored else None
         except UserError as error:
             logger.warning("%s: starts again: %s", task.entry.name, error)
             return None

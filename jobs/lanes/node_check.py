@@ -6,14 +6,10 @@ makes the job wait for ever.
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,6 +17,7 @@ from ray.exceptions import RayError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from corrector.errors import UserError
+from corrector.record.writing import source_sha256
 from jobs.lanes.plan import NodeResources
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pydantic", "boto3")
@@ -56,7 +53,9 @@ class NodeSoftware:
 
 def software() -> NodeSoftware:
     """That of this process."""
-    return NodeSoftware(socket.gethostname(), _code(), {name: _version(name) for name in PACKAGES})
+    return NodeSoftware(
+        socket.gethostname(), source_sha256("corrector", "jobs"), {name: _version(name) for name in PACKAGES}
+    )
 
 
 def alive_nodes() -> list[NodeResources]:
@@ -118,15 +117,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-@cache
-def _code() -> str:
-    digest = hashlib.sha256()
-    for package in ("corrector", "jobs"):
-        found = find_spec(package)
-        assert found is not None and found.origin is not None
-        folder = Path(found.origin).parent
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()

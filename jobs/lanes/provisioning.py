@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -68,16 +68,28 @@ def plan_on_cluster(
         if is_gpu and not any(node.get("GPU", 0) >= 1 for node in nodes):
             console.print(NO_GPU_YET.format(limits.gpus), style="yellow", highlight=False)
         devices = _inspect_nodes(work.spec, nodes, "cuda" if is_gpu else "cpu")
-    name, device = min(devices.items(), key=lambda each: each[1].memory_bytes)
-    if len(devices) > 1:
-        sizes = ", ".join(f"{kind} ({each.memory_bytes >> 30} GiB)" for kind, each in devices.items())
-        note = f"the cluster has GPUs of several types, {sizes}; lanes are planned for the smallest, {name}"
+    device, note = smallest(devices)
+    if note is not None:
         console.print(note, style="yellow", highlight=False)
     plan = plan_lanes(work, fine_tunes, nodes, device, limits)
     for line in (device.precision, str(plan.packs)):
         if line:
             console.print(line, style="dim", markup=False, highlight=False)
     return plan
+
+
+def smallest(devices: Mapping[str, LaneDevice]) -> tuple[LaneDevice, str | None]:
+    """The device with the least memory, for which lanes are planned, and a note where there are several."""
+    name, device = min(devices.items(), key=lambda each: each[1].memory_bytes)
+    if len(devices) == 1:
+        return device, None
+    sizes = ", ".join(
+        f"{kind} ({each.memory_bytes / 2**30:.0f} GiB for lanes)" for kind, each in devices.items()
+    )
+    return device, (
+        f"the cluster has GPUs of several types, {sizes}: lanes are planned for {name}, so that they fit on all; "
+        "a cluster for each type uses the others better"
+    )
 
 
 def _inspect_nodes(spec: BaseSpec, nodes: Sequence[NodeResources], kind: str) -> dict[str, LaneDevice]:

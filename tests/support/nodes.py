@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from tests.support.paths import PROJECT
 
 _HIDE = 'mkdir -p "{0}" && mount -t tmpfs tmpfs "{0}"'
 _COVER = 'mount --bind "{1}" "{0}"'
+
+_WHEN_TOLD = "import sys; from ray.scripts.scripts import cli; input(); cli(sys.argv[1:])"
 
 
 class Nodes:
@@ -72,19 +74,21 @@ class Nodes:
         self._nodes.append(ServerProcesses(label))
         return len(self._nodes) - 1
 
-    def drain(self, number: int) -> None:
-        """Tell a node that it will be taken away, as a cloud does with a spot machine."""
+    def drainer(self, number: int) -> Callable[[], None]:
+        """What tells a node that it will be taken away, as a cloud does with a spot machine; it takes no time to start."""
         (raylet,) = (each for each in self._nodes[number].find() if each.name() == "raylet")
         (node,) = (each.partition("=")[2] for each in raylet.cmdline() if each.startswith("--node_id="))
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={self._address}"),
-                *(f"--node-id={node}", "--reason=DRAIN_NODE_REASON_PREEMPTION"),
-                *("--reason-message=spot", "--deadline-remaining-seconds=120"),
-            ],
-            env=self.environment,
-            check=True,
+        options = ["drain-node", f"--address={self._address}", f"--node-id={node}", "--reason-message=spot"]
+        options += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds=120"]
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", _WHEN_TOLD, *options], env=self.environment, stdin=subprocess.PIPE
         )
+
+        def drain() -> None:
+            waiting.communicate(b"now\n")
+            assert waiting.returncode == 0
+
+        return drain
 
     def lose(self, number: int) -> None:
         """Kill every process of a node at once, as a machine that loses its power."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -24,11 +25,11 @@ def command(folder: Path, base: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "jobs.correct", str(path), f"--storage={folder / 'runs'}", *options]
 
 
-def run(nodes: Nodes, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def run(nodes: Nodes, arguments: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments,
         cwd=PROJECT,
-        env=nodes.environment,
+        env=nodes.environment | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -71,6 +72,17 @@ def test_a_job_says_that_it_waits_for_a_gpu_and_that_torch_cannot_use_the_one_th
         job.kill()
     assert status == 2, log.read_text()
     assert "Ray has a GPU here that torch" in log.read_text()
+
+
+def test_a_runtime_environment_that_cannot_be_built_is_told_so(
+    nodes: Nodes, tmp_path: Path, small_sd3: Path
+) -> None:
+    nodes.add(num_cpus=1)
+    submission = json.dumps({"runtime_env": {"conda": "no-such-environment"}})
+    done = run(nodes, command(tmp_path, small_sd3), RAY_JOB_CONFIG_JSON_ENV_VAR=submission)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "the job's runtime environment cannot be built" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_nodes_with_other_code_or_without_a_package_are_named(

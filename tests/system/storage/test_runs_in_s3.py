@@ -160,3 +160,27 @@ def test_a_server_that_is_gone_costs_a_checkpoint_and_not_the_lane(
     assert not failures
     assert task.folder.sampled.exists()
     assert "a checkpoint was not stored: s3 at somewhere" in caplog.text
+
+
+def test_a_checkpoint_that_cannot_be_read_now_ends_the_lane_and_is_kept(
+    storage: Storage, disks: Disks, small_sd3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = resolve_base(str(small_sd3))
+    disks.use("node")
+    (task,) = prompt_tasks(storage, spec, ("person",))
+    with pytest.raises(KeyboardInterrupt):
+        run_lane(storage, spec, LocalClient(PromptQueue([task]), die_after=2), slots=1)
+    stored = corrector_s3.etag(task.folder.checkpoint.url)
+    etag = corrector_s3.etag
+
+    def refuse(url: str) -> str | None:
+        if url == task.folder.checkpoint.url:
+            raise UserError("s3 at somewhere: no answer after 4 attempts")
+        return etag(url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corrector_s3, "etag", refuse)
+        with pytest.raises(OSError, match="no answer after 4 attempts"):
+            run_lane(storage, spec, LocalClient(PromptQueue([task])), slots=1)
+    assert stored is not None
+    assert etag(task.folder.checkpoint.url) == stored

@@ -13,6 +13,7 @@ from corrector.base.precision import Precision
 from corrector.errors import UserError
 from jobs.inputs.batch import BatchWork, check_batch
 from jobs.lanes.plan import LaneDevice, LaneLimits, LanePlan, plan_lanes, weights_bytes
+from jobs.lanes.provisioning import smallest
 from tests.support.paths import EXAMPLES, PROJECT
 
 EXAMPLE = EXAMPLES / "people.yaml"
@@ -91,6 +92,15 @@ def test_a_cluster_that_is_too_small_for_a_lane_is_told_so(
     fine_tunes = [task.entry.hyperparameters for task in work.tasks]
     with pytest.raises(UserError, match=message):
         plan_lanes(work, fine_tunes, [{"CPU": 0.5}, {}], LaneDevice(kind, GIB, GIB, 1e10, cores=4), limits)
+
+
+def test_of_several_types_of_gpu_the_smallest_is_planned_for_and_named() -> None:
+    large, small = (LaneDevice("cuda", size * GIB, size * GIB, 1e14, cores=8) for size in (119, 19))
+    assert smallest({"H200": large}) == (large, None)
+    device, note = smallest({"H200": large, "L4": small})
+    assert device == small
+    assert note is not None
+    assert "H200 (119 GiB for lanes), L4 (19 GiB for lanes): lanes are planned for L4" in note
 
 
 def test_lanes_of_two_prompts_each_share_the_cores_of_a_machine(work: BatchWork) -> None:
