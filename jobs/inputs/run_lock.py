@@ -19,9 +19,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
-
 from corrector.errors import UserError
 from corrector.settings import Settings
 from jobs.inputs.run_folder import RunFolder, read_json, write_json
@@ -86,6 +83,9 @@ def _file_lock(run: RunFolder) -> Iterator[bool]:
 
 @contextmanager
 def _database_lock(url: str, run: RunFolder) -> Iterator[bool]:
+    from sqlalchemy import create_engine, text  # takes a while, and most jobs lock a file
+    from sqlalchemy.exc import SQLAlchemyError
+
     key = int.from_bytes(hashlib.sha256(run.place.root.encode()).digest()[:8], signed=True)
     try:
         engine = create_engine(
