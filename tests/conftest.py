@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,25 +137,24 @@ def root(empty_registry: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(empty_registry, tmp_path / "registry #1 ü%20"))
 
 
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Prometheus's checker of rules; tests that need it are skipped without, and fail where REQUIRE_PROMTOOL is set."""
-    found = shutil.which("promtool")
+def _program(names: Sequence[str], package: str, required: str) -> str:
+    """The first of these programs; without any, the test is skipped, and fails where the variable `required` is set."""
+    found = next((path for path in map(shutil.which, names) if path is not None), None)
     if found is None:
-        reason = "no promtool on the PATH: install the Debian package prometheus"
-        if os.environ.get("REQUIRE_PROMTOOL"):
+        reason = f"none of {', '.join(names)} is on the PATH: install the Debian package {package}"
+        if os.environ.get(required):
             pytest.fail(reason)
         pytest.skip(reason)
     return found
 
 
 @pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus's checker of rules; REQUIRE_PROMTOOL says that it must be there."""
+    return _program(("promtool",), "prometheus", "REQUIRE_PROMTOOL")
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Path:
-    """The Chromium of this machine; tests that need it are skipped without, and fail where REQUIRE_BROWSER is set."""
-    found = next((path for path in map(shutil.which, CHROMIUM) if path is not None), None)
-    if found is None:
-        reason = f"no Chromium on the PATH ({', '.join(CHROMIUM)}): install the Debian package chromium"
-        if os.environ.get("REQUIRE_BROWSER"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return Path(found)
+    """The Chromium of this machine; REQUIRE_BROWSER says that it must be there."""
+    return Path(_program(CHROMIUM, "chromium", "REQUIRE_BROWSER"))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +9,8 @@ import pytest
 from corrector.errors import UserError
 from jobs.inputs.run_folder import RunFolder
 from jobs.inputs.run_lock import locked
-from tests.support.paths import PROJECT
+from tests.support.lock_holder import lock_held
 from tests.support.waiting import wait_until
-
-HOLD = """
-import sys
-from jobs.inputs.run_folder import RunFolder
-from jobs.inputs.run_lock import locked
-with locked(RunFolder(sys.argv[1], "people")):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
 
 
 def is_free(run: RunFolder) -> bool:
@@ -39,21 +27,10 @@ def test_a_run_is_locked_by_one_job_until_that_dies(
     monkeypatch.setenv("CORRECTOR_DATABASE", postgres)
     monkeypatch.setenv("CORRECTOR_CACHE", str(tmp_path / "second"))
     run = RunFolder(f"s3://{bucket}/runs", "people")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, f"s3://{bucket}/runs"],
-        cwd=PROJECT,
-        env=os.environ | {"CORRECTOR_CACHE": str(tmp_path / "first")},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "locked\n"
+    with lock_held(f"s3://{bucket}/runs", CORRECTOR_CACHE=str(tmp_path / "first")) as holder:
         with pytest.raises(UserError, match=rf"process {holder.pid} on .* --run-id"), locked(run):
             pass
         assert is_free(RunFolder(f"s3://{bucket}/runs", "others"))
-        holder.kill()
     wait_until(lambda: is_free(run))  # the server notices that the connection has ended
 
 

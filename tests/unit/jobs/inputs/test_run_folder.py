@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from corrector.files import replace_folder
 from corrector.storage import Storage
 from jobs.inputs.run_folder import RunFolder, read_json, write_json
 from jobs.inputs.run_lock import locked
-from tests.support.paths import PROJECT
+from tests.support.lock_holder import lock_held
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", ".hidden", "x" * 101, "cache", "registry"])
@@ -45,37 +43,15 @@ def test_json_is_replaced_whole(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["result.json"]
 
 
-HOLD = """
-import sys
-from pathlib import Path
-from jobs.inputs.run_folder import RunFolder
-from jobs.inputs.run_lock import locked
-with locked(RunFolder(Path(sys.argv[1]), "people")):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_a_run_is_locked_by_one_job_until_that_dies(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "people")
     ray_job = json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}})
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
-        cwd=PROJECT,
-        env=os.environ | {"RAY_JOB_CONFIG_JSON_ENV_VAR": ray_job},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "locked\n"
-        with (
-            pytest.raises(UserError, match=rf"job raysubmit_1 \(process {holder.pid} on .* --run-id"),
-            locked(run),
-        ):
-            pass
-        holder.kill()
+    with (
+        lock_held(str(tmp_path), RAY_JOB_CONFIG_JSON_ENV_VAR=ray_job) as holder,
+        pytest.raises(UserError, match=rf"job raysubmit_1 \(process {holder.pid} on .* --run-id"),
+        locked(run),
+    ):
+        pass
     with locked(run):
         assert read_json(run.place.file("owner.json"))["process"] == os.getpid()
     assert not run.place.file("owner.json").exists()
