@@ -45,12 +45,12 @@ def test_a_node_that_is_told_to_leave_saves_before_it_goes(
     separate_nodes: Nodes, stored: Stored, bucket: str, tmp_path: Path, small_sd3: Path
 ) -> None:
     """Lanes save nothing but on this occasion."""
-    path = write_batch(tmp_path / "driver", small_sd3, steps=120, names=NAMES)
+    path = write_batch(tmp_path / "driver", small_sd3, steps=200, names=NAMES)
     drain = separate_nodes.drainer(2)
 
     def take_back(job: subprocess.Popen[bytes]) -> None:
         log = tmp_path / "driver" / "job.log"
-        wait_until(lambda: job.poll() is not None or log.read_text().count("  training  ") >= len(NAMES), 300)
+        wait_until(lambda: job.poll() is not None or log.read_text().count("  training") >= len(NAMES), 300)
         drain()
         wait_until(lambda: job.poll() is not None or len(stored("/checkpoint.tar")) == 2)
         assert job.poll() is None, "the job ended before the node was told to leave"
