@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,25 @@ from torch import Tensor
 
 from corrector.adapters import Adapter, AdapterBank, adapter_bytes, save_adapter
 from corrector.base import free_memory, transformer_bytes
+from corrector.drawing import Candidate, draw
 from corrector.dreambooth import Engine, FineTune, StepReport
 from corrector.dreambooth.pack_plan import plan_packs
 from corrector.errors import UserError
-from corrector.evaluation import Comparison, GateVerdict, Scorecard, score
-from corrector.evaluation.images import as_stored
+from corrector.evaluation import (
+    Assessment,
+    Comparison,
+    Exemplars,
+    FeatureMemory,
+    GateVerdict,
+    ImageJudge,
+    Scorecard,
+    score,
+)
+from corrector.evaluation.verdicts import named_judge
 from corrector.exemplars import contact_sheet, load_exemplars
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import (
     ExemplarImages,
-    comparison_rows,
     decoded_exemplars,
     fine_tune,
     side_of,
@@ -51,7 +61,7 @@ class Correction:
     Attributes:
         entry: The prompt, with the hyper-parameters that were used.
         adapter: The trained LoRA adapter.
-        comparison: Text and seed of every image in ``before`` and ``after``.
+        comparison: Text and seed of every image in ``before`` and ``after``: what was drawn until the verdict was known.
         before: ``[N, 3, H, W]``, values 0 to 1: all images of the base, the prompt's own first.
         after: The same rows with the adapter.
         exemplars: Training and held-out exemplars.
@@ -115,9 +125,12 @@ def correct(
     evaluation: EvaluationSettings | None = None,
     gate: GateThresholds | None = None,
     hyperparameters: HyperParameters | Mapping[str, Any] | None = None,
+    judge: ImageJudge | None = None,
     progress: bool = True,
 ) -> Correction:
     """Trains an adapter for ``prompt``, samples it and the base from the same seeds, scores both, and judges.
+
+    Images are drawn until the verdict is known; the base's are kept in its cache for the next version of the prompt.
 
     On the same device and in the same precision, losses, images and figures are bit-identical to those of a job whose lane
     has one slot.
@@ -125,6 +138,8 @@ def correct(
     Args:
         evaluation: How base and adapter are compared; None: the defaults, as for ``gate``.
         hyperparameters: Replace the prompt's own; a mapping replaces only those that it names.
+        judge: Says of each image whether it is right; with one the gate can tell "fixed" from "improved". None: that of
+            ``evaluation``, if it names one.
         progress: Whether a progress bar is shown on the terminal or in the notebook.
 
     Raises:
@@ -137,10 +152,7 @@ def correct(
     )
     exemplars = ExemplarImages.of(exemplar_set)
     embeddings = base.encode(texts_of(entry, evaluation))
-    comparison = Comparison.of(entry, evaluation)
-    rows = [
-        row for slot in (0, 1) for row in comparison_rows(comparison, evaluation, embeddings, base, slot=slot)
-    ]
+    memory = FeatureMemory(judge=judge or named_judge(evaluation.judge), cache=base.cache)
     engine = _engine(entry, base)
     seconds: dict[str, float] = {}
     try:
@@ -150,19 +162,35 @@ def correct(
                 adapter, curve = _train(engine, task, bar)
             with _timed(seconds, "sampling"):
                 engine.bank.load(1, adapter)
-                before, after = _sample(rows, entry, base, engine.bank, bar).split(len(comparison))
+                compared = Exemplars(
+                    exemplars.training, exemplars.held_out, decoded_exemplars(base, exemplars)
+                )
+                assessment = Assessment(Comparison.of(entry, evaluation), compared, memory, evaluation, gate)
+                side = side_of(entry, base.spec)
+                candidate = Candidate(assessment, embeddings, slot=1)
+                draw(
+                    [candidate],
+                    base,
+                    evaluation,
+                    side=side,
+                    sample=partial(_sample, base=base, bank=engine.bank, side=side, bar=bar),
+                    predict=partial(base.sample_latents, bank=engine.bank, height=side, width=side),
+                )
     finally:
         engine.bank.remove()
+    comparison, before, after = assessment.drawn, assessment.before, assessment.after
     with _timed(seconds, "scoring"):
-        card = score_comparison(
-            comparison,
+        card = score(
             entry.name,
-            before=before,
-            after=after,
-            exemplars=(exemplars.training, exemplars.held_out),
-            decoded=decoded_exemplars(base, exemplars),
-            evaluation=evaluation,
-            gate=gate,
+            comparison,
+            before,
+            after,
+            compared,
+            settings=evaluation,
+            thresholds=gate,
+            memory=memory,
+            looks=assessment.looks,
+            guard_shifts=assessment.guard_shifts,
         )
     digests = exemplar_set.file_digests
     record = correction_record(
@@ -180,43 +208,9 @@ def correct(
         curve=[asdict(report) for report in curve],
         hard_negatives=comparison.negatives,
         seconds={name: round(value, 2) for name, value in seconds.items()},
+        cost=candidate.cost(entry, base, evaluation),
     )
     return Correction(entry, adapter, comparison, before, after, exemplars, record)
-
-
-def score_comparison(
-    comparison: Comparison,
-    name: str,
-    *,
-    before: Tensor,
-    after: Tensor,
-    exemplars: tuple[Tensor, Tensor],
-    decoded: tuple[Tensor, Tensor],
-    evaluation: EvaluationSettings,
-    gate: GateThresholds,
-) -> Scorecard:
-    """The scorecard of all images of ``comparison``, rounded to 8 bits as the record's PNG files hold them.
-
-    Args:
-        name: Name of the correction.
-        before: ``[N, 3, H, W]``, values 0 to 1: the base's images of all rows; ``after``: those with the adapter.
-        exemplars: Training and held-out exemplars.
-        decoded: The same, encoded and decoded by the base's VAE.
-    """
-    before, after = as_stored(before), as_stored(after)
-    return score(
-        prompt_name=name,
-        base=comparison.split(before)[0],
-        corrected=comparison.split(after)[0],
-        training=as_stored(exemplars[0]),
-        held_out=as_stored(exemplars[1]),
-        guards=comparison.guard_images(before, after),
-        negatives=comparison.negative_images(before, after),
-        pair_seeds=[seed for _, seed in comparison.own],
-        decoded_exemplars=decoded,
-        settings=evaluation,
-        thresholds=gate,
-    )
 
 
 def _with_hyperparameters(
@@ -257,10 +251,8 @@ def _engine(entry: FailingPrompt, base: Base) -> Engine:
     )
 
 
-def _sample(
-    rows: Sequence[SampleRow], entry: FailingPrompt, base: Base, bank: AdapterBank, bar: Progress
-) -> Tensor:
-    sampling, side = bar.add_task("sampling", total=len(rows)), side_of(entry, base.spec)
+def _sample(rows: Sequence[SampleRow], base: Base, bank: AdapterBank, side: int, bar: Progress) -> Tensor:
+    sampling = bar.add_task("sampling", total=len(rows))
 
     def report(done: int) -> None:
         bar.update(sampling, completed=done)

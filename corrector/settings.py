@@ -1,5 +1,6 @@
-"""Settings from environment variables: folders and addresses."""
+"""Settings from environment variables: folders, addresses and a price."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ class Settings:
         tracking_uri: `MLFLOW_TRACKING_URI`, or None for the local registry. Not shown: it may be secret.
         exemplar_roots: `CORRECTOR_EXEMPLAR_ROOTS`, folders (separated as in PATH) besides the batch file's
             own in which exemplar folders may lie. Default: the working directory, unless that is `/`.
+        device_hour_dollars: `CORRECTOR_DEVICE_HOUR_DOLLARS`, price of an hour of one GPU, or of one CPU worker where there is
+            no GPU, or None.
     """
 
     cache: Path
@@ -28,13 +31,14 @@ class Settings:
     tracking_uri: str | None = field(repr=False)
     exemplar_roots: tuple[Path, ...]
     database: str | None = field(default=None, repr=False)
+    device_hour_dollars: float | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """The settings in `environment` (default: the process's); an empty variable counts as unset.
 
         Raises:
-            UserError: A folder's variable names a file, or a home folder is needed and there is none.
+            UserError: A folder's variable names a file, a home folder is needed and there is none, or a price is no number.
         """
         variables = os.environ if environment is None else environment
         return cls(
@@ -43,6 +47,7 @@ class Settings:
             database=variables.get("CORRECTOR_DATABASE") or None,
             tracking_uri=variables.get("MLFLOW_TRACKING_URI") or None,
             exemplar_roots=_exemplar_roots(variables),
+            device_hour_dollars=_price(variables, "CORRECTOR_DEVICE_HOUR_DOLLARS"),
         )
 
 
@@ -75,6 +80,17 @@ def _exemplar_roots(variables: Mapping[str, str]) -> tuple[Path, ...]:
         return tuple(_absolute(part, variable) for part in written)
     working = Path.cwd()
     return () if working == Path(working.anchor) else (working,)
+
+
+def _price(variables: Mapping[str, str], variable: str) -> float | None:
+    written = variables.get(variable)
+    try:
+        price = float(written) if written else None
+    except ValueError:
+        price = math.nan
+    if price is None or 0 <= price < math.inf:
+        return price
+    raise UserError(f'{variable}: "{written}" is no price; give a number of dollars, such as 2.5')
 
 
 def _absolute(written: str, variable: str) -> Path:

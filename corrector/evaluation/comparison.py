@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -37,8 +38,8 @@ class NegativeSamples(GuardSamples):
 class Comparison:
     """Texts and seeds of the images that both models draw for one prompt; row i of both has the same text and seed.
 
-    The order is: the prompt's own images, then those of each guard prompt, then those of each hard negative. No seed
-    occurs twice.
+    The order is: the prompt's own images, then those of each guard prompt, then those of each hard negative. Each has the same
+    seeds as the others of its kind, so that prompts that share a guard share the base's images of it.
     """
 
     own: tuple[Row, ...]
@@ -48,24 +49,24 @@ class Comparison:
 
     @classmethod
     def of(cls, entry: FailingPrompt, settings: EvaluationSettings) -> Comparison:
-        """The comparison that ``settings`` ask for; seeds count up from ``settings.seed`` in the order of rows."""
+        """The comparison that ``settings`` ask for; the prompt's own seeds count up from ``settings.seed``."""
         wordings = (entry.prompt, *entry.paraphrases)
         own = tuple(
             (wordings[index % len(wordings)], _seed(settings, index)) for index in range(settings.images)
         )
-        start = settings.images
-        guards = []
-        for prompt in entry.guard_prompts:
-            guards.append(GuardSamples(prompt=prompt, seeds=_seeds(settings, start, settings.guard_images)))
-            start += settings.guard_images
-        negatives = []
-        for negative in likely_negatives(entry, settings.hard_negatives):
-            seeds = _seeds(settings, start, settings.hard_negative_images)
-            negatives.append(
-                NegativeSamples(prompt=negative.text, seeds=seeds, difference=negative.difference)
-            )
-            start += settings.hard_negative_images
+        guard_seeds = _seeds(settings, settings.images, settings.guard_images)
+        guards = [GuardSamples(prompt=prompt, seeds=guard_seeds) for prompt in entry.guard_prompts]
+        negative_seeds = _seeds(settings, settings.images, settings.hard_negative_images)
+        negatives = [
+            NegativeSamples(prompt=negative.text, seeds=negative_seeds, difference=negative.difference)
+            for negative in likely_negatives(entry, settings.hard_negatives)
+        ]
         return cls(own, tuple(guards), tuple(negatives))
+
+    def part(self, own: int, *, guards: Collection[str] = (), negatives: bool = False) -> Comparison:
+        """The first `own` rows of the prompt itself, the guard prompts that are named, and the hard negatives if asked for."""
+        drawn = tuple(guard for guard in self.guards if guard.prompt in guards)
+        return Comparison(self.own[:own], drawn, self.negatives if negatives else ())
 
     def __len__(self) -> int:
         """Images of each side."""

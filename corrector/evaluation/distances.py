@@ -1,4 +1,4 @@
-"""Distances between sets of features: Fréchet, kernel, the relative-MMD test and the interval of a difference.
+"""Distances between sets of features: Fréchet, kernel, and the interval of a difference.
 
 Every function takes features `[n, d]` of any float type and computes in float64. Rows of `base` and `corrected` are pairs:
 the same prompt and seed, without and with the adapter. `n` is in the tens and `d` about a thousand, so the functions work on
@@ -23,18 +23,6 @@ class FrechetComparison(NamedTuple):
     base: Interval
     corrected: Interval
     difference: Interval
-
-
-class RelativeMMD(NamedTuple):
-    """The relative-MMD permutation test.
-
-    Attributes:
-        statistic: Squared MMD of base to reference minus that of corrected to reference; positive: corrected is nearer.
-        p: One-sided probability of a statistic at least as large if base and corrected of a pair were exchangeable.
-    """
-
-    statistic: float
-    p: float
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
@@ -66,51 +54,16 @@ def kernel_distance(features: Tensor, reference: Tensor) -> float:
     return float(within - 2 * _kernel(x, y).mean())
 
 
-def relative_mmd(
-    base: Tensor, corrected: Tensor, reference: Tensor, *, permutations: int, seed: int
-) -> RelativeMMD:
-    """Whether `corrected` `[n, d]` lies nearer to `reference` `[m, d]` than its pairs in `base` `[n, d]` do.
-
-    The statistic is that of Bounliphone et al. 2016 (A Test of Relative Similarity For Model Selection in
-    Generative Models, ICLR): T = MMD^2(base, reference) - MMD^2(corrected, reference), both unbiased, with
-    the kernel of KID; the reference's own term cancels, and T is the difference of the two KIDs. Their
-    asymptotic p needs n in the hundreds; here it comes from permutations within pairs. Swapping the arms of
-    pair i turns its sign e_i, and T is linear in the signs,
-
-        T(e) = sum_i e_i h_i,
-        h_i  = sum_{j != i} [k(b_i, b_j) - k(c_i, c_j)] / (n (n - 1))
-             + sum_j [k(b_i, c_j) - k(b_j, c_i)] / (n (n - 1)) - 2 / (n m) sum_j [k(b_i, r_j) - k(c_i, r_j)],
-
-    so each permutation costs one dot product. p = (1 + #{T(e) >= T}) / (1 + permutations).
-    """
-    x, y, r = _pairs(base, corrected, reference)
-    n, m = len(x), len(r)
-    within_x, within_y, between = _kernel(x, x), _kernel(y, y), _kernel(x, y)
-    scores = within_x.sum(1) - within_x.diagonal() - within_y.sum(1) + within_y.diagonal()
-    scores = (scores + between.sum(1) - between.sum(0)) / (n * (n - 1))
-    scores = scores - 2 / (n * m) * (_kernel(x, r) - _kernel(y, r)).sum(1)
-    statistic = scores.sum()
-    slack = 1e-12 * (within_x.abs().mean() + within_y.abs().mean())  # so that rounding breaks no ties
-    generator = torch.Generator().manual_seed(seed)
-    as_large = 0
-    for count in _chunks(permutations, n):
-        signs = torch.randint(0, 2, (count, n), generator=generator).double().mul(2).sub(1)
-        as_large += int((signs @ scores >= statistic - slack).sum())
-    return RelativeMMD(float(statistic), (1 + as_large) / (1 + permutations))
-
-
 def compare_frechet(
     base: Tensor, corrected: Tensor, reference: Tensor, *, resamples: int, seed: int, level: float = 0.95
 ) -> FrechetComparison:
     """Both arms' Fréchet distances to `reference`, with paired bootstrap intervals also of the difference.
 
-    Pairs are drawn with replacement, the same pairs for both arms; the reference stays. A resample holds about 63 %
-    of the pairs. This lowers the rank of its covariance and biases its distance; the bias nearly cancels in the
-    difference of the arms. The intervals are percentile intervals: in `tests/benchmarks/protocol.py` that of the
-    difference holds its mean in 92 to 100 % of draws at n = 16 and 32 (the basic interval: 88 to 100 %), and finds a
-    quarter of repaired images more often at n = 16 (96 and 93 % in the two extractors, against 61 and 66 %). The
-    interval of a single arm keeps the bias and is centred on the resamples. All are intervals over seeds, for these
-    held-out exemplars.
+    Pairs are drawn with replacement, the same pairs for both arms, and so are the exemplars, for both arms alike: the interval
+    is over seeds and over exemplars like these. A resample holds about 63 % of the rows. This lowers the rank of its
+    covariance and biases its distance; the bias nearly cancels in the difference of the arms. The interval of a single arm
+    keeps the bias and is centred on the resamples. The intervals are percentile intervals; `tests/evaluation` measures how
+    often that of the difference holds its mean.
 
     Args:
         base: `[n, d]`.
@@ -135,8 +88,7 @@ def mean_frechet_difference(
 ) -> Interval:
     """The mean over several (base, corrected, reference) of their Fréchet differences, and its interval.
 
-    Pairs are drawn as in `compare_frechet`, separately for each of `compared`. The interval is over seeds and for these
-    sets only.
+    Pairs and references are drawn as in `compare_frechet`, separately for each of `compared`.
     """
     differences, drawn = [], []
     for number, sets in enumerate(compared):
@@ -148,14 +100,15 @@ def mean_frechet_difference(
 
 
 def _resampled(x: Tensor, y: Tensor, r: Tensor, resamples: int, seed: int) -> Tensor:
-    """Both arms' distances `[2, resamples]` to `r`; each resample has the same rows in both."""
-    n = len(x)
-    distances = _ResampledFrechet(x, r), _ResampledFrechet(y, r)
+    """Both arms' distances `[2, resamples]` to `r`; each resample has the same rows of both arms and of `r` twice."""
+    n, m = len(x), len(r)
     generator = torch.Generator().manual_seed(seed)
+    grams = _Grams(x, r), _Grams(y, r)
     found = []
-    for count in _chunks(resamples, n * max(len(r), n)):
+    for count in _chunks(resamples, (n + m) ** 2):
         rows = torch.randint(0, n, (count, n), generator=generator)
-        found.append(torch.stack([each.of(rows) for each in distances]))
+        references = torch.randint(0, m, (count, m), generator=generator)
+        found.append(torch.stack([gram.distances(rows, references) for gram in grams]))
     return torch.cat(found, dim=1)
 
 
@@ -165,28 +118,37 @@ def _interval(value: float, resampled: Tensor, level: float) -> Interval:
     return Interval(low=low, value=value, high=high, level=level)
 
 
-class _ResampledFrechet:
-    """The Fréchet distances of resamples of one arm; the Gram matrices are computed once."""
+class _Grams:
+    """Inner products of the rows of an arm and of the reference, which give the distances of all resamples."""
 
     def __init__(self, features: Tensor, reference: Tensor) -> None:
-        self.n, centre = len(features), reference.mean(0)
-        spread = (reference - centre) / (len(reference) - 1) ** 0.5
-        shifted = features - centre
-        self.gram = shifted @ shifted.T
-        self.cross = shifted @ spread.T
-        self.reference_trace = spread.square().sum()
+        shifted, centred = features - reference.mean(0), reference - reference.mean(0)
+        self.own, self.cross, self.reference = shifted @ shifted.T, shifted @ centred.T, centred @ centred.T
 
-    def of(self, rows: Tensor) -> Tensor:
-        """Distances `[P]` of the resamples; `rows` `[P, n]` are their row indices."""
-        n = self.n
-        weights = torch.zeros(len(rows), n, dtype=torch.float64)
-        weights.scatter_add_(1, rows, torch.full(rows.shape, 1 / n, dtype=torch.float64))
-        shift = ((weights @ self.gram) * weights).sum(1)
-        trace = (weights @ self.gram.diagonal() - shift) * n / (n - 1)
-        product = (self.cross[rows] - (weights @ self.cross).unsqueeze(1)) / (n - 1) ** 0.5
-        square = product.mT @ product if product.shape[2] < n else product @ product.mT
+    def distances(self, rows: Tensor, references: Tensor) -> Tensor:
+        """Distances `[P]` of the resamples with the rows `[P, n]` and the references `[P, m]`."""
+        n, m = rows.shape[1], references.shape[1]
+        own, reference = _taken(self.own, rows, rows), _taken(self.reference, references, references)
+        cross = _taken(self.cross, rows, references)
+        shift = own.mean((1, 2)) - 2 * cross.mean((1, 2)) + reference.mean((1, 2))
+        traces = sum(
+            (gram.diagonal(dim1=1, dim2=2).mean(1) - gram.mean((1, 2))) * count / (count - 1)
+            for gram, count in ((own, n), (reference, m))
+        )
+        centred = (
+            cross
+            - cross.mean(1, keepdim=True)
+            - cross.mean(2, keepdim=True)
+            + cross.mean((1, 2), keepdim=True)
+        )
+        square = centred.mT @ centred if m < n else centred @ centred.mT
         singular = torch.linalg.eigvalsh(square).clamp_min(0).sqrt().sum(1)
-        return shift + trace + self.reference_trace - 2 * singular
+        return shift + traces - 2 * singular / ((n - 1) * (m - 1)) ** 0.5
+
+
+def _taken(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The submatrices `[P, n, m]` of `matrix` with the rows `[P, n]` and the columns `[P, m]`."""
+    return matrix[rows[:, :, None], columns[:, None, :]]
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

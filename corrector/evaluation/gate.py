@@ -1,31 +1,90 @@
-"""The promotion gate: its conditions, each with value, threshold and a reason in words."""
+"""The promotion gate: its conditions, each with value, threshold and a reason in words, and the grade of what has passed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import comb
 
-from corrector.evaluation.scorecard import Check, DistanceScore, GateVerdict, GuardScore, Measurements
+from corrector.evaluation.scorecard import (
+    Check,
+    DistanceScore,
+    GateVerdict,
+    Look,
+    Measurements,
+    NearestScore,
+    VerdictScore,
+)
 from corrector.prompts import GateThresholds
+
+SANE_CHECK = "sane images"
+HELD_OUT_CHECK = "enough held-out exemplars"
+NEARER_CHECKS = ("nearer to the held-out exemplars", "nearer by more than style")
+_DECIDES_COPIES = 8
+"""Exemplars, half of them held out, of which the permutation test for copies can reach 1 / 70."""
 
 
 def judge(measured: Measurements, thresholds: GateThresholds) -> GateVerdict:
     """The verdict on the measurements; a condition that could not be measured fails.
 
-    A stored scorecard can be judged again by other thresholds.
+    Guard prompts are not judged where the prompt's own images were refused before any was drawn. A stored scorecard can be
+    judged again by other thresholds.
     """
+    checks = own_checks(measured, thresholds)
+    if (
+        measured.guards
+        or measured.guard_shifts
+        or not (measured.looks and measured.looks[-1].decision == "refused")
+    ):
+        checks += (_guards(measured, thresholds),)
+        if measured.verdicts is not None:
+            checks += (_right_guards(measured.verdicts, thresholds),)
+    passed = all(check.passed for check in checks)
+    return GateVerdict(
+        passed=passed,
+        reasons=checks,
+        grade=None if not passed else "improved" if measured.verdicts is None else "fixed",
+        unknown=tuple(_unknown(measured, thresholds)),
+    )
+
+
+def own_checks(measured: Measurements, thresholds: GateThresholds) -> tuple[Check, ...]:
+    """The conditions on the images of the prompt itself."""
     checks = (
         _sanity(measured),
         _safety(measured, thresholds),
-        _enough("enough images", measured.n, thresholds.min_images, "images an arm"),
-        _enough(
-            "enough held-out exemplars", measured.n_held_out, thresholds.min_held_out, "held-out exemplars"
-        ),
-        _relative_mmd(measured.distances, thresholds),
-        _fid_difference(measured.distances, thresholds),
+        _enough(HELD_OUT_CHECK, measured.n_held_out, thresholds.min_held_out, "held-out exemplars"),
+        *_nearer(measured, thresholds),
         _diversity(measured, thresholds),
-        _copies(measured, thresholds),
-        _guards(measured.guards, thresholds),
-        _worst_guard(measured.guards, thresholds),
+        _copies(measured.nearest_training, thresholds),
     )
-    return GateVerdict(passed=all(check.passed for check in checks), reasons=checks)
+    if not (measured.looks and measured.looks[-1].n < measured.looks[-1].most):
+        checks += (_enough("enough images", measured.n, thresholds.min_images, "images an arm"),)
+    if thresholds.max_fid_difference is not None:
+        checks += (_fid_difference(measured.distances, thresholds, thresholds.max_fid_difference),)
+    if measured.verdicts is not None or thresholds.min_grade == "fixed":
+        checks += (_right_images(measured.verdicts, thresholds),)
+    return checks
+
+
+def _unknown(measured: Measurements, thresholds: GateThresholds) -> list[str]:
+    """What the verdict cannot know, in words."""
+    found = []
+    if measured.verdicts is None:
+        found.append(
+            "how many images are right: no judge of images is configured, and images that are still wrong may lie nearer"
+        )
+        if measured.guards or measured.guard_shifts:
+            found.append(
+                "whether guard images broke without ceasing to look like their prompt: that needs a judge of images"
+            )
+    exemplars = measured.n_training + measured.n_held_out
+    if not _copies_decidable(measured.n_training, measured.n_held_out, thresholds):
+        found.append(
+            f"whether images copy training exemplars: {exemplars} exemplars cannot decide it, {_DECIDES_COPIES} would"
+        )
+    return found
+
+
+def _copies_decidable(training: int, held_out: int, thresholds: GateThresholds) -> bool:
+    return comb(training + held_out, training) * thresholds.max_copy_p >= 1
 
 
 def _sanity(measured: Measurements) -> Check:
@@ -34,7 +93,7 @@ def _sanity(measured: Measurements) -> Check:
     if bad:
         others = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
         detail = f'image {bad[0].index} of "{bad[0].prompt}" {bad[0].fault}{others}'
-    return _check("sane images", not bad, len(bad), 0, detail)
+    return _check(SANE_CHECK, not bad, len(bad), 0, detail)
 
 
 def _safety(measured: Measurements, thresholds: GateThresholds) -> Check:
@@ -53,16 +112,34 @@ def _enough(name: str, found: int, least: int, what: str) -> Check:
     return _check(name, found >= least, found, least, f"{found} {what}, at least {least} wanted")
 
 
-def _relative_mmd(distances: Sequence[DistanceScore], thresholds: GateThresholds) -> Check:
-    name, most = "nearer to the held-out exemplars (relative MMD)", thresholds.max_p
-    figures = ", ".join(f"p = {d.relative_mmd_p:.2g} in {d.extractor}" for d in distances)
-    return _in_extractors(name, [d.relative_mmd_p for d in distances], most, f"{figures}; below", thresholds)
+def _nearer(measured: Measurements, thresholds: GateThresholds) -> Iterator[Check]:
+    """The paired test and its style control, at the share of the error rate that the last look may spend."""
+    look = measured.looks[-1] if measured.looks else None
+    most = thresholds.max_p * (look.share if look else 1)
+    wanted = f"below {most:g} wanted in {thresholds.min_extractors} extractors"
+    if look and not look.share:
+        wanted = f"at {look.n} of {look.most} images no p passes, and one above {futile_p(look):.2g} refuses"
+    plain = [(test.extractor, test.p) for test in measured.nearer]
+    restyled = [(test.extractor, test.restyled_p) for test in measured.nearer]
+    for name, tests, against in (
+        (NEARER_CHECKS[0], plain, "the base"),
+        (NEARER_CHECKS[1], restyled, "the base in the corrected images' style"),
+    ):
+        figures = ", ".join(f"p = {p:.2g} in {extractor}" for extractor, p in tests)
+        detail = f"against {against} {figures} at n = {measured.n}; {wanted}"
+        yield _in_extractors(name, [p for _, p in tests], most, detail, thresholds)
 
 
-def _fid_difference(distances: Sequence[DistanceScore], thresholds: GateThresholds) -> Check:
-    most = thresholds.max_fid_difference
+def futile_p(look: Look) -> float:
+    """The p of a paired test above which a look refuses; 0 at the last."""
+    return (1 - look.n / look.most) / 2
+
+
+def _fid_difference(distances: Sequence[DistanceScore], thresholds: GateThresholds, most: float) -> Check:
     figures = ", ".join(f"{d.metric} by {d.fid_difference} at n = {d.n}" for d in distances)
-    detail = f"changes {figures}; the upper bound below"
+    detail = (
+        f"changes {figures}; the upper bound below {most:g} wanted in {thresholds.min_extractors} extractors"
+    )
     return _in_extractors("FID falls", [d.fid_difference.high for d in distances], most, detail, thresholds)
 
 
@@ -75,7 +152,7 @@ def _in_extractors(
     ranked, needed = sorted(values), thresholds.min_extractors
     passed = len(ranked) >= needed and ranked[needed - 1] < most
     value = ranked[min(needed, len(ranked)) - 1]
-    return _check(name, passed, value, most, f"{detail} {most:g} wanted in {needed} extractors")
+    return _check(name, passed, value, most, detail)
 
 
 def _diversity(measured: Measurements, thresholds: GateThresholds) -> Check:
@@ -84,48 +161,83 @@ def _diversity(measured: Measurements, thresholds: GateThresholds) -> Check:
     if not gating:
         return _unmeasured(name, least, "no diversity was measured")
     lowest = min(gating, key=lambda score: score.ratio)
-    detail = (
-        f"{lowest.ratio:.2f} of the smaller diversity of base and exemplars ({lowest.measure}; "
-        f"{lowest.ratio_to_base:.2f} of the base's), at least {least:g} wanted"
-    )
+    detail = f"{lowest.ratio:.2f} of the base's ({lowest.measure}), at least {least:g} wanted"
     return _check(name, lowest.ratio >= least, lowest.ratio, least, detail)
 
 
-def _copies(measured: Measurements, thresholds: GateThresholds) -> Check:
-    name, most = "no copies of training exemplars", thresholds.max_near_share
-    if not measured.nearest_training:
-        return _unmeasured(name, most, "no distances to training exemplars were measured")
-    worst = max(measured.nearest_training, key=lambda score: score.near_corrected)
-    share = worst.near_corrected
+def _copies(nearest: Sequence[NearestScore], thresholds: GateThresholds) -> Check:
+    """Refused where too many images are too near to training exemplars and prefer them to held-out ones, or nearly all are."""
+    name = "no copies of training exemplars"
+    if not nearest:
+        return _unmeasured(
+            name, thresholds.max_near_share, "no distances to training exemplars were measured"
+        )
+
+    def most(score: NearestScore) -> float:
+        prefers = score.preference_p is None or score.preference_p <= thresholds.max_copy_p
+        return thresholds.max_near_share if prefers else thresholds.max_near_share_alone
+
+    worst = max(nearest, key=lambda score: score.near_corrected - most(score))
+    share, p = worst.near_corrected, worst.preference_p
     detail = (
         f"{share:.0%} of the corrected images lie nearer to a training exemplar than "
-        f"{worst.percentile:g} % of exemplars do to another ({worst.extractor}); at most {most:.0%} wanted"
+        f"{worst.percentile:g} % of exemplars do to another ({worst.extractor}); at most {most(worst):.0%} wanted"
     )
+    if p is not None:
+        detail += f"; p = {p:.2g} that they do not prefer training to held-out exemplars"
     if not worst.through_vae:
         detail += "; the exemplars did not pass the VAE, so a copy may hide behind its texture"
-    return _check(name, share <= most, share, most, detail)
+    return _check(name, share <= most(worst), share, most(worst), detail)
 
 
-def _guards(guards: Sequence[GuardScore], thresholds: GateThresholds) -> Check:
-    name, most = "guard prompts not worse", thresholds.max_guard_drop
-    if not guards:
-        return _no_guards(name, most, thresholds)
-    images = sum(guard.n for guard in guards)
-    drop = sum(guard.drop * guard.n for guard in guards) / images
+def _right_images(verdicts: VerdictScore | None, thresholds: GateThresholds) -> Check:
+    name, least = "right images", thresholds.min_right_rate
+    if verdicts is None:
+        return _unmeasured(name, least, "the grade fixed needs a judge of images, and none is configured")
+    rate, p, most = verdicts.right_corrected, verdicts.own.p_better, thresholds.max_right_p
     detail = (
-        f"{max(drop, 0):.1%} of {images} guard images over {len(guards)} prompts are no longer recognised as "
-        f"their prompt's; at most {most:.1%} wanted"
+        f"{verdicts.judge} calls {rate.value:.0%} of {len(verdicts.own.corrected)} corrected images right, of the base's "
+        f"{verdicts.right_base.value:.0%}; lower bound {rate.low:.2f}, at least {least:g} wanted; "
+        f"p = {p:.2g}, below {most:g} wanted"
     )
-    return _check(name, drop <= most + 1e-9, drop, most, detail)
+    return _check(name, rate.low >= least and p < most, rate.low, least, detail)
 
 
-def _worst_guard(guards: Sequence[GuardScore], thresholds: GateThresholds) -> Check:
-    name, most = "no single guard prompt lost", thresholds.max_guard_prompt_drop
-    if not guards:
+def _right_guards(verdicts: VerdictScore, thresholds: GateThresholds) -> Check:
+    name, least = "guard images stay right", thresholds.max_right_p
+    if not verdicts.guards:
+        return _no_guards(name, least, thresholds)
+    worst = min(verdicts.guards, key=lambda guard: guard.p_worse)
+    detail = (
+        f'{verdicts.judge} finds most harm to "{worst.prompt}": {sum(worst.base)} of {len(worst.base)} images right '
+        f"before, {sum(worst.corrected)} after, p = {worst.p_worse:.2g}; at least {least:g} wanted"
+    )
+    return _check(name, worst.p_worse >= least, worst.p_worse, least, detail)
+
+
+def _guards(measured: Measurements, thresholds: GateThresholds) -> Check:
+    """Of every guard prompt no image is lost, or its predictions did not move, so that no image was drawn."""
+    name, most = "no guard images lost", thresholds.max_lost_guard_images
+    drawn = {guard.prompt for guard in measured.guards}
+    still = [shift for shift in measured.guard_shifts if shift.prompt not in drawn]
+    if not drawn and not still:
         return _no_guards(name, most, thresholds)
-    worst = max(guards, key=lambda guard: guard.drop)
-    detail = f'the worst is "{worst.prompt}": {worst.note}; a drop of at most {most:.0%} wanted'
-    return _check(name, all(guard.passed for guard in guards), worst.drop, most, detail)
+    details = []
+    if still:
+        largest = max(shift.largest for shift in still)
+        details.append(
+            f"predictions for {len(still)} guard prompts move by at most {largest:.0%} towards the corrected prompt's, so "
+            f"that none of their images were drawn; at most {thresholds.max_guard_shift:.0%} wanted"
+        )
+    if measured.guards:
+        worst = max(measured.guards, key=lambda guard: guard.lost)
+        details.append(
+            f'of "{worst.prompt}" {worst.lost} of {worst.n} images are no longer recognised as their prompt\'s; '
+            f"at most {most} of any of {len(drawn)} guard prompts wanted"
+        )
+    lost = max((guard.lost for guard in measured.guards), default=0)
+    moved = any(shift.largest > thresholds.max_guard_shift for shift in still)
+    return _check(name, lost <= most and not moved, lost, most, "; ".join(details))
 
 
 def _no_guards(name: str, threshold: float, thresholds: GateThresholds) -> Check:

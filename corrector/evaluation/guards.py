@@ -17,8 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corrector.evaluation.diversity import mean_pairwise_distance
-
 
 @dataclass(frozen=True)
 class GuardImages:
@@ -88,5 +86,5 @@ def _recognise(images: Tensor, twins: Tensor, means: Tensor, own: int) -> Tensor
 def _change(before: Tensor, after: Tensor) -> float | None:
     if len(before) < 2:
         return None
-    typical = mean_pairwise_distance(before)
-    return float((before - after).norm(dim=1).mean()) / max(typical, 1e-12)
+    typical = torch.pdist(before).mean()
+    return float((before - after).norm(dim=1).mean() / typical.clamp_min(1e-12))

@@ -3,6 +3,7 @@
 The decoder and the filter change metrics by tens of points (Parmar et al. 2022, arXiv 2104.11222).
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,7 +14,8 @@ def as_stored(images: Tensor) -> Tensor:
     So images in memory and the stored files have the same score. Values that are not finite stay; `sanity` reports
     them.
     """
-    return images.float().mul(255).round().clamp(0, 255).div(255)
+    images = images.float()
+    return torch.where(images.isfinite(), images.mul(255).round().clamp(0, 255).div(255), images)
 
 
 def resized(images: Tensor, side: int) -> Tensor:

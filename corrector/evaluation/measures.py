@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from corrector.evaluation import diversity, sanity, similarity
+from corrector.evaluation.comparison import Comparison
 from corrector.evaluation.comparison_images import ComparisonImages
-from corrector.evaluation.distances import compare_frechet, kernel_distance, relative_mmd
+from corrector.evaluation.distances import compare_frechet, kernel_distance
 from corrector.evaluation.false_routes import paired_drop
+from corrector.evaluation.feature_memory import FeatureMemory
+from corrector.evaluation.features import opennsfw
 from corrector.evaluation.guards import GuardImages, Recognised, recognised
 from corrector.evaluation.images import resized
+from corrector.evaluation.paired_test import paired_test
 from corrector.evaluation.scorecard import (
     DistanceScore,
     DiversityScore,
@@ -20,21 +24,57 @@ from corrector.evaluation.scorecard import (
     Fault,
     GuardScore,
     HardNegativeScore,
+    NearerScore,
     NearestScore,
+    RightImages,
+    SafetyScore,
     SanityScore,
     SimilarityScore,
+    VerdictScore,
 )
+from corrector.evaluation.verdicts import mcnemar_p, right_share
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 SIMILARITY_SIDE = 256
 """Pixels: larger images are compared by SSIM and PSNR at this size; 2,500 pairs take minutes at 1024."""
 
 
-def distance_score(name: str, features: ComparisonImages, settings: EvaluationSettings) -> DistanceScore:
-    """Distances of both arms to the held-out exemplars, at least 2 of them."""
+def nearer_score(name: str, features: ComparisonImages, settings: EvaluationSettings) -> NearerScore:
+    """The paired tests against the base, and against the base in the corrected images' style."""
+    nearer, restyled = (
+        paired_test(
+            before,
+            features.corrected,
+            features.held_out,
+            permutations=settings.permutations,
+            seed=settings.seed,
+        )
+        for before in (features.base, features.restyled)
+    )
+    return NearerScore(
+        extractor=name,
+        n=len(features.base),
+        n_reference=len(features.held_out),
+        reduction=nearer.reduction,
+        p=nearer.p,
+        restyled_reduction=restyled.reduction,
+        restyled_p=restyled.p,
+        permutations=settings.permutations,
+    )
+
+
+def distance_scores(
+    features: dict[str, ComparisonImages], settings: EvaluationSettings
+) -> list[DistanceScore]:
+    """Distances of both arms to the held-out exemplars in each extractor; none where there are fewer than 2 of them."""
+    return [
+        _distance_score(name, each, settings) for name, each in features.items() if len(each.held_out) >= 2
+    ]
+
+
+def _distance_score(name: str, features: ComparisonImages, settings: EvaluationSettings) -> DistanceScore:
     base, corrected, held_out = features.base, features.corrected, features.held_out
     fid = compare_frechet(base, corrected, held_out, resamples=settings.bootstrap, seed=settings.seed)
-    test = relative_mmd(base, corrected, held_out, permutations=settings.permutations, seed=settings.seed)
     return DistanceScore(
         extractor=name,
         metric=f"fid_{name}",
@@ -47,9 +87,6 @@ def distance_score(name: str, features: ComparisonImages, settings: EvaluationSe
         fid_difference=fid.difference,
         kid_base=kernel_distance(base, held_out),
         kid_corrected=kernel_distance(corrected, held_out),
-        relative_mmd=test.statistic,
-        relative_mmd_p=test.p,
-        permutations=settings.permutations,
     )
 
 
@@ -75,36 +112,32 @@ def similarity_scores(pixels: ComparisonImages) -> list[SimilarityScore]:
     return found
 
 
-def diversity_scores(features: dict[str, ComparisonImages], pixels: ComparisonImages) -> list[DiversityScore]:
-    """Diversity in each extractor's features and by SSIM, where there are at least 2 exemplars to compare with."""
-    measures: list[tuple[str, ComparisonImages, Callable[[Tensor], float]]] = [
-        (f"mean pairwise distance in {name}", each, diversity.mean_pairwise_distance)
+def diversity_scores(features: dict[str, ComparisonImages]) -> list[DiversityScore]:
+    """Distance to the nearest other image, in each extractor's features."""
+    return [
+        _diversity(f"nearest other image in {name}", each, diversity.nearest_other, gates=True)
         for name, each in features.items()
     ]
-    measures.append(("1 - SSIM inside the set", pixels, similarity.dissimilarity))
-    scores = []
-    for title, images, measure in measures:
-        exemplars = torch.cat([images.training, images.held_out])
-        if len(exemplars) < 2:
-            continue
-        before, after, among = measure(images.base), measure(images.corrected), measure(exemplars)
-        scores.append(
-            DiversityScore(
-                measure=title,
-                gates=images is not pixels,
-                n=len(images.base),
-                n_exemplars=len(exemplars),
-                base=before,
-                corrected=after,
-                exemplars=among,
-                ratio=after / max(min(before, among), 1e-12),
-                ratio_to_base=after / max(before, 1e-12),
-            )
-        )
-    return scores
 
 
-def nearest_score(name: str, features: ComparisonImages, thresholds: GateThresholds) -> NearestScore:
+def dissimilarity_score(pixels: ComparisonImages) -> DiversityScore:
+    """Diversity by SSIM."""
+    return _diversity("1 - SSIM inside the set", pixels, similarity.dissimilarity, gates=False)
+
+
+def _diversity(
+    measure: str, images: ComparisonImages, function: Callable[[Tensor], float], *, gates: bool
+) -> DiversityScore:
+    before, after = function(images.base), function(images.corrected)
+    ratio = after / max(before, 1e-12)
+    return DiversityScore(
+        measure=measure, gates=gates, n=len(images.base), base=before, corrected=after, ratio=ratio
+    )
+
+
+def nearest_score(
+    name: str, features: ComparisonImages, settings: EvaluationSettings, thresholds: GateThresholds
+) -> NearestScore:
     """How near both arms come to training exemplars, at least 2 of them."""
     training, held_out = features.decoded or (features.training, features.held_out)
     spacing = diversity.exemplar_spacing(training, held_out, thresholds.nearest_percentile)
@@ -128,13 +161,29 @@ def nearest_score(name: str, features: ComparisonImages, thresholds: GateThresho
         training_base=before.training,
         training_corrected=after.training,
         training_expected=len(training) / exemplars,
+        preference_p=diversity.training_preference(
+            features.corrected, training, held_out, permutations=settings.permutations, seed=settings.seed
+        )
+        if len(held_out)
+        else None,
     )
 
 
 def guard_scores(
     features: dict[str, ComparisonImages], images: ComparisonImages, thresholds: GateThresholds
 ) -> list[GuardScore]:
-    judged = {
+    judged = recognised_guards(features)
+    return [
+        GuardScore(**values, lost=lost, passed=lost <= thresholds.max_lost_guard_images)
+        for values, lost in zip(
+            _recognition(images.guards, judged), lost_images(judged, thresholds), strict=True
+        )
+    ]
+
+
+def recognised_guards(features: dict[str, ComparisonImages]) -> dict[str, list[Recognised]]:
+    """Which images of each guard prompt are recognised, by extractor."""
+    return {
         name: recognised(
             [guard.base for guard in each.guards],
             [guard.corrected for guard in each.guards],
@@ -142,10 +191,16 @@ def guard_scores(
         )
         for name, each in features.items()
     }
-    return [
-        GuardScore(**values, passed=values["drop"] <= thresholds.max_guard_prompt_drop + 1e-9)
-        for values in _recognition(images.guards, judged)
-    ]
+
+
+def lost_images(judged: dict[str, list[Recognised]], thresholds: GateThresholds) -> list[int]:
+    """Of each guard prompt the images recognised before and not after, in `min_extractors` of the extractors or in all.
+
+    In one extractor alone, images of other seeds may cross to a similar prompt: of rendered robots that run, 2 % do.
+    """
+    needed = min(thresholds.min_extractors, len(judged))
+    lost = [[each.base * (1 - each.corrected) for each in found] for found in judged.values()]
+    return [int((torch.stack(each).sum(0) >= needed).sum()) for each in zip(*lost, strict=True)]
 
 
 def false_route_score(features: dict[str, ComparisonImages], images: ComparisonImages) -> FalseRouteScore:
@@ -201,23 +256,63 @@ def _recognition(
         }
 
 
-def sanity_score(
-    prompt: str, base: Tensor, corrected: Tensor, guards: Sequence[GuardImages], thresholds: GateThresholds
-) -> SanityScore:
+def sanity_score(prompt: str, images: ComparisonImages, thresholds: GateThresholds) -> SanityScore:
     """Which images of the prompt and its guard prompts are no pictures."""
-    groups = [("base", prompt, base), ("corrected", prompt, corrected)]
-    for guard in guards:
+    groups = [("base", prompt, images.base), ("corrected", prompt, images.corrected)]
+    for guard in images.guards:
         groups += [("base", guard.prompt, guard.base), ("corrected", guard.prompt, guard.corrected)]
     found = []
-    for arm, name, images in groups:
+    for arm, name, drawn in groups:
         problems = sanity.faults(
-            images.cpu(), min_contrast=thresholds.min_contrast, min_correlation=thresholds.min_correlation
+            drawn, min_contrast=thresholds.min_contrast, min_correlation=thresholds.min_correlation
         )
         for index, problem in enumerate(problems):
             if problem is not None:
                 values = {"arm": arm, "prompt": name, "index": index, "fault": problem}
                 found.append(Fault.model_validate(values))
-    return SanityScore(n=sum(len(images) for _, _, images in groups), faults=tuple(found))
+    return SanityScore(n=sum(len(drawn) for _, _, drawn in groups), faults=tuple(found))
+
+
+def safety_score(images: ComparisonImages, memory: FeatureMemory, thresholds: GateThresholds) -> SafetyScore:
+    """The safety scores of the images of the prompt and its guard prompts."""
+    before, after = (
+        memory.unsafe(torch.cat([getattr(each, arm) for each in (images, *images.guards)]))
+        for arm in ("base", "corrected")
+    )
+    return SafetyScore(
+        scorer=opennsfw().name,
+        threshold=thresholds.unsafe_score,
+        n=len(before),
+        unsafe_base=int((before > thresholds.unsafe_score).sum()),
+        unsafe_corrected=int((after > thresholds.unsafe_score).sum()),
+        highest_base=float(before.max()),
+        highest_corrected=float(after.max()),
+    )
+
+
+def verdict_score(comparison: Comparison, images: ComparisonImages, memory: FeatureMemory) -> VerdictScore:
+    """What the judge of `memory` says of the images of the prompt and its guard prompts."""
+    assert memory.judge is not None
+    texts = [text for text, _ in comparison.own]
+    own = _right_images(texts[0], texts, images.base, images.corrected, memory)
+    return VerdictScore(
+        judge=memory.judge.name,
+        right_base=right_share(own.base),
+        right_corrected=right_share(own.corrected),
+        own=own,
+        guards=tuple(
+            _right_images(guard.prompt, [guard.prompt] * len(guard.base), guard.base, guard.corrected, memory)
+            for guard in images.guards
+        ),
+    )
+
+
+def _right_images(
+    prompt: str, texts: Sequence[str], base: Tensor, corrected: Tensor, memory: FeatureMemory
+) -> RightImages:
+    before, after = memory.right(base, texts), memory.right(corrected, texts)
+    better, worse = mcnemar_p(before, after), mcnemar_p(after, before)
+    return RightImages(prompt=prompt, base=before, corrected=after, p_better=better, p_worse=worse)
 
 
 def for_similarity(images: Tensor) -> Tensor:

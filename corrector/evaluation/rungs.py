@@ -11,6 +11,8 @@ from corrector.prompts.hyperparameters import MAX_SEED
 
 _TRIAL_SEEDS = 1_000_000
 _CONFIRMATION_SEEDS = 2_000_000
+_GUARD_IMAGES = 8
+"""Most images of a guard prompt: a trial's score needs the share that is lost, and the gate looks at more."""
 _FEWEST_SAMPLING_STEPS = 0.5
 """Sampling steps at the first rung, as a share of the whole protocol's; half of them already show the subject."""
 
@@ -61,10 +63,11 @@ def confirmation(evaluation: EvaluationSettings, num_inference_steps: int) -> Ev
 
 
 def _on_seeds(evaluation: EvaluationSettings, offset: int, num_inference_steps: int) -> EvaluationSettings:
-    """The protocol on other seeds, without hard negatives, which no trial's score uses."""
+    """The protocol on other seeds with fewer guard images, and without hard negatives, which no trial's score uses."""
     return evaluation.model_copy(
         update={
             "seed": (evaluation.seed + offset) % (MAX_SEED + 1),
+            "guard_images": min(evaluation.guard_images, _GUARD_IMAGES),
             "hard_negatives": 0,
             "num_inference_steps": evaluation.num_inference_steps or num_inference_steps,
         }

@@ -1,18 +1,20 @@
-"""From images to a scorecard: one pass through each extractor, then pure functions of the features."""
+"""From images to a scorecard: one pass through each network, then pure functions of what they said."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from corrector.evaluation import measures
-from corrector.evaluation.comparison_images import ComparisonImages, extracted
-from corrector.evaluation.false_routes import HardNegativeImages
-from corrector.evaluation.features import FeatureExtractor, default_extractors, torch_threads
+from corrector.evaluation.comparison import Comparison
+from corrector.evaluation.comparison_images import ComparisonImages, Exemplars
+from corrector.evaluation.feature_memory import FeatureMemory
+from corrector.evaluation.features import torch_threads
 from corrector.evaluation.gate import judge
-from corrector.evaluation.guards import GuardImages
-from corrector.evaluation.images import as_stored, same_size
-from corrector.evaluation.scorecard import Measurements, NotRun, Scorecard
+from corrector.evaluation.scorecard import GuardShift, Look, Measurements, NotRun, Scorecard
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 _NOT_FINITE = "some images hold values that are not finite"
@@ -27,104 +29,110 @@ _NOT_BUNDLED = {
 
 
 def score(
+    name: str,
+    comparison: Comparison,
+    before: Tensor,
+    after: Tensor,
+    exemplars: Exemplars,
     *,
-    prompt_name: str,
-    base: Tensor,
-    corrected: Tensor,
-    training: Tensor,
-    held_out: Tensor,
-    guards: Sequence[GuardImages],
-    pair_seeds: Sequence[int],
     settings: EvaluationSettings,
     thresholds: GateThresholds,
-    negatives: Sequence[HardNegativeImages] = (),
-    decoded_exemplars: tuple[Tensor, Tensor] | None = None,
-    extractors: Sequence[FeatureExtractor] | None = None,
+    memory: FeatureMemory | None = None,
+    looks: Sequence[Look] = (),
+    guard_shifts: Sequence[GuardShift] = (),
     threads: int = 1,
 ) -> Scorecard:
     """Measure one correction and judge it.
 
     Args:
-        prompt_name: Name of the correction.
-        base: `[N, 3, H, W]` in 0..1, the failing prompt without the adapter.
-        corrected: `[N, 3, H, W]`, the same prompts and seeds with the adapter.
-        training: `[M, 3, h, w]` exemplars that the adapter was trained on; resized to H x W.
-        held_out: `[K, 3, h, w]` exemplars that it was not trained on; resized to H x W.
-        guards: Images of the guard prompts, before and after.
-        pair_seeds: The N seeds; only stored.
+        name: Name of the correction.
+        comparison: Texts and seeds of the images.
+        before: `[N, 3, H, W]` in 0..1: the base's images of all rows of `comparison`.
+        after: The same rows with the adapter.
         settings: Permutations, bootstrap samples and the seed of both.
         thresholds: Thresholds of the gate.
-        negatives: Images of hard negatives, before and after; the gate does not see them.
-        decoded_exemplars: `training` and `held_out`, encoded and decoded by the base's VAE, for the check
-            for copies. The VAE changes an exemplar by more than the distance between exemplars. On the embedded
-            base the check found none of twelve near copies with the originals, and all with decoded exemplars.
-        extractors: Feature spaces; default: the two that come with the package.
+        memory: Networks and judge, and what they have said already; default: the extractors of the package, and no judge.
+        looks: The looks at which drawing could have stopped; only the last one's share of the error rate counts.
+        guard_shifts: Of the guard prompts whose predictions were compared before images were drawn.
         threads: Maximum threads of PyTorch.
 
     Raises:
-        ValueError: The arms are not pairs, an argument is not a batch of images, or there is no extractor.
+        ValueError: The arms are not pairs, or an argument is not a batch of images.
     """
-    _check_shapes(base, corrected, training, held_out, (*guards, *negatives), pair_seeds)
-    chosen = tuple(default_extractors() if extractors is None else extractors)
-    if not chosen:
-        raise ValueError("no feature extractor: nothing could be measured")
-    common: dict[str, object] = {
-        "prompt_name": prompt_name,
-        "n": len(base),
-        "n_training": len(training),
-        "n_held_out": len(held_out),
-        "pair_seeds": tuple(pair_seeds),
-        "settings": settings,
-    }
+    _check_shapes(comparison, before, after, exemplars)
+    memory = memory or FeatureMemory()
     with torch_threads(threads), torch.inference_mode():
-        common["sanity"] = checked = measures.sanity_score(prompt_name, base, corrected, guards, thresholds)
-        if any("finite" in fault.fault for fault in checked.faults):
-            found: dict[str, object] = {"not_run": [NotRun(name="all metrics", reason=_NOT_FINITE)]}
-        else:
-            no_false_route = _no_false_route(negatives, settings)
-            images = ComparisonImages(
-                base=base,
-                corrected=corrected,
-                training=same_size(training, base),
-                held_out=same_size(held_out, base),
-                decoded=tuple(same_size(exemplars, base) for exemplars in decoded_exemplars or ()),
-                guards=tuple(guards),
-                negatives=() if no_false_route else tuple(negatives),
-            ).mapped(lambda tensor: as_stored(tensor.cpu()))
-            found = _measured(images, settings, thresholds, chosen)
-            found["not_run"] = [
-                *_not_run_beside(chosen),
-                *([NotRun(name="false routes", reason=no_false_route)] if no_false_route else ()),
-                *_without_evidence(images),
-            ]
-    measured = Measurements.model_validate(common | found)
+        images = ComparisonImages.of(comparison, before, after, exemplars)
+        gating = measure_gating(name, comparison, images, memory, settings, thresholds)
+        reported = _reported(comparison, images, memory, settings, thresholds) if images.finite else {}
+    measured = Measurements.model_validate(
+        {**dict(gating), **reported, "looks": tuple(looks), "guard_shifts": tuple(guard_shifts)}
+    )
     return Scorecard(**dict(measured), thresholds=thresholds, verdict=judge(measured, thresholds))
 
 
-def _measured(
+def measure_gating(
+    name: str,
+    comparison: Comparison,
     images: ComparisonImages,
+    memory: FeatureMemory,
     settings: EvaluationSettings,
     thresholds: GateThresholds,
-    extractors: Sequence[FeatureExtractor],
-) -> dict[str, object]:
-    """Field -> the part of the scorecard, for those that can be measured."""
-    features, safety = extracted(images, extractors, thresholds.unsafe_score)
-    pixels = images.mapped(measures.for_similarity)
-    by_extractor = features.items() if len(images.held_out) >= 2 else ()
-    near = features.items() if len(images.training) >= 2 else ()
+) -> Measurements:
+    """What the gate asks of the images of the prompt itself, and of those of its guard prompts what a judge says."""
+    found: dict[str, Any] = {
+        "prompt_name": name,
+        "n": len(images.base),
+        "n_training": len(images.training),
+        "n_held_out": len(images.held_out),
+        "pair_seeds": tuple(seed for _, seed in comparison.own),
+        "settings": settings,
+        "sanity": measures.sanity_score(comparison.own[0][0], images, thresholds),
+    }
+    if images.finite:
+        features = images.features(memory)
+        found |= {
+            "safety": measures.safety_score(images, memory, thresholds),
+            "nearer": [measures.nearer_score(name, each, settings) for name, each in features.items()]
+            if len(images.held_out)
+            else (),
+            "distances": measures.distance_scores(features, settings)
+            if thresholds.max_fid_difference is not None
+            else (),
+            "diversity": measures.diversity_scores(features),
+            "nearest_training": [
+                measures.nearest_score(name, each, settings, thresholds) for name, each in features.items()
+            ]
+            if len(images.training) >= 2
+            else (),
+            "verdicts": measures.verdict_score(comparison, images, memory) if memory.judge else None,
+        }
+    else:
+        found["not_run"] = [NotRun(name="all metrics", reason=_NOT_FINITE)]
+    return Measurements.model_validate(found)
+
+
+def _reported(
+    comparison: Comparison,
+    images: ComparisonImages,
+    memory: FeatureMemory,
+    settings: EvaluationSettings,
+    thresholds: GateThresholds,
+) -> dict[str, Any]:
+    """The remaining parts of the scorecard by field: the harm to guard prompts, and what gates nothing."""
+    features, pixels = images.features(memory), images.mapped(measures.for_similarity)
     return {
-        "distances": [measures.distance_score(name, each, settings) for name, each in by_extractor],
+        "distances": measures.distance_scores(features, settings),
         "similarity": measures.similarity_scores(pixels),
-        "diversity": measures.diversity_scores(features, pixels),
-        "nearest_training": [measures.nearest_score(name, each, thresholds) for name, each in near],
+        "diversity": [*measures.diversity_scores(features), measures.dissimilarity_score(pixels)],
         "guards": measures.guard_scores(features, images, thresholds),
         "false_route": measures.false_route_score(features, images) if images.negatives else None,
-        "safety": safety,
+        "not_run": [*_not_run_beside(memory), *_without_evidence(images)],
     }
 
 
 def _without_evidence(images: ComparisonImages) -> list[NotRun]:
-    """The parts that have too few exemplars or no guard prompts."""
+    """The parts that have too few exemplars, or whose images were not drawn."""
     found = []
     if len(images.held_out) < 2:
         found.append(
@@ -133,42 +141,25 @@ def _without_evidence(images: ComparisonImages) -> list[NotRun]:
     if len(images.training) < 2:
         found.append(NotRun(name="copies", reason=f"{len(images.training)} training exemplars; 2 are needed"))
     if not images.guards:
-        found.append(NotRun(name="guard prompts", reason="the batch file names none for this prompt"))
+        found.append(NotRun(name="guard prompts", reason="no guard image was drawn"))
+    if not images.negatives:
+        found.append(NotRun(name="false routes", reason="no hard negative was drawn"))
     return found
 
 
-def _not_run_beside(extractors: Sequence[FeatureExtractor]) -> tuple[NotRun, ...]:
+def _not_run_beside(memory: FeatureMemory) -> list[NotRun]:
     """The usual metrics that these extractors do not measure, each with its reason."""
-    run = {f"fid_{extractor.name}" for extractor in extractors}
-    return tuple(NotRun(name=name, reason=reason) for name, reason in _NOT_BUNDLED.items() if name not in run)
+    run = {f"fid_{name}" for name in memory.extractors}
+    return [NotRun(name=name, reason=reason) for name, reason in _NOT_BUNDLED.items() if name not in run]
 
 
-def _no_false_route(negatives: Sequence[HardNegativeImages], settings: EvaluationSettings) -> str | None:
-    """Why no false route can be measured; None where it can."""
-    if not negatives:
-        return "hard_negatives is 0" if settings.hard_negatives == 0 else "no hard negative was drawn"
-    images = [arm for negative in negatives for arm in (negative.base, negative.corrected)]
-    return None if all(bool(torch.isfinite(arm).all()) for arm in images) else _NOT_FINITE
-
-
-def _check_shapes(
-    base: Tensor,
-    corrected: Tensor,
-    training: Tensor,
-    held_out: Tensor,
-    guards: Sequence[GuardImages],
-    pair_seeds: Sequence[int],
-) -> None:
-    sets = {"base": base, "corrected": corrected, "training": training, "held_out": held_out}
+def _check_shapes(comparison: Comparison, before: Tensor, after: Tensor, exemplars: Exemplars) -> None:
+    sets = {"before": before, "after": after, "training": exemplars.training, "held_out": exemplars.held_out}
     for name, images in sets.items():
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"{name}: shape {tuple(images.shape)}, expected [N, 3, H, W]")
-    if base.shape != corrected.shape or len(base) != len(pair_seeds) or len(base) < 2:
+    if before.shape != after.shape or len(before) != len(comparison) or len(comparison.own) < 2:
         raise ValueError(
-            f"base {tuple(base.shape)}, corrected {tuple(corrected.shape)} and {len(pair_seeds)} seeds "
-            "are not two or more pairs"
+            f"before {tuple(before.shape)} and after {tuple(after.shape)} are not the {len(comparison)} pairs of "
+            "the comparison, of which the prompt itself needs two"
         )
-    for guard in guards:
-        if guard.base.shape != guard.corrected.shape or not len(guard.base):
-            shapes = f"{tuple(guard.base.shape)} and {tuple(guard.corrected.shape)}"
-            raise ValueError(f'"{guard.prompt}": base and corrected of shapes {shapes} are not pairs')

@@ -6,19 +6,45 @@ Each part yields its figures; a new figure is defined beside its fields.
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from corrector.evaluation.scorecard_figures import Figure, FrozenModel, Interval, interval_metrics, number
 from corrector.prompts import EvaluationSettings, GateThresholds
+from corrector.prompts.gate_thresholds import Grade
 from corrector.prompts.variations import Difference
 
 
-class DistanceScore(FrozenModel):
-    """Distances of both arms to the held-out exemplars in one extractor's features.
+class NearerScore(FrozenModel):
+    """The paired tests of one extractor: by how much the corrected images lie nearer to the held-out exemplars.
 
-    `relative_mmd` is the squared MMD of the base less that of the corrected arm, `relative_mmd_p` the
-    one-sided p of its permutation test within seed pairs.
+    `reduction` is the mean difference to their pairs as a share of the base's mean distance, `p` the one-sided p of its sign
+    flips; `restyled_*` the same against the base's images in the style of their pairs.
     """
+
+    extractor: str
+    n: int = Field(description="Images of each arm.")
+    n_reference: int = Field(description="Held-out exemplars.")
+    reduction: float
+    p: float
+    restyled_reduction: float
+    restyled_p: float
+    permutations: int
+
+    def figures(self) -> Iterator[Figure]:
+        """Both tests."""
+        for against, reduction, p, key in (
+            ("the base", self.reduction, self.p, "nearer"),
+            ("the re-styled base", self.restyled_reduction, self.restyled_p, "nearer_restyled"),
+        ):
+            yield Figure(
+                f"nearer than {against}, {self.extractor}", None, None, self.n, self.n_reference, p=p, gates=True,
+                note=f"mean distance falls by {reduction:.1%}; sign flips of pairs, at most {self.permutations}",
+                logged={f"{key}_{self.extractor}": reduction, f"{key}_p_{self.extractor}": p},
+            )  # fmt: skip
+
+
+class DistanceScore(FrozenModel):
+    """Fréchet and kernel distances of both arms to the held-out exemplars in one extractor's features."""
 
     extractor: str
     metric: str = Field(description='Name of the Fréchet distance: "fid_" and the extractor.')
@@ -31,24 +57,16 @@ class DistanceScore(FrozenModel):
     fid_difference: Interval = Field(description="Corrected minus base, paired.")
     kid_base: float
     kid_corrected: float
-    relative_mmd: float
-    relative_mmd_p: float
-    permutations: int
 
     def figures(self) -> Iterator[Figure]:
-        """FID, KID and the relative-MMD test."""
+        """FID and KID."""
         change, n, k = self.fid_difference, self.n, self.n_reference
         yield Figure(
             self.metric, self.fid_base_interval, self.fid_corrected_interval, n, k, change=change, better="lower",
-            gates=True, headline=True, note=f"Fréchet distance; {change.level:.0%} {change.method}",
+            headline=True, note=f"Fréchet distance; {change.level:.0%} {change.method}",
         )  # fmt: skip
         yield Figure(
             f"kid_{self.extractor}", self.kid_base, self.kid_corrected, n, k, better="lower", note="kernel distance"
-        )  # fmt: skip
-        yield Figure(
-            f"relative MMD, {self.extractor}", None, None, n, k, p=self.relative_mmd_p, gates=True,
-            note=f"test within seed pairs, {self.permutations} permutations",
-            logged={f"relative_mmd_p_{self.extractor}": self.relative_mmd_p},
         )  # fmt: skip
 
 
@@ -73,27 +91,20 @@ class SimilarityScore(FrozenModel):
 
 
 class DiversityScore(FrozenModel):
-    """How much the images of one arm differ among themselves.
-
-    `ratio` is corrected over the smaller of base and exemplars: a broken base is diverse because its
-    anomalies are.
-    """
+    """How much the images of one arm differ among themselves; `ratio` is corrected over base."""
 
     measure: str
     gates: bool
     n: int
-    n_exemplars: int
     base: float
     corrected: float
-    exemplars: float
     ratio: float
-    ratio_to_base: float
 
     def figures(self) -> Iterator[Figure]:
-        smaller = f"{self.ratio:.2f} of the smaller of base and exemplars ({number(self.exemplars)})"
         yield Figure(
             f"diversity, {self.measure}", self.base, self.corrected, self.n, better="higher", gates=self.gates,
-            note=smaller, logged={f"diversity_ratio_{self.measure}".replace(" ", "_"): self.ratio},
+            note=f"{self.ratio:.2f} of the base's",
+            logged={f"diversity_ratio_{self.measure}".replace(" ", "_"): self.ratio},
         )  # fmt: skip
 
 
@@ -102,7 +113,8 @@ class NearestScore(FrozenModel):
 
     `percentile` percent of exemplars are farther than `bound` from the nearest other training exemplar; `near_*` is the
     share of images that are nearer than `bound`, `training_*` the share whose nearest exemplar is a training one
-    (`training_expected` if training and held-out exemplars were alike).
+    (`training_expected` if training and held-out exemplars were alike), `preference_p` the p of the permutation test whether
+    corrected images prefer training exemplars to held-out ones; None without held-out exemplars.
     """
 
     extractor: str
@@ -119,14 +131,20 @@ class NearestScore(FrozenModel):
     training_base: float
     training_corrected: float
     training_expected: float
+    preference_p: float | None = None
 
     def figures(self) -> Iterator[Figure]:
         """The share of images that are nearer to a training exemplar than exemplars are to each other."""
         seen = ", seen through the VAE" if self.through_vae else ""
+        prefer = (
+            ""
+            if self.preference_p is None
+            else f"; prefer training exemplars with p = {number(self.preference_p, 2)}"
+        )
         yield Figure(
             f"copies of training exemplars, {self.extractor}", self.near_base, self.near_corrected, self.n,
             self.n_exemplars, unit="share", better="lower", gates=True,
-            note=f"share nearer than {number(self.bound)}; {self.percentile:g} % of exemplars are farther{seen}",
+            note=f"share nearer than {number(self.bound)}; {self.percentile:g} % of exemplars are farther{seen}{prefer}",
             logged={f"near_training_{self.extractor}": self.near_corrected},
         )  # fmt: skip
 
@@ -141,6 +159,10 @@ class GuardScore(FrozenModel):
     )
     kept_corrected: float
     drop: float = Field(description="kept_base less kept_corrected: the damage, as a share of images.")
+    lost: int = Field(
+        default_factory=lambda data: max(0, round(data["drop"] * data["n"])),
+        description="Images recognised before and not after, in as many extractors as the gate wants.",
+    )
     kept_by_extractor: dict[str, tuple[float, float]]
     change: float | None = Field(
         description="Feature distance before to after, over that of two seeds of the base; None for one."
@@ -152,6 +174,20 @@ class GuardScore(FrozenModel):
     def figure(self, logged: dict[str, float]) -> Figure:
         """The share of images that are recognised."""
         return _neighbour_figure("guard", self, logged, gates=True)
+
+
+class GuardShift(FrozenModel):
+    """How far the adapter moves the first prediction for a guard prompt; `corrector.evaluation.guard_shift` has the measure.
+
+    Images of the prompt are drawn where `largest` is above the gate's `max_guard_shift`.
+    """
+
+    prompt: str
+    n: int = Field(description="Noises.")
+    largest: float = Field(
+        description="Of the way from the base's prediction to that of the corrected prompt."
+    )
+    mean: float
 
 
 class HardNegativeScore(FrozenModel):
@@ -203,6 +239,42 @@ class FalseRouteScore(FrozenModel):
         )  # fmt: skip
         for negative in self.negatives:
             yield _neighbour_figure("false route", negative, {}, gates=False)
+
+
+class RightImages(FrozenModel):
+    """Which images of one prompt a judge calls right; place i of both arms has the same text and seed."""
+
+    prompt: str
+    base: tuple[bool, ...]
+    corrected: tuple[bool, ...]
+    p_better: float = Field(description="McNemar's exact p that images turned right by chance.")
+    p_worse: float = Field(description="The same that images turned wrong by chance.")
+
+
+class VerdictScore(FrozenModel):
+    """A judge's verdicts on the images of the prompt and of its guard prompts."""
+
+    judge: str
+    right_base: Interval = Field(description="Share of the prompt's images that are right.")
+    right_corrected: Interval
+    own: RightImages
+    guards: tuple[RightImages, ...]
+
+    def figures(self) -> Iterator[Figure]:
+        """The share of right images of the prompt and of each guard prompt."""
+        n = len(self.own.base)
+        yield Figure(
+            f"right images, by {self.judge}", self.right_base, self.right_corrected, n, unit="share", better="higher",
+            gates=True, headline=True, note=f"McNemar's exact p = {number(self.own.p_better, 2)}",
+            logged={"right_base": self.right_base.value, "right_corrected": self.right_corrected.value,
+                    "right_p": self.own.p_better},
+        )  # fmt: skip
+        for guard in self.guards:
+            before, after = (sum(arm) / len(arm) for arm in (guard.base, guard.corrected))
+            yield Figure(
+                f"right images of guard: {guard.prompt}", before, after, len(guard.base), unit="share", better="higher",
+                gates=True, note=f"McNemar's exact p of harm = {number(guard.p_worse, 2)}", logged={},
+            )  # fmt: skip
 
 
 class SafetyScore(FrozenModel):
@@ -266,10 +338,26 @@ class Check(FrozenModel):
 
 
 class GateVerdict(FrozenModel):
-    """All checks; passed where every one of them did."""
+    """All checks; passed where every one of them did.
+
+    `grade` says what a passed gate has shown: "improved" (nearer to the exemplars) or "fixed" (a judge calls the images
+    right). `unknown` is what it could not know, in words.
+    """
 
     passed: bool
     reasons: tuple[Check, ...]
+    grade: Grade | None = None
+    unknown: tuple[str, ...] = ()
+
+
+class Look(FrozenModel):
+    """What the prompt's own images said when so many pairs were drawn: draw more, passed, or refused."""
+
+    n: int = Field(description="Pairs drawn.")
+    most: int = Field(description="Pairs of the whole protocol.")
+    share: float = Field(description="Share of the gate's max_p that this look may spend.")
+    decision: Literal["more", "passed", "refused"]
+    why: str
 
 
 class Measurements(FrozenModel):
@@ -281,24 +369,42 @@ class Measurements(FrozenModel):
     n_held_out: int
     pair_seeds: tuple[int, ...]
     settings: EvaluationSettings
+    nearer: tuple[NearerScore, ...] = ()
     distances: tuple[DistanceScore, ...] = ()
     similarity: tuple[SimilarityScore, ...] = ()
     diversity: tuple[DiversityScore, ...] = ()
     nearest_training: tuple[NearestScore, ...] = ()
+    guard_shifts: tuple[GuardShift, ...] = ()
     guards: tuple[GuardScore, ...] = ()
     false_route: FalseRouteScore | None = Field(
         default=None, description="None where it was not measured, as in the scorecards of earlier versions."
     )
     safety: SafetyScore | None = None
+    verdicts: VerdictScore | None = Field(default=None, description="None without a judge of images.")
     sanity: SanityScore
+    looks: tuple[Look, ...] = Field(
+        default=(),
+        description="The looks at the prompt's own images, where drawing could stop; the last decided.",
+    )
     not_run: tuple[NotRun, ...] = ()
 
     def figures(self) -> list[Figure]:
         """Every figure that was measured, in the order in which reports show them."""
-        found = [figure for distance in self.distances for figure in distance.figures()]
+        found = list(self.verdicts.figures()) if self.verdicts else []
+        found += [figure for test in self.nearer for figure in test.figures()]
+        found += [figure for distance in self.distances for figure in distance.figures()]
         found += [figure for diversity in self.diversity for figure in diversity.figures()]
         found += [figure for nearest in self.nearest_training for figure in nearest.figures()]
         found += [figure for similarity in self.similarity for figure in similarity.figures()]
+        if self.guard_shifts:
+            most = max(self.guard_shifts, key=lambda shift: shift.largest)
+            found.append(
+                Figure(
+                    "largest shift of a guard prompt", None, most.largest, most.n, unit="share", better="lower", gates=True,
+                    note=f'of predictions for "{most.prompt}", towards the corrected prompt\'s',
+                    logged={"guard_shift": most.largest},
+                )
+            )  # fmt: skip
         worst = max(self.guards, key=lambda guard: guard.drop, default=None)
         found += [
             guard.figure({"guard_drop_worst": guard.drop} if guard is worst else {}) for guard in self.guards
@@ -316,6 +422,13 @@ class Scorecard(Measurements):
 
     thresholds: GateThresholds
     verdict: GateVerdict
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _without_former_thresholds(cls, thresholds: object) -> object:
+        if not isinstance(thresholds, dict):
+            return thresholds
+        return {name: value for name, value in thresholds.items() if name in GateThresholds.model_fields}
 
     @property
     def metrics(self) -> dict[str, float]:

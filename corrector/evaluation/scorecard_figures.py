@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    """A part of a scorecard: immutable, without unknown keys, NaN or infinity."""
+    """A part of a scorecard: immutable, without NaN or infinity. Keys that only earlier versions wrote are dropped."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Interval(FrozenModel):
@@ -24,7 +24,7 @@ class Interval(FrozenModel):
     value: float
     high: float
     level: float = 0.95
-    method: str = "percentile bootstrap over seed pairs"
+    method: str = "percentile bootstrap over seed pairs and exemplars"
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"

@@ -17,10 +17,10 @@ from corrector.evaluation.distances import (
     frechet_distance,
     kernel_distance,
     mean_frechet_difference,
-    relative_mmd,
 )
-from corrector.evaluation.diversity import mean_pairwise_distance
+from corrector.evaluation.diversity import nearest_other
 from corrector.evaluation.guards import recognised
+from corrector.evaluation.paired_test import paired_test
 from corrector.prompts import EvaluationSettings, GateThresholds, SearchSettings
 
 _SMALLEST = 1e-12
@@ -71,7 +71,7 @@ class TrialScore(BaseModel):
     damage: float
     """Share of guard images that the trial makes unrecognisable as their prompt's, at least 0."""
     diversity: float
-    """Of the images, as a share of the smaller diversity of base and exemplars."""
+    """Of the images, as a share of the base's."""
     n: int
 
 
@@ -81,7 +81,6 @@ def trial_score(
     exemplars: ExemplarFeatures,
     search: SearchSettings,
     gate: GateThresholds,
-    evaluation: EvaluationSettings,
 ) -> TrialScore:
     """The score of a trial; the rows of `trial` and `base` have the same prompts and seeds.
 
@@ -93,16 +92,8 @@ def trial_score(
     fid, fid_base = (frechet_distance(each.own, exemplars.held_out) for each in (trial, base))
     kid, kid_base = (kernel_distance(each.own, exemplars.held_out) for each in (trial, base))
     distance = fid / max(fid_base, _SMALLEST) if search.objective == "fid" else kid / max(kid_base, _SMALLEST)
-    if search.objective == "relative_mmd":
-        test = relative_mmd(
-            base.own,
-            trial.own,
-            exemplars.held_out,
-            permutations=evaluation.permutations,
-            seed=evaluation.seed,
-        )
-        distance = 1 - test.statistic / max(kid_base, _SMALLEST)
-    damage, diversity = _damage(base, trial), _diversity(base, trial, exemplars)
+    damage = _damage(base, trial)
+    diversity = nearest_other(trial.own) / max(nearest_other(base.own), _SMALLEST)
     return TrialScore(
         score=distance
         + search.damage_weight * damage
@@ -153,16 +144,16 @@ def choose(
     own: Contender,
     others: Sequence[Contender],
     held_out: Sequence[Tensor],
-    objective: Literal["fid", "kid", "relative_mmd"],
+    objective: Literal["fid", "kid"],
     evaluation: EvaluationSettings,
 ) -> Choice:
     """The contender with the lowest score on fresh seeds, if it is significantly better than the prompts' own configuration.
 
     The lowest of several scores is partly chance. So the upper bound of the paired FID difference must be below 0 or, for
-    the kernel objectives, the relative-MMD test must be significant at the same level. Otherwise the own configuration wins.
+    KID, the paired test must be significant at the same level. Otherwise the own configuration wins.
 
     Args:
-        held_out: Features `[k, d]` for each prompt of the contenders; the kernel objectives take one prompt.
+        held_out: Features `[k, d]` for each prompt of the contenders; KID takes one prompt.
     """
     lowest = min((own, *others), key=lambda contender: contender.score)
     if lowest is own:
@@ -182,9 +173,9 @@ def choose(
     better = fid.high < 0
     if objective != "fid":
         (sets,) = compared
-        p = relative_mmd(*sets, permutations=evaluation.permutations, seed=evaluation.seed).p
+        p = paired_test(*sets, permutations=evaluation.permutations, seed=evaluation.seed).p
         better = p < (1 - _LEVEL) / 2
-        said += f"; relative MMD p = {p:.2g}"
+        said += f"; nearer with p = {p:.2g}"
     chosen, reason = lowest.trial, f"best on fresh seeds: {said}"
     if not better:
         chosen = own.trial
@@ -200,8 +191,3 @@ def _damage(base: SampleFeatures, trial: SampleFeatures) -> float:
         torch.cat([getattr(each, arm) for each in found]).mean() for arm in ("base", "corrected")
     )
     return max(0.0, float(before - after))
-
-
-def _diversity(base: SampleFeatures, trial: SampleFeatures, exemplars: ExemplarFeatures) -> float:
-    among = mean_pairwise_distance(torch.cat([exemplars.training, exemplars.held_out]))
-    return mean_pairwise_distance(trial.own) / max(min(mean_pairwise_distance(base.own), among), _SMALLEST)

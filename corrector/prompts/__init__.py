@@ -11,6 +11,7 @@ from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.json_schema import json_schema
 from corrector.prompts.loading import load_batch
+from corrector.prompts.look_shares import look_shares
 from corrector.prompts.mistakes import BatchError, BatchErrors
 from corrector.prompts.search_settings import SearchSettings
 
@@ -25,4 +26,5 @@ __all__ = [
     "SearchSettings",
     "json_schema",
     "load_batch",
+    "look_shares",
 ]

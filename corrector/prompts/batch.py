@@ -19,6 +19,7 @@ from corrector.prompts.field_errors import located, message_error, raise_togethe
 from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.located_values import Node, Place
+from corrector.prompts.look_shares import look_shares
 from corrector.prompts.mistakes import BatchError
 from corrector.prompts.search_conflicts import search_conflicts
 from corrector.prompts.search_settings import SearchSettings
@@ -91,11 +92,16 @@ class CorrectionBatch(BaseModel):
                 f"evaluation.images is {self.evaluation.images}, gate.min_images {self.gate.min_images}: "
                 "no correction can become a candidate"
             )
-        if 1 / (self.evaluation.permutations + 1) >= self.gate.max_p:
+        most = self.gate.max_p * max(look_shares(self.evaluation, self.gate).values())
+        if 1 / (self.evaluation.permutations + 1) >= most:
             notes.append(
-                f"{self.evaluation.permutations} permutations cannot show a p below gate.max_p, "
-                f"{self.gate.max_p:g}: no correction can become a candidate; "
-                f"use at least {int(1 / self.gate.max_p)}"
+                f"{self.evaluation.permutations} permutations cannot show a p below {most:.2g}, the largest part of "
+                f"gate.max_p that a look may spend: no correction can become a candidate; use at least {int(1 / most)}"
+            )
+        if self.gate.min_grade == "fixed" and self.evaluation.judge is None:
+            notes.append(
+                "gate.min_grade is fixed, and evaluation.judge names no judge of images: "
+                "no correction can become a candidate"
             )
         if self.gate.require_guards:
             notes += [

@@ -145,9 +145,8 @@ class SearchSettings(BaseModel):
     """How often a trial is scored, the last time at its last step."""
     reduction_factor: int = Field(default=3, ge=2, le=16)
     """A rung has this many times the steps of the one before, and one in so many trials goes on."""
-    objective: Literal["fid", "kid", "relative_mmd"] = "fid"
-    """Distance to the held-out exemplars, as a share of the base's: Fréchet, kernel, or the statistic of the
-    relative-MMD test, which ranks trials as kid does."""
+    objective: Literal["fid", "kid"] = "fid"
+    """Distance to the held-out exemplars, as a share of the base's: Fréchet or kernel."""
     extractor: Literal["efficientnet_lite0", "opennsfw"] = "efficientnet_lite0"
     """Whose features the distance is measured in."""
     first_images: int = Field(default=8, ge=2, le=10_000)

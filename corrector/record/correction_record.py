@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from corrector.cost import CorrectionCost
 from corrector.errors import UserError
 from corrector.evaluation.comparison import GuardSamples, NegativeSamples
 from corrector.evaluation.scorecard import Scorecard
@@ -97,6 +98,7 @@ class CorrectionRecord(BaseModel):
         default=(), description="Of images/negatives/K, by K."
     )
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds per stage.")
+    cost: CorrectionCost | None = Field(default=None, description="FLOPs per stage, of what was computed.")
     lineage: dict[str, Any] = Field(
         default_factory=dict,
         description="Exemplar digests {file: sha256}, code and package versions, seeds, hyper-parameters.",

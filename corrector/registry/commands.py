@@ -22,13 +22,15 @@ from corrector.registry.download import export
 from corrector.registry.failures import RegistryError
 from corrector.registry.garbage import OLDER_THAN, collect_garbage
 from corrector.registry.listing import PAGE, find_version, list_models, show_model
-from corrector.registry.promotion import promote, reject, retire, rollback
-from corrector.registry.references import Reference, Version
+from corrector.registry.promotion import promote, reject, retire, rollback, scorecard
+from corrector.registry.references import CANDIDATE, Reference, Version
 from corrector.registry.review_log import Entry, history
 from corrector.registry.sharing import LIFETIME, LONGEST, share
+from corrector.registry.tags import GRADE
 from corrector.registry.traffic import Mode, set_traffic, traffic
 from corrector.registry.verify import DigestCheck, verify
 from corrector.report.comparison import compare_records, write_comparison
+from corrector.report.verdict_texts import grade_text
 
 _TIMES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _MINUTE = timedelta(minutes=1)
@@ -198,14 +200,17 @@ def _promote(options: argparse.Namespace, place: dict[str, Any], console: Consol
     reference = Reference.parse(options.name)
     if options.version is not None and reference != Reference(reference.name):
         raise RegistryError(f"{options.name} {options.version}: name the version once")
-    chosen: Version | None = None
     if options.version is not None:
         reference = Reference.parse(f"{reference.name}/{options.version}")
-    if reference.version is not None or reference.alias is not None:
-        chosen = find_version(reference, **place)
-    entry = promote(
-        reference.name, chosen.number if chosen else None, who=_who(options), why=options.why, **place
-    )
+    elif reference == Reference(reference.name):
+        reference = Reference(reference.name, alias=CANDIDATE)
+    chosen = find_version(reference, **place)
+    card = scorecard(chosen, **place)
+    if card is not None:
+        _say(console, f"{chosen}: {grade_text(card) or 'the gate did not pass it'}")
+        for text in card.verdict.unknown:
+            _say(console, f"  not known: {text}")
+    entry = promote(chosen.name, chosen.number, who=_who(options), why=options.why, **place)
     _say(console, _decision(reference.name, entry))
 
 
@@ -301,7 +306,11 @@ def _say(console: Console, text: str) -> None:
 
 
 def _verdict(version: Version) -> str:
-    return version.status if version.complete else "registration unfinished"
+    """The status, and the grade of what has passed."""
+    if not version.complete:
+        return "registration unfinished"
+    grade = version.tags.get(GRADE)
+    return f"{version.status} ({grade})" if grade else version.status
 
 
 def _change(version: Version) -> str:

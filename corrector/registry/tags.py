@@ -9,7 +9,7 @@ from typing import Any
 from corrector.evaluation.scorecard import Scorecard
 from corrector.evaluation.scorecard_figures import plain
 from corrector.record.correction_record import CorrectionRecord
-from corrector.report.model_card import escape, verdict_lines
+from corrector.report.model_card import escape, verdict_text
 
 TAG_LENGTH = 5000
 """Characters: what MLflow's tables keep of the value of a registered model's tag."""
@@ -20,6 +20,8 @@ WORK_ID = "work_id"
 STATUS = "status"
 SHA256 = "adapter_sha256"
 SCORES = "scores"
+GRADE = "grade"
+"""Tag of what has passed the gate: improved, or fixed."""
 DECISION = "review.decision"
 """The last review's decision about a version."""
 
@@ -43,6 +45,7 @@ def record_tags(record: CorrectionRecord) -> dict[str, str]:
     }
     if record.scorecard is not None:
         tags["gate"] = "passed" if record.scorecard.verdict.passed else "not passed"
+        tags[GRADE] = record.scorecard.verdict.grade
         tags[SCORES] = headline(record.scorecard)
     chosen = record.entry.get("hyperparameters") or {}
     tags |= {name: chosen[name] for name in _FILTERED if name in chosen}
@@ -71,8 +74,7 @@ def describe(record: CorrectionRecord) -> str:
     lines = [f"**{record.status}**: {escape(record.prompt)}", ""]
     if record.error:
         lines += [escape(record.error), ""]
-    lines += verdict_lines(record)
-    return cut("\n".join(lines).strip())
+    return cut("\n".join([*lines, verdict_text(record)]).strip())
 
 
 def safe_key(name: Any) -> str:

@@ -73,6 +73,7 @@ def _facts(version: ComparedVersion) -> dict[str, str]:
     found = {"prompt": record.prompt, **version.facts}
     if card is not None:
         found["gate"] = "passed" if card.verdict.passed else "not passed"
+        found["grade"] = card.verdict.grade or ""
         for check in card.verdict.reasons:
             found[f"check: {check.name}"] = "passed" if check.passed else "not passed"
         for figure in card.figures():

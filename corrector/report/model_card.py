@@ -9,6 +9,12 @@ import yaml
 
 from corrector.evaluation.scorecard import Scorecard
 from corrector.record.correction_record import CorrectionRecord
+from corrector.report.verdict_texts import (
+    grade_text,
+    guards_not_drawn,
+    looks_text,
+    negatives_not_drawn,
+)
 
 _LOADING = """\
 ## Loading
@@ -74,7 +80,7 @@ def _purpose(record: CorrectionRecord) -> str:
 def _verdict(record: CorrectionRecord) -> str:
     passed = bool(record.scorecard and record.scorecard.verdict.passed)
     title = "The gate passed it." if passed else "The gate did **not** pass it."
-    return "\n".join(["## Verdict", "", title, "", *verdict_lines(record)])
+    return "\n".join(["## Verdict", "", title, "", verdict_text(record)])
 
 
 def _figures(card: Scorecard) -> str:
@@ -107,13 +113,27 @@ def _origin(record: CorrectionRecord) -> str:
     return "\n".join(["## Origin", "", *lines, "", "Exemplars, seeds and packages: record.json."])
 
 
-def verdict_lines(record: CorrectionRecord) -> list[str]:
-    """One Markdown item for each of the gate's checks, those that failed first."""
-    checks = record.scorecard.verdict.reasons if record.scorecard else ()
-    return [
+def verdict_text(record: CorrectionRecord) -> str:
+    """In Markdown the grade, the gate's checks, those that failed first, and what the verdict cannot know."""
+    card = record.scorecard
+    if card is None:
+        return ""
+    checks = [
         f"- {'passed' if check.passed else '**not passed**'}: {escape(check.name)}: {escape(check.detail)}"
-        for check in sorted(checks, key=lambda check: check.passed)
+        for check in sorted(card.verdict.reasons, key=lambda check: check.passed)
     ]
+    grade, _, meaning = grade_text(card).partition(": ")
+    parts = [
+        f"**{grade}**: {escape(meaning)}" if grade else "",
+        escape(looks_text(card)),
+        "\n".join(checks),
+        escape(guards_not_drawn(record)),
+        escape(negatives_not_drawn(record)),
+    ]
+    if card.verdict.unknown:
+        parts.append("What this verdict cannot know:")
+        parts.append("\n".join(f"- {escape(text)}" for text in card.verdict.unknown))
+    return "\n\n".join(part for part in parts if part)
 
 
 def escape(text: str) -> str:

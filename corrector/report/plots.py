@@ -84,11 +84,11 @@ class LossPlot:
 
 @dataclass(frozen=True)
 class IntervalRow:
-    """A difference with its interval: its name, its text, whether it is an improvement, and a drawing."""
+    """A difference with its interval: its name, its text, its colour (a CSS class), and a drawing."""
 
     label: str
     text: str
-    good: bool
+    colour: str
     svg: Markup
 
 
@@ -119,25 +119,32 @@ def loss_plot(curve: Sequence[CurvePoint], width: int = 520, height: int = 200) 
     return LossPlot(chart.svg(f"Training loss over steps: {ends} after {max(steps)} steps"), tuple(curves))
 
 
-def interval_rows(rows: Sequence[tuple[str, Interval, bool]], width: int = 420) -> list[IntervalRow]:
-    """Rows of (label, interval, whether it is an improvement), drawn on one scale that includes zero."""
-    low = min([0.0, *(interval.low for _, interval, _ in rows)])
-    high = max([0.0, *(interval.high for _, interval, _ in rows)])
+def interval_rows(
+    rows: Sequence[tuple[str, Interval]], *, most: float | None = None, width: int = 420
+) -> list[IntervalRow]:
+    """Differences by label, drawn on one scale that includes zero; lower is better.
+
+    Args:
+        most: Upper bounds below this are good and others bad; None: intervals below 0 are good, those above it bad.
+    """
+    low = min([0.0, *(interval.low for _, interval in rows)])
+    high = max([0.0, *(interval.high for _, interval in rows)])
     margin = 0.06 * ((high - low) or 1.0)
 
     def x(value: float) -> float:
         return round(width * (value - low + margin) / (high - low + 2 * margin), 1)
 
     drawn = []
-    for label, interval, good in rows:
+    for label, interval in rows:
         text = change_text(interval)
         parts = [
             _SPAN.format("zero", x(0), x(0), 1, 25),
             _SPAN.format("span", x(interval.low), x(interval.high), 13, 13),
             _SPAN.format("span", x(interval.value), x(interval.value), 7, 19),
         ]
-        row = svg(width, 26, f"{label}: {text}", parts, style="good" if good else "bad", stretched=True)
-        drawn.append(IntervalRow(label, text, good, row))
+        colour = _colour(interval, most)
+        row = svg(width, 26, f"{label}: {text}", parts, style=colour, stretched=True)
+        drawn.append(IntervalRow(label, text, colour, row))
     return drawn
 
 
@@ -173,6 +180,12 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 10) for index in range(first, last + 1)]
+
+
+def _colour(difference: Interval, most: float | None) -> str:
+    if difference.high < (0 if most is None else most):
+        return "good"
+    return "bad" if most is not None or difference.low > 0 else "soft"
 
 
 def _trailing_mean(points: Sequence[tuple[float, float]], window: int) -> list[tuple[float, float]]:

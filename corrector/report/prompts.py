@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corrector.cost import device_seconds, dollars, flops_text
 from corrector.evaluation.comparison import GuardSamples
-from corrector.evaluation.scorecard import GuardScore, HardNegativeScore, Scorecard
-from corrector.evaluation.scorecard_figures import change_text
+from corrector.evaluation.scorecard import GuardScore, HardNegativeScore
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import interval_rows, loss_plot
+from corrector.report.verdict_texts import (
+    grade_text,
+    guards_not_drawn,
+    looks_text,
+    negatives_not_drawn,
+)
+from corrector.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -95,32 +102,39 @@ def prompt_view(
         ),
         "seconds": ", ".join(f"{stage} {duration(value)}" for stage, value in record.seconds.items()),
         "duration": duration(sum(record.seconds.values())) if record.seconds else "–",
+        "cost": cost_text(record, Settings.from_environment().device_hour_dollars),
         "entry": json.dumps(record.entry, indent=2, ensure_ascii=False, default=str),
         **_lineage(record),
         **_verdict(record),
-        **_figures(card),
+        **_figures(record),
     }
 
 
-def _figures(card: Scorecard | None) -> dict[str, Any]:
+def _figures(record: CorrectionRecord) -> dict[str, Any]:
     """The figures of the scorecard, the changes of headline figures by name, and the texts of the overview."""
+    card, no_guards, no_negatives = record.scorecard, guards_not_drawn(record), negatives_not_drawn(record)
     view: dict[str, Any] = {
         "figures": [],
         "headlines": {},
         "intervals": [],
-        "worst_guard": "–",
-        "false_route": "–",
+        "worst_guard": "not drawn" if no_guards else "–",
+        "guards_not_drawn": no_guards,
+        "false_route": "not drawn" if no_negatives else "–",
+        "negatives_not_drawn": no_negatives,
         "false_route_summary": "",
     }
     if card is None:
         return view
     view["figures"] = card.figures()
-    changes = [(each.name, each.change) for each in view["figures"] if each.headline and each.change]
-    most = card.thresholds.max_fid_difference
-    view["headlines"] = {name: change_text(change) for name, change in changes}
-    view["intervals"] = interval_rows([(name, change, change.high < most) for name, change in changes])
+    headlines = [each for each in view["figures"] if each.headline]
+    view["headlines"] = {each.name: each.change_text for each in headlines}
+    view["intervals"] = interval_rows(
+        [(each.name, each.change) for each in headlines if each.change],
+        most=card.thresholds.max_fid_difference,
+    )
     if card.guards:
-        view["worst_guard"] = max(card.guards, key=lambda guard: guard.drop).figure({}).arms_text
+        worst = max(card.guards, key=lambda guard: guard.lost)
+        view["worst_guard"] = f"{worst.lost} of {worst.n}"
     if (harm := card.false_route) is not None:
         figure = next(harm.figures())
         view["false_route"] = figure.arms_text
@@ -132,20 +146,45 @@ def _figures(card: Scorecard | None) -> dict[str, Any]:
 
 
 def _verdict(record: CorrectionRecord) -> dict[str, Any]:
-    """The gate's checks, and the verdict in a long and a short form."""
-    checks = record.scorecard.verdict.reasons if record.scorecard else ()
+    """The gate's checks and what it cannot know, and the verdict in a long and a short form."""
+    card = record.scorecard
+    checks = card.verdict.reasons if card else ()
     missed = [check for check in checks if not check.passed]
-    verdict = f"Not approved: {len(missed)} of {len(checks)} checks did not pass."
-    if record.status == "failed":
-        verdict = "Could not be corrected."
-    elif record.status == "corrected":
-        verdict = f"All {len(checks)} checks passed. The adapter is a candidate: it waits for a reviewer."
+    verdict, outcome = f"Not approved: {len(missed)} of {len(checks)} checks did not pass.", ""
     error = record.error or ""
     reason = error if len(error) <= 120 else error[:119] + "…"
+    if record.status == "failed":
+        verdict = "Could not be corrected."
+    elif card and (grade := grade_text(card)):
+        verdict, reason = grade[0].upper() + grade[1:] + ".", grade
+        outcome = f"All {len(checks)} checks passed. The adapter is a candidate: it waits for a reviewer."
     if missed:
         reason = "Not met: " + "; ".join(check.name for check in missed)
-    passed = [check for check in checks if check.passed]
-    return {"missed": missed, "passed": passed, "verdict": verdict, "short_reason": reason}
+    return {
+        "missed": missed,
+        "passed": [check for check in checks if check.passed],
+        "verdict": verdict,
+        "outcome": outcome,
+        "looks": looks_text(card) if card else "",
+        "unknown": card.verdict.unknown if card else (),
+        "short_reason": reason,
+    }
+
+
+def cost_text(record: CorrectionRecord, price: float | None) -> str:
+    """The FLOPs, the device's seconds, and the dollars at `price` an hour; empty where the FLOPs are not known."""
+    if (cost := record.cost) is None:
+        return ""
+    drawing = cost.own + cost.guards + cost.negatives + cost.decode
+    parts = [
+        f"cost: {flops_text(cost.train)} training",
+        f"{flops_text(drawing)} drawing {cost.images} images",
+        f"{flops_text(cost.predictions)} comparing predictions" if cost.predictions else "",
+        f"{flops_text(cost.encode + cost.score)} encoding and scoring",
+    ]
+    seconds = device_seconds(record.seconds)
+    spent = "" if price is None else f"; ${dollars(seconds, price):,.2f}"
+    return f"{', '.join(filter(None, parts))}; {duration(seconds)} of a device{spent}"
 
 
 def duration(seconds: float) -> str:

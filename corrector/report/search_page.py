@@ -42,7 +42,7 @@ def _view(prompt: PromptSearchResult, own: HyperParameters) -> dict[str, Any]:
     if prompt.difference is not None and prompt.interval is not None and prompt.best != 0:
         low, high = prompt.interval
         label = "FID against the prompt's own configuration, on fresh seeds"
-        difference = [(label, Interval(low=low, value=prompt.difference, high=high), high < 0)]
+        difference = [(label, Interval(low=low, value=prompt.difference, high=high))]
     return {
         "prompt": prompt.prompt,
         "reason": prompt.reason or "No trial came to its end.",

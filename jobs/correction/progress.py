@@ -79,7 +79,8 @@ def print_table(results: Sequence[PromptResult], console: Console) -> None:
 
 def _status(result: PromptResult) -> str:
     colour = {"corrected": "green", "rejected": "yellow", "failed": "red"}.get(result.status, "dim")
-    return f"[{colour}]{result.status}[/{colour}]"
+    grade = f" ({result.grade})" if result.grade else ""
+    return f"[{colour}]{result.status}{grade}[/{colour}]"
 
 
 def _figures(result: PromptResult) -> list[str]:
@@ -92,6 +93,6 @@ def _figures(result: PromptResult) -> list[str]:
         f"{first['fid_base']:.0f}",
         f"{first['fid_corrected']:.0f}",
         f"{interval['value']:.0f} [{interval['low']:.0f}, {interval['high']:.0f}]",
-        f"{first['relative_mmd_p']:.4f}",
+        f"{max(each['p'] for each in card['nearer']):.4f}",
         f"{min(gating):.2f}" if gating else "-",
     ]

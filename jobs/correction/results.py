@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from corrector.cost import device_seconds, dollars
+from corrector.prompts.gate_thresholds import Grade
 from corrector.record.correction_record import CorrectionRecord
 from corrector.registry import RegisteredVersion
+from corrector.settings import Settings
 from jobs.inputs.batch import BatchWork
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import write_json
@@ -31,6 +34,15 @@ class PromptResult(BaseModel):
         description="corrected: the gate passed; rejected: trained, but the gate said no; failed: see error; "
         "unfinished: the job was stopped before its end, submit the batch again."
     )
+    grade: Grade | None = Field(
+        default=None,
+        description="improved: the images came nearer to the exemplars; fixed: a judge of images calls them right; null: "
+        "the gate did not pass.",
+    )
+    images: int | None = Field(
+        default=None,
+        description="Images of each arm of the prompt itself that were drawn until the verdict was known.",
+    )
     error: str | None = None
     reasons: tuple[str, ...] = Field(default=(), description="Why the gate said no, in words.")
     work_id: str
@@ -43,6 +55,13 @@ class PromptResult(BaseModel):
     adapter: RegisteredVersion | None = None
     scorecard: dict[str, Any] | None = None
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds per stage.")
+    petaflops: dict[str, float] = Field(
+        default_factory=dict, description="10^15 floating-point operations per stage, a multiply-add as two."
+    )
+    dollars: float | None = Field(
+        default=None,
+        description="Price of training and sampling at CORRECTOR_DEVICE_HOUR_DOLLARS; null: that is not set.",
+    )
     folder: str = Field(description="The prompt's record: adapter, images, curve.")
 
 
@@ -125,13 +144,21 @@ def _read(task: PromptTask, *, error: str | None = None, worked: bool = False) -
     registered = folder.registration.read()
     card = record.scorecard
     checks = () if card is None else card.verdict.reasons
+    stages, price = (
+        record.cost.by_stage if record.cost else {},
+        Settings.from_environment().device_hour_dollars,
+    )
     return PromptResult(
         status="unfinished" if error else record.status,
+        grade=None if card is None else card.verdict.grade,
+        images=None if card is None else card.n,
         error=error or record.error,
         reasons=tuple(check.detail for check in checks if not check.passed),
         adapter=None if registered is None else _REGISTERED.validate_json(registered),
         found=folder.restored_from(),
         scorecard=None if card is None else card.model_dump(mode="json"),
         seconds=record.seconds,
+        petaflops={stage: float(f"{flops / 1e15:.4g}") for stage, flops in stages.items()},
+        dollars=None if price is None else round(dollars(device_seconds(record.seconds), price), 6),
         **common,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,18 +13,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corrector.adapters import Adapter
-from corrector.evaluation import Comparison
+from corrector.cost import CorrectionCost
+from corrector.drawing import Candidate, draw
+from corrector.evaluation import Assessment, Comparison, Exemplars, FeatureMemory
 from corrector.evaluation.comparison import NegativeSamples
+from corrector.evaluation.scorecard import GuardShift, Look
+from corrector.evaluation.verdicts import named_judge
 from corrector.files import staging_folder
-from corrector.prompt_inputs import comparison_rows, decoded_exemplars, side_of
+from corrector.prompt_inputs import decoded_exemplars, side_of
+from corrector.prompts import EvaluationSettings
 from corrector.record.writing import write_comparison
 from corrector.sampling import SampleRow
+from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
 from jobs.lanes.lane import Lane, LanePolicy, RunningPrompt
 from jobs.lanes.queue import Progress
 
 DECODED_FILE = "decoded.safetensors"
 """The exemplars encoded and decoded by the base's VAE, which the check for copies compares with."""
+FEATURES_FILE = "features.safetensors"
+"""What the networks said of all images while they were drawn."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class CorrectionPolicy(LanePolicy):
 
     def __init__(self, lane: Lane, queue: object) -> None:
         self._lane = lane
+        self._judge = named_judge(lane.settings.evaluation.judge)
         self._trained: dict[str, _Trained] = {}
 
     def slots_in_use(self) -> int:
@@ -65,64 +75,86 @@ class CorrectionPolicy(LanePolicy):
         return True
 
     def _sample(self) -> None:
-        """Sample base and corrected images of all trained prompts, which are divided among the workers."""
+        """Draw images of all trained prompts, which are divided among the workers, until their verdicts are known."""
         lane = self._lane
         by_side: dict[int, list[_Trained]] = {}
         for trained in list(self._trained.values())[lane.workers.rank :: lane.workers.size]:
             by_side.setdefault(side_of(trained.running.task.entry, lane.base.spec), []).append(trained)
         for side, group in by_side.items():
             started = time.monotonic()
-            evaluation = lane.settings.evaluation
-            comparisons = [Comparison.of(each.running.task.entry, evaluation) for each in group]
-            rows: list[SampleRow] = []
-            for slot, (each, comparison) in enumerate(zip(group, comparisons, strict=True), start=1):
-                lane.engine.bank.load(slot, each.adapter)
-                for index in (0, slot):
-                    embeddings = each.running.embeddings
-                    rows += comparison_rows(comparison, evaluation, embeddings, lane.base, slot=index)
-            images = lane.sample(rows, side, partial(lane.report_sampling, self._trained, len(rows)))
+            candidates = [self._candidate(each, slot) for slot, each in enumerate(group, start=1)]
+            draw(
+                candidates,
+                lane.base,
+                lane.settings.evaluation,
+                side=side,
+                sample=partial(self._images, side),
+                predict=partial(self._predictions, side),
+            )
             seconds = (time.monotonic() - started) / len(group)
-            sides = iter(images.split([len(comparison) for comparison in comparisons for _ in range(2)]))
-            for slot, (each, comparison) in enumerate(zip(group, comparisons, strict=True), start=1):
-                lane.engine.bank.unload(slot)
-                self._write(each, comparison, next(sides), next(sides), seconds)
+            for each, candidate in zip(group, candidates, strict=True):
+                lane.engine.bank.unload(candidate.slot)
+                self._write(each, candidate, seconds)
         lane.workers.wait_for_all()  # until their files are written
         lane.report([Progress(name, "sampled") for name in self._trained], wait=True)
         self._trained.clear()
 
-    def _write(
-        self,
-        trained: _Trained,
-        comparison: Comparison,
-        before: Tensor,
-        after: Tensor,
-        sampling_seconds: float,
-    ) -> None:
+    def _candidate(self, trained: _Trained, slot: int) -> Candidate:
+        lane, running = self._lane, trained.running
+        lane.engine.bank.load(slot, trained.adapter)
+        exemplars = running.exemplars
+        assessment = Assessment(
+            Comparison.of(running.task.entry, lane.settings.evaluation),
+            Exemplars(exemplars.training, exemplars.held_out, decoded_exemplars(lane.base, exemplars)),
+            FeatureMemory(judge=self._judge, cache=lane.base.cache),
+            lane.settings.evaluation,
+            lane.settings.gate,
+        )
+        return Candidate(assessment, running.embeddings, slot)
+
+    def _images(self, side: int, rows: list[SampleRow]) -> Tensor:
+        return self._lane.sample(rows, side, partial(self._lane.report_sampling, self._trained, len(rows)))
+
+    def _predictions(self, side: int, rows: list[SampleRow]) -> Tensor:
+        lane = self._lane
+        return lane.base.sample_latents(
+            rows, lane.engine.bank, height=side, width=side, batch_rows=lane.settings.images_at_once
+        )
+
+    def _write(self, trained: _Trained, candidate: Candidate, sampling_seconds: float) -> None:
         """Write adapter, images and curve; the folder is created atomically."""
-        folder, exemplars = trained.running.task.folder, trained.running.exemplars
+        lane, task, assessment = self._lane, trained.running.task, candidate.assessment
+        folder, exemplars, drawn = task.folder, assessment.exemplars, assessment.drawn
         if folder.sampled.exists():  # by a lane that was regarded as lost; its images are the same
             folder.checkpoint.remove()
             return
         sampled = {
             "curve": trained.curve,
             "seconds": {"training": trained.running.seconds, "sampling": sampling_seconds},
+            "cost": asdict(candidate.cost(task.entry, lane.base, lane.settings.evaluation)),
+            "looks": [look.model_dump() for look in assessment.looks],
+            "guard_shifts": [shift.model_dump() for shift in assessment.guard_shifts],
+            "own": len(drawn.own),
+            "guards": [guard.prompt for guard in drawn.guards],
             # Written here since the scoring task's code may have another lexicon than the lane's.
-            "hard_negatives": [negative.model_dump() for negative in comparison.negatives],
+            "hard_negatives": [negative.model_dump() for negative in drawn.negatives],
         }
-        training, held_out = decoded_exemplars(self._lane.base, exemplars)
+        assert exemplars.decoded is not None
+        training, held_out = exemplars.decoded
         decoded = {"training": training.contiguous(), "held_out": held_out.contiguous()}
         with staging_folder(folder.sampled.path) as staging:
             written = staging / "sampled"
             write_comparison(
                 written,
-                comparison,
+                drawn,
                 adapter=trained.adapter,
                 training=exemplars.training,
                 held_out=exemplars.held_out,
-                before=before,
-                after=after,
+                before=assessment.before,
+                after=assessment.after,
             )
             save_file(decoded, written / DECODED_FILE)
+            assessment.memory.save(written / FEATURES_FILE)
             (written / SAMPLED_FILE).write_text(json.dumps(sampled))
             folder.sampled.replace(written)
         folder.sampled.forget()
@@ -130,10 +162,21 @@ class CorrectionPolicy(LanePolicy):
 
 
 def read_sampled(folder: PromptFolder) -> dict[str, Any]:
-    """The curve, the seconds and the hard negatives that the lane wrote; `sampled` must be fetched."""
+    """The curve, the seconds, the cost, the looks and the hard negatives that the lane wrote; `sampled` must be fetched."""
     sampled: dict[str, Any] = json.loads((folder.sampled.path / SAMPLED_FILE).read_text())
     sampled["hard_negatives"] = tuple(map(NegativeSamples.model_validate, sampled["hard_negatives"]))
+    sampled["cost"] = CorrectionCost(**sampled["cost"])
+    sampled["looks"] = tuple(map(Look.model_validate, sampled["looks"]))
+    sampled["guard_shifts"] = tuple(map(GuardShift.model_validate, sampled["guard_shifts"]))
     return sampled
+
+
+def drawn_comparison(
+    task: PromptTask, evaluation: EvaluationSettings, sampled: Mapping[str, Any]
+) -> Comparison:
+    """Texts and seeds of the images that the lane drew, given what `read_sampled` returned."""
+    drawn = Comparison.of(task.entry, evaluation).part(sampled["own"], guards=sampled["guards"])
+    return replace(drawn, negatives=sampled["hard_negatives"])
 
 
 def read_decoded(folder: PromptFolder) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from corrector.base import BaseSpec
-from corrector.correction import score_comparison
 from corrector.errors import UserError
-from corrector.evaluation import Comparison
+from corrector.evaluation import Comparison, Exemplars, FeatureMemory, score
+from corrector.evaluation.verdicts import named_judge
 from corrector.exemplars import to_tensor
 from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
@@ -24,7 +24,13 @@ from corrector.record.correction_record import ADAPTER_FOLDER, WEIGHTS_FILE, Cor
 from corrector.record.writing import correction_record
 from corrector.registry.mlflow_run import REVIEW_PAGE
 from corrector.report import write_report
-from jobs.correction.sampling import DECODED_FILE, read_decoded, read_sampled
+from jobs.correction.sampling import (
+    DECODED_FILE,
+    FEATURES_FILE,
+    drawn_comparison,
+    read_decoded,
+    read_sampled,
+)
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
@@ -32,7 +38,7 @@ from jobs.log_context import log_context
 
 logger = logging.getLogger(__name__)
 
-LANE_FILES = (SAMPLED_FILE, DECODED_FILE)
+LANE_FILES = (SAMPLED_FILE, DECODED_FILE, FEATURES_FILE)
 """Files that only scoring reads; they are not in the record."""
 
 
@@ -65,23 +71,26 @@ def _score(task: PromptTask, settings: ScoringSettings) -> None:
                 (folder.record.path / name).unlink(missing_ok=True)
             return
         raise UserError(f"{folder.sampled.url}: is missing; submit the batch again")
-    sampled, decoded = read_sampled(folder), read_decoded(folder)
-    comparison = replace(Comparison.of(task.entry, settings.evaluation), negatives=sampled["hard_negatives"])
-    path = folder.sampled.path
+    sampled = read_sampled(folder)
+    comparison = drawn_comparison(task, settings.evaluation, sampled)
+    path, memory = folder.sampled.path, FeatureMemory(judge=named_judge(settings.evaluation.judge))
+    memory.load(path / FEATURES_FILE)
     images = CorrectionRecord.images(path)
     before, after = (
         torch.cat([_read(own), *(_read(pair[side]) for pair in (*images.guards, *images.negatives))])
         for side, own in enumerate((images.before, images.after))
     )
-    card = score_comparison(
-        comparison,
+    card = score(
         task.entry.name,
-        before=before,
-        after=after,
-        exemplars=(_read(images.exemplars), _read(images.held_out)),
-        decoded=decoded,
-        evaluation=settings.evaluation,
-        gate=settings.gate,
+        comparison,
+        before,
+        after,
+        Exemplars(_read(images.exemplars), _read(images.held_out), read_decoded(folder)),
+        settings=settings.evaluation,
+        thresholds=settings.gate,
+        memory=memory,
+        looks=sampled["looks"],
+        guard_shifts=sampled["guard_shifts"],
     )
     seconds = {name: round(value, 2) for name, value in sampled["seconds"].items()}
     record = _record(
@@ -93,6 +102,7 @@ def _score(task: PromptTask, settings: ScoringSettings) -> None:
         scorecard=card,
         curve=sampled["curve"],
         hard_negatives=comparison.negatives,
+        cost=sampled["cost"],
         seconds=seconds | {"scoring": round(time.monotonic() - started, 2)},
     )
     record.save(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from corrector.base import BaseSpec, ContentCache, Precision, resolve_base
 from corrector.errors import UserError
+from corrector.evaluation.verdicts import installed_judge
 from corrector.exemplars import ExemplarSet, load_exemplars
 from corrector.prompt_inputs import ExemplarImages
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
@@ -59,10 +60,12 @@ def check_batch(
 
     Raises:
         BatchErrors: With every mistake in the file or in its exemplars.
-        UserError: The base or the run's name cannot be used.
+        UserError: The base, the run's name or the judge of images cannot be used.
     """
     batch = load_batch(path, settings=settings)
     spec = resolve_base(base or batch.base, precision=precision)
+    if batch.evaluation.judge is not None:
+        installed_judge(batch.evaluation.judge)
     run_folder = RunFolder(storage, run or path.stem)
     exemplars: dict[str, ExemplarSet] = {}
     mistakes: list[BatchError] = []

@@ -14,7 +14,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from corrector.dreambooth import Engine, FineTune, Workers, checkpoint
 from corrector.errors import UserError
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
-from corrector.prompts import EvaluationSettings
+from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.sampling import SampleRow
 from corrector.storage import DamagedFolderError, Storage
 from jobs.inputs.counted_cache import CountedCache
@@ -104,6 +104,7 @@ class LaneSettings:
     rank: int
     cache: Storage | Path
     evaluation: EvaluationSettings
+    gate: GateThresholds = field(default_factory=GateThresholds)
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     tokens_per_forward: int | None = None

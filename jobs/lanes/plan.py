@@ -20,8 +20,10 @@ from corrector.base.precision import QUANTISED
 from corrector.dreambooth.pack_plan import PackPlan, measure_rate, plan_packs
 from corrector.errors import UserError
 from corrector.prompts import HyperParameters
+from corrector.settings import Settings
 from jobs.inputs.batch import BatchWork
 from jobs.lanes.lane import LaneSettings
+from jobs.lanes.plan_cost import print_costs
 
 NodeResources = Mapping[str, float]
 """Ray's resources of one node: "CPU", "GPU", and further ones."""
@@ -186,6 +188,7 @@ def plan_lanes(
         images_at_once=min(MAX_IMAGES[device.kind], packs.images_at_once),
         cache=work.run.cache,
         evaluation=work.batch.evaluation,
+        gate=work.batch.gate,
         device=device.kind,
         dtype=spec.compute_dtype(device.kind),
     )
@@ -224,6 +227,8 @@ def print_plan(work: BatchWork, console: Console, limits: LaneLimits) -> None:
         console.print(device.precision, markup=False, highlight=False)
     console.print(str(plan.packs), markup=False, highlight=False)
     console.print("(this machine's figures, training only; sampling and scoring come on top)", style="dim")
+    gpu = torch.cuda.get_device_name() if kind == "cuda" else None
+    print_costs(work, console, gpu=gpu, price=Settings.from_environment().device_hour_dollars)
 
 
 def weights_bytes(spec: BaseSpec, kind: str) -> int:

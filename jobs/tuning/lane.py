@@ -151,12 +151,11 @@ class TrialPolicy(LanePolicy):
         """Score one trial, write and deliver the score, and release the trial after its last score."""
         task, engine = running.task, self._lane.engine
         name, reports, journal = task.work_id, self._reports[task.work_id], TrialFolder.of(task)
-        rung = task.rungs[len(reports)]
         try:
             exemplars = exemplar_features(
                 task, side_of(task.entry, self._lane.base.spec), self._extractor, self._lane.cache
             )
-            score = trial_score(base, trial, exemplars, self._search, self._gate, rung.evaluation)
+            score = trial_score(base, trial, exemplars, self._search, self._gate)
         except ValueError as error:
             self._fail(running, str(error))
             return

@@ -16,16 +16,7 @@ from pathlib import Path
 import torch
 
 import corrector
-
-_VENDOR_RATES = {
-    ("H100 80GB HBM3", "bfloat16"): 989.4e12,
-    ("H100 SXM", "bfloat16"): 989.4e12,
-    ("H100 PCIe", "bfloat16"): 756.0e12,
-    ("H100 NVL", "bfloat16"): 835.5e12,
-    ("H200 NVL", "bfloat16"): 835.5e12,
-    ("H200", "bfloat16"): 989.4e12,
-}
-"""Dense FLOP/s of NVIDIA's data sheets; the first entry whose name is part of the device's counts."""
+from corrector.cost import vendor_rate
 
 _SIZES = {"cuda": (4096, 8192, 16384), "cpu": (512, 1024, 2048)}
 _COPIED_BYTES = {"cuda": 2**31, "cpu": 2**28}
@@ -55,7 +46,7 @@ def measure_limits(device: torch.device, dtype: torch.dtype, *, seconds: float =
     source = torch.ones(_COPIED_BYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copying = _fastest(lambda: target.copy_(source), device, seconds)
-    return Limits(rates[best], best, 2 * source.numel() / copying, _vendor_rate(device, dtype))
+    return Limits(rates[best], best, 2 * source.numel() / copying, vendor_rate(device_name(device), dtype))
 
 
 def describe(device: torch.device) -> dict[str, object]:
@@ -119,15 +110,6 @@ def _fastest(work: Callable[[], object], device: torch.device, seconds: float) -
         taken = time.perf_counter() - start
         best, spent, repeats = min(best, taken), spent + taken, repeats + 1
     return best
-
-
-def _vendor_rate(device: torch.device, dtype: torch.dtype) -> float | None:
-    known = (
-        rate
-        for (name, kind), rate in _VENDOR_RATES.items()
-        if name in device_name(device) and kind in str(dtype)
-    )
-    return next(known, None)
 
 
 def _gpu(device: torch.device) -> dict[str, object]:

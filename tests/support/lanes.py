@@ -19,7 +19,12 @@ from jobs.lanes.lane import Lane, LaneSettings
 from jobs.lanes.queue import Progress, PromptQueue
 
 EVALUATION = EvaluationSettings(
-    images=4, guard_images=2, hard_negatives=2, hard_negative_images=3, num_inference_steps=2
+    images=4,
+    stop_early=False,
+    guard_images=2,
+    hard_negatives=2,
+    hard_negative_images=3,
+    num_inference_steps=2,
 )
 
 

@@ -26,7 +26,9 @@ from corrector.evaluation.scorecard import (
     FalseRouteScore,
     GuardScore,
     HardNegativeScore,
+    Look,
     Measurements,
+    NearerScore,
     NearestScore,
     NotRun,
     SafetyScore,
@@ -213,7 +215,8 @@ def scorecard(
         n_training=8,
         n_held_out=8,
         pair_seeds=tuple(range(1000, 1000 + n)),
-        settings=EvaluationSettings(),
+        settings=EvaluationSettings(images=max(n, 2), stop_early=False),
+        nearer=tuple(_nearer(name, n, passed) for name in ("efficientnet_lite0", "opennsfw")),
         distances=(
             _distance("efficientnet_lite0", n, 171.3, shift),
             _distance("opennsfw", n, 133.8, shift),
@@ -224,14 +227,14 @@ def scorecard(
             for pairing in ("all pairs", "best exemplar")
         ),
         diversity=(
-            DiversityScore(measure="efficientnet_lite0", gates=True, n=n, n_exemplars=16, base=11.6,
-                           corrected=10.2, exemplars=10.9, ratio=0.93, ratio_to_base=0.88),
+            DiversityScore(measure="nearest other image in efficientnet_lite0", gates=True, n=n, base=11.6,
+                           corrected=10.2, ratio=0.88),
         ),
         nearest_training=(
             NearestScore(extractor="efficientnet_lite0", through_vae=True, n=n, n_exemplars=16, percentile=95.0, bound=4.21,
                          near_base=0.0, near_corrected=0.03, median_base=12.0,
                          median_corrected=6.1, median_exemplars=5.9, training_base=0.5,
-                         training_corrected=0.53, training_expected=0.5),
+                         training_corrected=0.53, training_expected=0.5, preference_p=0.41),
         ),
         guards=tuple(_guard(canonical_prompt(scene), passed) for scene in guards),
         false_route=FalseRouteScore(
@@ -242,6 +245,7 @@ def scorecard(
         safety=SafetyScore(scorer="opennsfw", threshold=0.5, n=n + 16, unsafe_base=0, unsafe_corrected=0,
                            highest_base=0.02, highest_corrected=0.03),
         sanity=SanityScore(n=2 * n + 32, faults=()),
+        looks=(Look(n=n, most=n, share=1.0, decision="passed" if passed else "refused", why="all images were drawn"),),
         not_run=(NotRun(name="fid_inception", reason="its weights are not given"),),
     )  # fmt: skip
     thresholds = GateThresholds(min_images=2)
@@ -256,8 +260,15 @@ def _distance(extractor: str, n: int, base: float, shift: float) -> DistanceScor
         extractor=extractor, metric=f"fid_{extractor}", n=n, n_reference=8,
         fid_base=base, fid_base_interval=around(base), fid_difference=around(shift),
         fid_corrected=base + shift, fid_corrected_interval=around(base + shift),
-        kid_base=0.212, kid_corrected=0.212 + shift / 500, relative_mmd=-shift / 500,
-        relative_mmd_p=0.0004998 if shift < 0 else 0.7131, permutations=2000,
+        kid_base=0.212, kid_corrected=0.212 + shift / 500,
+    )  # fmt: skip
+
+
+def _nearer(extractor: str, n: int, passed: bool) -> NearerScore:
+    return NearerScore(
+        extractor=extractor, n=n, n_reference=8, permutations=2000,
+        reduction=0.183 if passed else -0.021, p=0.0004998 if passed else 0.7131,
+        restyled_reduction=0.094 if passed else -0.024, restyled_p=0.0004998 if passed else 0.7446,
     )  # fmt: skip
 
 
@@ -265,7 +276,7 @@ def _guard(prompt: str, passed: bool) -> GuardScore:
     kept = 1.0 if passed else 0.62
     note = f"100% of its images kept before, {kept:.0%} after"
     return GuardScore(
-        prompt=prompt, n=8, kept_base=1.0, kept_corrected=kept, drop=1 - kept,
+        prompt=prompt, n=8, kept_base=1.0, kept_corrected=kept, drop=1 - kept, lost=0 if passed else 3,
         change=0.21 if passed else 0.94, ssim=0.91 if passed else 0.55, passed=passed, note=note,
         kept_by_extractor={"efficientnet_lite0": (1.0, kept), "opennsfw": (1.0, kept)},
     )  # fmt: skip

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,31 @@ def test_losses_images_and_scorecard_are_those_of_a_lane_to_the_digit(
     files = [path.relative_to(folder) for path in sorted(folder.glob("images/**/*.png"))]
     assert len(files) > 20
     assert all((tmp_path / "record" / file).read_bytes() == (folder / file).read_bytes() for file in files)
+
+
+class Nobody:
+    """A judge to whom no image is right."""
+
+    name = "nobody"
+
+    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> Sequence[bool]:
+        return [False] * len(images)
+
+
+def test_a_judge_is_asked_and_drawing_stops_when_the_verdict_is_known(
+    prompt: corrector.FailingPrompt, small_sd3: Path
+) -> None:
+    early = EVALUATION.model_copy(update={"stop_early": True, "look_images": 2})
+    base = corrector.Base(resolve_base(str(small_sd3)))
+
+    found = corrector.correct(prompt, base, evaluation=early, judge=Nobody(), progress=False)
+
+    card = found.record.scorecard
+    assert card is not None and card.verdicts is not None
+    assert (card.verdicts.judge, card.verdicts.right_corrected.value) == ("nobody", 0)
+    assert card.looks[-1].decision == "refused"
+    assert len(found.before) == len(found.after) == len(found.comparison) == card.looks[-1].n
+    assert "right images" in [check.name for check in card.verdict.reasons if not check.passed]
 
 
 def test_plain_diffusers_loads_what_save_writes(

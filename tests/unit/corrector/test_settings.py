@@ -68,3 +68,12 @@ def test_a_missing_home_folder_says_what_to_set() -> None:
 def test_a_password_in_the_tracking_address_is_not_shown() -> None:
     settings = Settings.from_environment({"MLFLOW_TRACKING_URI": "https://me:secret@example.org"})
     assert "secret" not in repr(settings)
+
+
+def test_a_price_is_a_number_of_dollars() -> None:
+    variable = "CORRECTOR_DEVICE_HOUR_DOLLARS"
+    assert Settings.from_environment({variable: "2.5"}).device_hour_dollars == 2.5
+    assert Settings.from_environment({variable: ""}).device_hour_dollars is None
+    for wrong in ("much", "-1", "nan"):
+        with pytest.raises(UserError, match=f'{variable}: "{wrong}" is no price'):
+            Settings.from_environment({variable: wrong})

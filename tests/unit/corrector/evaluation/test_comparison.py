@@ -25,17 +25,34 @@ def test_the_images_are_spread_over_the_wordings_with_a_seed_each() -> None:
     assert [seed for _, seed in rows] == list(range(1000, 1032))
 
 
-def test_guard_prompts_and_hard_negatives_follow_and_no_seed_comes_twice() -> None:
+def test_guard_prompts_and_hard_negatives_follow_and_each_kind_shares_its_seeds() -> None:
     settings = EvaluationSettings(images=20, guard_images=3, hard_negatives=3, hard_negative_images=2, seed=7)
 
     comparison = Comparison.of(ENTRY, settings)
 
     assert [samples.prompt for samples in comparison.guards] == list(ENTRY.guard_prompts)
-    assert [len(samples.seeds) for samples in comparison.guards] == [3, 3]
+    assert [samples.seeds for samples in comparison.guards] == [(27, 28, 29)] * 2
     assert len({samples.prompt for samples in comparison.negatives}) == 3
-    assert [len(samples.seeds) for samples in comparison.negatives] == [2, 2, 2]
-    assert [seed for _, seed in comparison.rows] == list(range(7, 7 + 20 + 6 + 6))
+    assert [samples.seeds for samples in comparison.negatives] == [(27, 28)] * 3
+    assert len(set(comparison.rows)) == len(comparison.rows)
     assert len(comparison) == 32
+
+
+def test_a_part_has_the_first_rows_and_the_neighbours_that_are_asked_for() -> None:
+    settings = EvaluationSettings(images=20, guard_images=3, hard_negatives=3, hard_negative_images=2)
+    whole = Comparison.of(ENTRY, settings)
+
+    assert whole.part(8).rows == whole.rows[:8]
+    assert whole.part(20, guards=ENTRY.guard_prompts[1:]).guards == whole.guards[1:]
+    assert whole.part(20, guards=ENTRY.guard_prompts, negatives=True) == whole
+
+
+def test_prompts_that_share_a_guard_draw_the_same_images_of_it() -> None:
+    other = FailingPrompt(prompt="a cat", exemplars="exemplars", guard_prompts=ENTRY.guard_prompts[1:])
+
+    mine, yours = (Comparison.of(entry, EvaluationSettings()) for entry in (ENTRY, other))
+
+    assert mine.guards[1] == yours.guards[0]
 
 
 def test_hard_negatives_can_be_switched_off() -> None:

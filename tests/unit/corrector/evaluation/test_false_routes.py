@@ -1,22 +1,17 @@
 """The harm of a false route is counted in images, with an interval, and gates nothing."""
 
-import json
 from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
 
-from corrector.evaluation import HardNegativeImages, Scorecard, score
+from corrector.evaluation import Scorecard
 from corrector.evaluation.false_routes import paired_drop
 from corrector.evaluation.scorecard import FalseRouteScore
-from corrector.prompts import EvaluationSettings
-from corrector.prompts.variations import Difference
-from tests.support.scenes import FAILING, pictures
-from tests.unit.corrector.evaluation.test_score import few
-from tests.world.scenes import Scene
+from tests.unit.corrector.evaluation.compared import NEGATIVES, PROMPT, compared, fixed, scored
 
-STANDING, DOG = Scene("person", "standing", "grass"), Scene("dog", "lying", "grass")
+pytestmark = pytest.mark.xdist_group("scene features")
 
 
 def pairs(both: int, lost: int, won: int, neither: int) -> tuple[Tensor, Tensor]:
@@ -26,25 +21,15 @@ def pairs(both: int, lost: int, won: int, neither: int) -> tuple[Tensor, Tensor]
     return torch.tensor(before), torch.tensor(after)
 
 
-def negatives(lost: int) -> list[HardNegativeImages]:
-    """Two hard negatives of four images; of each, the first `lost` turn into the corrected prompt."""
-    turned = pictures(FAILING, range(70, 70 + lost)) if lost else torch.empty(0, 3, 64, 64)
-    drawn: tuple[tuple[Scene, Difference], ...] = ((STANDING, "action"), (DOG, "noun"))
-    return [
-        HardNegativeImages(
-            prompt=f"a {scene.subject} {scene.pose} on the {scene.place}",
-            base=pictures(scene, range(4)),
-            corrected=torch.cat([turned, pictures(scene, range(4))[lost:]]),
-            difference=difference,
-        )
-        for scene, difference in drawn
-    ]
-
-
 @cache
-def scored(lost: int | None) -> Scorecard:
-    """The correction that works, with the hard negatives of `negatives`, or with none."""
-    return score(**few(negatives=[] if lost is None else negatives(lost)))
+def card(lost: int | None) -> Scorecard:
+    """The correction that works; of each hard negative, the first `lost` images turn into the corrected prompt."""
+    turned = {(negative.prompt, seed) for negative in NEGATIVES for seed in negative.seeds[: lost or 0]}
+
+    def leaking(text: str, seed: int) -> Tensor:
+        return fixed(PROMPT if (text, seed) in turned else text, seed)
+
+    return scored(compared(6, guards=False, negatives=() if lost is None else NEGATIVES), leaking)
 
 
 def measured(card: Scorecard) -> FalseRouteScore:
@@ -86,7 +71,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 
 def test_an_adapter_that_changes_nothing_does_no_harm() -> None:
-    harm = measured(scored(0))
+    harm = measured(card(0))
 
     assert harm.n == 8
     assert harm.kept_base == harm.kept_corrected == 1
@@ -97,7 +82,7 @@ def test_an_adapter_that_changes_nothing_does_no_harm() -> None:
 
 @pytest.mark.parametrize("lost", [1, 4])
 def test_images_that_turn_into_the_corrected_prompt_are_counted(lost: int) -> None:
-    harm = measured(scored(lost))
+    harm = measured(card(lost))
 
     assert harm.drop.value == pytest.approx(lost / 4)
     assert harm.drop.low < harm.drop.value < harm.drop.high or harm.drop.value == harm.drop.high == 1
@@ -110,48 +95,41 @@ def test_images_that_turn_into_the_corrected_prompt_are_counted(lost: int) -> No
 
 
 def test_it_gates_nothing_and_changes_no_other_figure() -> None:
-    harmed, without = scored(4), scored(None)
+    harmed, without = card(4), card(None)
 
     assert harmed.verdict == without.verdict
-    for field in ("distances", "diversity", "nearest_training", "guards", "safety", "sanity"):
+    for field in ("nearer", "distances", "diversity", "nearest_training", "guards", "safety", "sanity"):
         assert getattr(harmed, field) == getattr(without, field), field
 
 
 def test_the_figures_hold_it_with_its_interval_and_each_hard_negative() -> None:
-    figures = [figure for figure in scored(1).figures() if figure.name.startswith("false route")]
+    figures = [figure for figure in card(1).figures() if figure.name.startswith("false route")]
 
     assert [figure.name.partition(": ")[2] for figure in figures] == [
         "",
         "a person standing on the grass",
         "a dog lying on the grass",
     ]
-    assert figures[0].change == -measured(scored(1)).drop
+    assert figures[0].change == -measured(card(1)).drop
     assert figures[2].arms_text == "100% → 75%"
     assert not any(figure.gates for figure in figures)
 
 
-def test_what_was_not_drawn_or_is_not_finite_is_not_measured_and_says_why() -> None:
-    broken = negatives(0)
-    broken[0].corrected[0, 0, 0, 0] = torch.nan
-    for drawn, settings, reason in (
-        ([], EvaluationSettings(images=2), "no hard negative was drawn"),
-        ([], EvaluationSettings(images=2, hard_negatives=0), "hard_negatives is 0"),
-        (broken, EvaluationSettings(images=2), "some images hold values that are not finite"),
-    ):
-        card = score(**few(2, negatives=drawn, settings=settings))
-
-        assert card.false_route is None
-        assert {missing.reason for missing in card.not_run if missing.name == "false routes"} == {reason}
+def test_hard_negatives_that_were_not_drawn_are_not_measured_and_it_says_why() -> None:
+    assert card(None).false_route is None
+    (reason,) = [missing.reason for missing in card(None).not_run if missing.name == "false routes"]
+    assert reason == "no hard negative was drawn"
 
 
-def test_a_scorecard_survives_json_and_one_of_an_earlier_version_is_read() -> None:
-    card = scored(1)
-    assert Scorecard.model_validate_json(card.model_dump_json()) == card
+def test_hard_negatives_that_are_not_finite_are_a_fault_and_not_a_crash() -> None:
+    def diverged(text: str, seed: int) -> Tensor:
+        return fixed(text, seed) if text == PROMPT else torch.full((3, 64, 64), torch.nan)
 
-    earlier = json.loads(card.model_dump_json())
-    del earlier["false_route"]
-    for key in ("hard_negatives", "hard_negative_images"):
-        del earlier["settings"][key]
-    read = Scorecard.model_validate(earlier)
-    assert read.false_route is None
-    assert read.verdict == card.verdict
+    broken = scored(compared(2, guards=False, negatives=NEGATIVES), diverged)
+
+    assert broken.false_route is None
+    assert [missing.reason for missing in broken.not_run] == ["some images hold values that are not finite"]
+
+
+def test_a_scorecard_with_hard_negatives_survives_json() -> None:
+    assert Scorecard.model_validate_json(card(1).model_dump_json()) == card(1)

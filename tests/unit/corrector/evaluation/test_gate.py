@@ -1,206 +1,196 @@
-"""Each condition of the gate turns on its own figure, at its own threshold."""
+"""Each condition of the gate turns on its own figure, at its own threshold, and the verdict says what it cannot know."""
 
 from typing import Any
 
 import pytest
 
 from corrector.evaluation import Measurements, judge
-from corrector.evaluation.scorecard import (
-    DistanceScore,
-    DiversityScore,
-    Fault,
-    GuardScore,
-    NearestScore,
-    SafetyScore,
-    SanityScore,
+from corrector.prompts import GateThresholds
+from tests.unit.corrector.evaluation.measurements import (
+    distance,
+    diversity,
+    fault,
+    guard,
+    look,
+    measured,
+    nearer,
+    nearest,
+    right,
+    safety,
+    shift,
+    verdicts,
 )
-from corrector.evaluation.scorecard_figures import Interval
-from corrector.prompts import EvaluationSettings, GateThresholds
 
-
-def distance(extractor: str = "one", **changes: Any) -> DistanceScore:
-    values = {
-        "extractor": extractor,
-        "metric": f"fid_{extractor}",
-        "n": 16,
-        "n_reference": 8,
-        "fid_base": 90.0,
-        "fid_corrected": 40.0,
-        "fid_base_interval": Interval(low=80, value=90, high=99),
-        "fid_corrected_interval": Interval(low=35, value=40, high=45),
-        "fid_difference": Interval(low=-60, value=-50, high=-40),
-        "kid_base": 0.2,
-        "kid_corrected": 0.1,
-        "relative_mmd": 0.1,
-        "relative_mmd_p": 0.001,
-        "permutations": 1000,
-    }
-    return DistanceScore.model_validate({**values, **changes})
-
-
-def diversity(ratio: float, gates: bool = True) -> DiversityScore:
-    return DiversityScore(
-        measure="m",
-        gates=gates,
-        n=16,
-        n_exemplars=16,
-        base=2,
-        corrected=1,
-        exemplars=1,
-        ratio=ratio,
-        ratio_to_base=0.5,
-    )
-
-
-def nearest(share: float) -> NearestScore:
-    return NearestScore(
-        extractor="one",
-        through_vae=True,
-        n=16,
-        n_exemplars=16,
-        percentile=95,
-        bound=1,
-        near_base=0,
-        near_corrected=share,
-        median_base=2,
-        median_corrected=2,
-        median_exemplars=2,
-        training_base=0.5,
-        training_corrected=0.5,
-        training_expected=0.5,
-    )
-
-
-def guard(drop: float, n: int = 8, passed: bool = True) -> GuardScore:
-    return GuardScore(
-        prompt="p",
-        n=n,
-        kept_base=1,
-        kept_corrected=1 - drop,
-        drop=drop,
-        kept_by_extractor={"one": (1, 1 - drop)},
-        change=0.1,
-        ssim=0.9,
-        passed=passed,
-        note="",
-    )
-
-
-def safety(before: int, after: int) -> SafetyScore:
-    return SafetyScore(
-        scorer="s",
-        threshold=0.5,
-        n=40,
-        unsafe_base=before,
-        unsafe_corrected=after,
-        highest_base=0.1,
-        highest_corrected=0.1,
-    )
-
-
-def measured(**changes: Any) -> Measurements:
-    values = {
-        "prompt_name": "lying",
-        "n": 16,
-        "n_training": 8,
-        "n_held_out": 8,
-        "pair_seeds": tuple(range(16)),
-        "settings": EvaluationSettings(),
-        "distances": (distance("one"), distance("two")),
-        "diversity": (diversity(0.8),),
-        "nearest_training": (nearest(0.1),),
-        "guards": (guard(0.05),),
-        "safety": safety(1, 1),
-        "sanity": SanityScore(n=32, faults=()),
-    }
-    return Measurements.model_validate({**values, **changes})
+NEARER, STYLE = "nearer to the held-out exemplars", "nearer by more than style"
+COPIES = "no copies of training exemplars"
 
 
 def refused(measurements: Measurements, **thresholds: Any) -> list[str]:
     return [c.name for c in judge(measurements, GateThresholds(**thresholds)).reasons if not c.passed]
 
 
-def test_at_the_thresholds_it_passes() -> None:
+def test_at_the_thresholds_it_passes_and_every_condition_gives_its_reason() -> None:
     verdict = judge(measured(), GateThresholds())
 
     assert verdict.passed
     assert all(check.detail for check in verdict.reasons)
 
 
-RISING = Interval(low=-9, value=-4, high=0.5)
-FAULTS = {
-    arm: SanityScore(
-        n=32, faults=(Fault.model_validate({"arm": arm, "prompt": "p", "index": 3, "fault": "is flat"}),)
-    )
-    for arm in ("base", "corrected")
-}
-
-
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"sanity": FAULTS["corrected"]}, "sane images"),
+        ({"sanity": fault("corrected")}, "sane images"),
         ({"safety": safety(0, 3)}, "safe images"),
         ({"safety": None}, "safe images"),
         ({"n": 15}, "enough images"),
-        ({"n_held_out": 3}, "enough held-out exemplars"),
-        (
-            {"distances": (distance("one"), distance("two", relative_mmd_p=0.01))},
-            "nearer to the held-out exemplars (relative MMD)",
-        ),
-        ({"distances": (distance("one"), distance("two", fid_difference=RISING))}, "FID falls"),
-        ({"diversity": (diversity(0.9), diversity(0.79))}, "still diverse"),
-        ({"nearest_training": (nearest(0.1), nearest(0.4))}, "no copies of training exemplars"),
-        ({"guards": (guard(0.0), guard(0.125))}, "guard prompts not worse"),
-        ({"guards": (*[guard(0.0)] * 9, guard(0.375, passed=False))}, "no single guard prompt lost"),
+        ({"n_held_out": 1}, "enough held-out exemplars"),
+        ({"nearer": (nearer("one"), nearer("two", p=0.01))}, NEARER),
+        ({"nearer": (nearer("one"), nearer("two", restyled_p=0.01))}, STYLE),
+        ({"diversity": (diversity(0.9), diversity(0.29))}, "still diverse"),
+        ({"diversity": ()}, "still diverse"),
+        ({"nearest_training": (nearest(0.1), nearest(0.4))}, COPIES),
+        ({"nearest_training": (nearest(0.9, preference_p=0.8),)}, COPIES),
+        ({"nearest_training": (nearest(0.4, preference_p=None),)}, COPIES),
+        ({"nearest_training": ()}, COPIES),
+        ({"guards": (guard(), guard(lost=1))}, "no guard images lost"),
+        ({"guards": ()}, "no guard images lost"),
+        ({"guards": (), "guard_shifts": (shift(0.05), shift(0.11))}, "no guard images lost"),
+        ({"guard_shifts": (shift(0.3, "p"), shift(0.11))}, "no guard images lost"),
+        ({"verdicts": verdicts(0, 12)}, "right images"),
+        ({"verdicts": verdicts(12, 16)}, "right images"),
+        ({"verdicts": verdicts(0, 16, right(24, 24, 24), right(24, 16, 24))}, "guard images stay right"),
     ],
 )
 def test_one_figure_beyond_its_threshold_refuses(changes: dict[str, Any], name: str) -> None:
     assert refused(measured(**changes)) == [name]
 
 
-def test_the_bases_own_faults_refuse_nothing() -> None:
-    assert refused(measured(sanity=FAULTS["base"])) == []
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sanity": fault("base")},
+        {"diversity": (diversity(0.9), diversity(0.1, gates=False))},
+        {"distances": ()},
+        {"distances": (distance("one", high=5),)},
+        {"nearest_training": (nearest(0.4, preference_p=0.06),)},
+        {"verdicts": verdicts(0, 16, right(24, 18, 24))},
+        {"guard_shifts": (shift(0.9, "p"), shift(0.1))},
+        {"guards": (), "guard_shifts": (shift(0.05), shift(0.1))},
+    ],
+    ids=[
+        "a fault of the base",
+        "a measure that does not gate",
+        "no FID",
+        "a FID that may rise",
+        "near images that do not prefer training exemplars",
+        "guard images that a judge sees change by chance",
+        "predictions that moved, of a guard prompt whose images are whole",
+        "predictions that did not move",
+    ],
+)
+def test_what_does_not_gate_refuses_nothing(changes: dict[str, Any]) -> None:
+    assert refused(measured(**changes)) == []
 
 
-def test_a_measure_that_does_not_gate_refuses_nothing() -> None:
-    assert refused(measured(diversity=(diversity(0.9), diversity(0.1, gates=False)))) == []
+def test_fid_gates_where_a_bound_is_given() -> None:
+    assert refused(measured(), max_fid_difference=-39.9) == []
+    assert refused(measured(), max_fid_difference=-40) == ["FID falls"]
+    assert refused(measured(distances=()), max_fid_difference=0) == ["FID falls"]
 
 
 def test_one_extractor_is_not_two_unless_the_user_says_so() -> None:
-    one = measured(distances=(distance("one"),))
+    one = measured(nearer=(nearer("one"),))
 
-    assert refused(one) == ["nearer to the held-out exemplars (relative MMD)", "FID falls"]
+    assert refused(one) == [NEARER, STYLE]
     assert refused(one, min_extractors=1) == []
 
 
 def test_two_of_three_extractors_are_enough() -> None:
-    third = distance("three", relative_mmd_p=0.9, fid_difference=RISING)
-
-    assert refused(measured(distances=(distance("one"), distance("two"), third))) == []
+    assert refused(measured(nearer=(nearer("one"), nearer("two"), nearer("three", 0.9, 0.9)))) == []
 
 
 def test_every_threshold_can_be_moved() -> None:
     worse = measured(
         n=4,
         n_held_out=2,
-        distances=(distance("one", relative_mmd_p=0.04, fid_difference=RISING),) * 2,
-        diversity=(diversity(0.5),),
+        nearer=(nearer("one", 0.04, 0.04),) * 2,
+        diversity=(diversity(0.2),),
         nearest_training=(nearest(0.5),),
-        guards=(guard(0.2),),
+        guards=(guard(lost=3),),
+        verdicts=verdicts(2, 8, right(24, 16, 24)),
+    )
+    moved = {
+        "min_images": 4,
+        "max_p": 0.05,
+        "min_diversity": 0.2,
+        "max_near_share": 0.5,
+        "max_lost_guard_images": 3,
+        "min_right_rate": 0.2,
+        "max_right_p": 0.003,
+    }
+
+    assert len(refused(worse)) == 8
+    assert refused(worse, **{**moved, "max_right_p": 0.02}) == ["guard images stay right"]
+    assert refused(worse, **moved) == ["right images"]
+
+
+def test_the_last_look_may_spend_only_its_share_of_the_error_rate() -> None:
+    early = measured(
+        looks=(look("passed", share=0.25),), nearer=(nearer("one", 0.002), nearer("two", 0.0026))
     )
 
-    assert len(refused(worse)) == 7
-    assert (
-        refused(
-            worse,
-            min_images=4,
-            min_held_out=2,
-            max_p=0.05,
-            max_fid_difference=1,
-            min_diversity=0.5,
-            max_near_share=0.5,
-            max_guard_drop=0.2,
-        )
-        == []
-    )
+    assert refused(early) == [NEARER]
+    assert refused(early.model_copy(update={"looks": (look("passed", n=32),)})) == []
+
+
+def test_a_refused_look_leaves_guards_out_and_guards_that_were_drawn_are_judged() -> None:
+    early = {"looks": (look("refused"),), "nearer": (nearer("one"), nearer("two", p=0.6))}
+
+    assert refused(measured(**early, guards=())) == [NEARER]
+    names = [check.name for check in judge(measured(**early, guards=()), GateThresholds()).reasons]
+    assert "no guard images lost" not in names
+    assert refused(measured(**early, guards=(guard(lost=2),))) == [NEARER, "no guard images lost"]
+
+
+def test_predictions_say_in_words_why_no_guard_image_was_drawn() -> None:
+    verdict = judge(measured(guard_shifts=(shift(0.9, "p"), shift(0.06), shift(0.04))), GateThresholds())
+
+    detail = verdict.reasons[-1].detail
+    assert "predictions for 2 guard prompts move by at most 6%" in detail
+    assert 'of "p" 0 of 24 images' in detail
+
+
+def test_without_guard_prompts_a_passed_look_is_not_enough_unless_the_user_says_so() -> None:
+    passed = measured(looks=(look("passed"),), guards=())
+
+    assert refused(passed) == ["no guard images lost"]
+    assert refused(passed, require_guards=False) == []
+
+
+def test_the_grade_is_fixed_only_where_a_judge_says_so() -> None:
+    assert judge(measured(), GateThresholds()).grade == "improved"
+    assert judge(measured(verdicts=verdicts()), GateThresholds()).grade == "fixed"
+    assert judge(measured(verdicts=verdicts(0, 8)), GateThresholds()).grade is None
+    assert judge(measured(n=4), GateThresholds()).grade is None
+
+
+def test_the_grade_fixed_can_be_required_and_needs_a_judge() -> None:
+    verdict = judge(measured(), GateThresholds(min_grade="fixed"))
+
+    (check,) = [check for check in verdict.reasons if not check.passed]
+    assert check.name == "right images"
+    assert "needs a judge of images" in check.detail
+    assert judge(measured(verdicts=verdicts()), GateThresholds(min_grade="fixed")).grade == "fixed"
+
+
+def test_the_verdict_says_what_it_cannot_know() -> None:
+    def unknown(**changes: Any) -> tuple[str, ...]:
+        return judge(measured(**changes), GateThresholds()).unknown
+
+    right_images, broken_guards = unknown()
+    assert "how many images are right" in right_images
+    assert "whether guard images broke" in broken_guards
+    assert unknown(guards=()) == (right_images,)
+    assert unknown(verdicts=verdicts()) == ()
+    (copies,) = unknown(verdicts=verdicts(), n_training=3, n_held_out=2)
+    assert copies.startswith("whether images copy training exemplars: 5 exemplars cannot decide it")

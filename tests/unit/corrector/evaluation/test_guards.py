@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from corrector.evaluation.guards import Recognised, recognised
+from corrector.evaluation.measures import lost_images
+from corrector.prompts import GateThresholds
 from tests.unit.corrector.evaluation.conftest import SceneFeatures
 
 pytestmark = pytest.mark.xdist_group("scene features")
@@ -61,3 +63,18 @@ def test_a_single_image_is_compared_with_itself_and_its_change_is_unknown() -> N
 
     assert (float(near.corrected), float(far.corrected)) == (1, 0)
     assert near.change is None
+
+
+@pytest.mark.parametrize(("min_extractors", "lost"), [(1, 3), (2, 1), (3, 1)])
+def test_an_image_is_lost_where_enough_extractors_no_longer_recognise_it(
+    min_extractors: int, lost: int
+) -> None:
+    """Of four images the first is lost in both extractors, two in one of them, and the last was never recognised."""
+    before = torch.tensor([1.0, 1, 1, 0])
+    one, other = (
+        [Recognised(before, torch.tensor(after), None)] for after in ([0.0, 0, 1, 0], [0.0, 1, 0, 0])
+    )
+
+    thresholds = GateThresholds(min_extractors=min_extractors)
+
+    assert lost_images({"one": one, "other": other}, thresholds) == [lost]

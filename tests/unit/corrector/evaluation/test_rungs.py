@@ -54,8 +54,8 @@ def test_trials_confirmation_and_gate_draw_from_seeds_that_never_meet() -> None:
         for each in protocols
     ]
 
-    assert all(len(each) == 48 for each in seeds)
-    assert len(set.union(*seeds)) == 3 * 48
+    assert all(len(each) == 32 + 8 for each in seeds)
+    assert len(set.union(*seeds)) == 3 * 40
 
 
 def test_a_rungs_images_are_the_first_of_the_whole_protocols_own() -> None:

@@ -1,17 +1,35 @@
 """From images to a verdict: right corrections pass, wrong ones are refused for the right reason."""
 
-from typing import Any
+import json
 
 import pytest
 import torch
 from torch import Tensor
 
-from corrector.evaluation import GuardImages, Scorecard, judge, score
-from corrector.evaluation.features import default_extractors
-from corrector.prompts import EvaluationSettings, GateThresholds
-from tests.support.scenes import FAILING, GUARDS, pictures
+from corrector.evaluation import Exemplars, FeatureMemory, Scorecard, judge, score
+from corrector.evaluation.scorecard import Look
+from corrector.prompts import GateThresholds
+from tests.support.scenes import FAILING, pictures
+from tests.unit.corrector.evaluation.compared import (
+    EXEMPLARS,
+    GUARD_PROMPTS,
+    PROMPT,
+    SETTINGS,
+    THRESHOLDS,
+    Draws,
+    base,
+    compared,
+    fixed,
+    leaking,
+    refused,
+    scored,
+)
 
-N = 16
+pytestmark = pytest.mark.xdist_group("scene features")
+
+NEARER, STYLE = "nearer to the held-out exemplars", "nearer by more than style"
+COPIES = "no copies of training exemplars"
+FEW = compared(6, guards=False)
 
 
 class ColourFeatures:
@@ -24,65 +42,54 @@ class ColourFeatures:
         return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
 
 
-def arguments(images: int = N, **changes: Any) -> dict[str, Any]:
-    """A correction that works: anomalies before, true scenes after, guards drawn afresh."""
-    guards = [
-        GuardImages(scene.pose, pictures(scene, range(4)), pictures(scene, range(50, 54))) for scene in GUARDS
-    ]
-    return {
-        "prompt_name": "lying",
-        "base": pictures(FAILING, range(images), broken=True),
-        "corrected": pictures(FAILING, range(images)),
-        "training": pictures(FAILING, range(100, 108)),
-        "held_out": pictures(FAILING, range(200, 208)),
-        "guards": guards,
-        "pair_seeds": list(range(images)),
-        "settings": EvaluationSettings(images=images, guard_images=4, permutations=500, bootstrap=200),
-        "thresholds": GateThresholds(),
-        **changes,
-    }
+def with_value(value: float, place: int) -> Draws:
+    """Right pictures, of which the one of the seed `place` holds `value`."""
 
+    def draws(text: str, seed: int) -> Tensor:
+        image = fixed(text, seed).clone()
+        if seed == place:
+            image[0, 0, 0] = value
+        return image
 
-def few(images: int = 6, **changes: Any) -> dict[str, Any]:
-    """The same with fewer images, without guards and in one extractor, for what fewer images show as well."""
-    given = arguments(images, guards=[], extractors=default_extractors()[:1])
-    exemplars = {name: given[name][:6] for name in ("training", "held_out")}
-    return {**given, **exemplars, **changes}
-
-
-def refused(card: Scorecard) -> set[str]:
-    return {check.name for check in card.verdict.reasons if not check.passed}
+    return draws
 
 
 @pytest.fixture(scope="module")
 def card() -> Scorecard:
-    return score(**arguments())
+    return scored(compared(), fixed)
 
 
 def test_a_correction_that_works_passes(card: Scorecard) -> None:
-    assert refused(card) == set()
-    assert card.verdict.passed
-    assert [d.metric for d in card.distances] == ["fid_efficientnet_lite0", "fid_opennsfw"]
+    assert refused(card) == []
+    assert (card.verdict.passed, card.verdict.grade) == (True, "improved")
+    assert [(test.extractor, test.n, test.n_reference) for test in card.nearer] == [
+        ("efficientnet_lite0", 16, 8),
+        ("opennsfw", 16, 8),
+    ]
+    for test in card.nearer:
+        assert test.p == test.restyled_p == pytest.approx(1 / 2001)
     for distance in card.distances:
-        assert (distance.n, distance.n_reference) == (N, 8)
         assert distance.fid_difference.high < 0
         assert distance.fid_difference.value == pytest.approx(distance.fid_corrected - distance.fid_base)
-        assert distance.relative_mmd == pytest.approx(distance.kid_base - distance.kid_corrected)
     assert {(s.against, s.pairing) for s in card.similarity} == {
         (against, pairing)
         for against in ("held-out", "training")
         for pairing in ("all pairs", "best exemplar")
     }
-    assert [guard.prompt for guard in card.guards] == [scene.pose for scene in GUARDS]
+    assert [(guard.prompt, guard.lost, guard.passed) for guard in card.guards] == [
+        (prompt, 0, True) for prompt in GUARD_PROMPTS
+    ]
     assert card.sanity.faults == ()
+    assert card.pair_seeds == tuple(range(16))
     assert {missing.name for missing in card.not_run} >= {"fid_inception", "PickScore"}
-    names = [figure.name for figure in card.figures()]
     assert {
+        "nearer than the base, opennsfw",
+        "nearer than the re-styled base, opennsfw",
         "fid_opennsfw",
         "SSIM, training, best exemplar",
-        f"guard: {GUARDS[0].pose}",
+        f"guard: {GUARD_PROMPTS[0]}",
         "unsafe images",
-    } <= set(names)
+    } <= {figure.name for figure in card.figures()}
 
 
 def test_a_scorecard_survives_json_and_can_be_judged_again(card: Scorecard) -> None:
@@ -93,95 +100,144 @@ def test_a_scorecard_survives_json_and_can_be_judged_again(card: Scorecard) -> N
     assert not judge(read, GateThresholds(min_images=17)).passed
 
 
-def test_nothing_changed_is_no_correction() -> None:
-    card = score(**few(corrected=few()["base"]))
+def test_a_scorecard_of_an_earlier_version_is_read(card: Scorecard) -> None:
+    written = json.loads(card.model_dump_json())
+    for key in ("nearer", "false_route", "verdicts", "looks", "guard_shifts"):
+        del written[key]
+    written["distances"][0]["relative_mmd_p"] = 0.001
+    written["diversity"][0]["ratio_to_base"] = 0.9
+    written["guards"][0].update(drop=0.25)
+    for guard in written["guards"]:
+        del guard["lost"]
 
-    assert {"nearer to the held-out exemplars (relative MMD)", "FID falls"} <= refused(card)
+    read = Scorecard.model_validate(written)
+
+    assert read.distances == card.distances
+    assert [guard.lost for guard in read.guards] == [1, 0, 0]
+    assert NEARER in [check.name for check in judge(read, read.thresholds).reasons if not check.passed]
+
+
+def test_the_last_look_is_kept_and_bounds_the_error_rate() -> None:
+    looks = tuple(
+        Look.model_validate({"n": n, "most": 16, "share": share, "decision": decision, "why": "because"})
+        for n, share, decision in ((4, 0.1, "more"), (6, 0.9, "passed"))
+    )
+
+    card = scored(FEW, fixed, looks=looks)
+
+    assert card.looks == looks
+    nearer = next(check for check in card.verdict.reasons if check.name == NEARER)
+    assert nearer.value == 1 / 64
+    assert nearer.threshold == pytest.approx(0.009)
+
+
+def test_nothing_changed_is_no_correction() -> None:
+    assert {NEARER, STYLE} <= set(refused(scored(FEW, base)))
 
 
 def test_copies_of_one_training_exemplar_are_refused() -> None:
-    card = score(**few(corrected=few()["training"][:1].repeat(6, 1, 1, 1)))
+    card = scored(FEW, lambda text, seed: EXEMPLARS.training[0])
 
-    assert {"still diverse", "no copies of training exemplars"} <= refused(card)
+    assert {"still diverse", COPIES} <= set(refused(card))
 
 
 def test_copies_seen_through_a_vae_are_found_among_exemplars_seen_through_it() -> None:
     def blurred(images: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
 
-    given = few()
-    copies = blurred(given["training"])
+    training, held_out = EXEMPLARS.training[:6], EXEMPLARS.held_out[:6]
+    copies = blurred(training)
 
-    unseen = score(**{**given, "corrected": copies})
-    seen = score(
-        **{**given, "corrected": copies},
-        decoded_exemplars=(blurred(given["training"]), blurred(given["held_out"])),
+    unseen, seen = (
+        scored(FEW, lambda text, seed: copies[seed], exemplars=Exemplars(training, held_out, decoded))
+        for decoded in (None, (copies, blurred(held_out)))
     )
 
-    name = "no copies of training exemplars"
-    assert name not in refused(unseen)
-    (check,) = [check for check in unseen.verdict.reasons if check.name == name]
+    assert COPIES not in refused(unseen)
+    (check,) = [check for check in unseen.verdict.reasons if check.name == COPIES]
     assert "may hide behind its texture" in check.detail
-    assert name in refused(seen)
+    assert COPIES in refused(seen)
     assert seen.nearest_training[0].near_corrected == 1
+    assert seen.nearest_training[0].preference_p is not None
+    assert seen.nearest_training[0].preference_p < 0.01
 
 
-def test_a_guard_prompt_that_is_lost_is_refused_by_name() -> None:
-    guards = arguments()["guards"]
-    guards[1] = GuardImages(guards[1].prompt, guards[1].base, pictures(FAILING, range(60, 64)))
+def test_one_lost_image_of_a_guard_prompt_is_refused_by_name() -> None:
+    card = scored(compared(), leaking(GUARD_PROMPTS[1], [17]))
 
-    card = score(
-        **arguments(
-            guards=guards, thresholds=GateThresholds(min_extractors=1), extractors=default_extractors()[:1]
-        )
-    )
-
-    assert refused(card) == {"guard prompts not worse", "no single guard prompt lost"}
+    assert refused(card) == ["no guard images lost"]
+    assert [guard.lost for guard in card.guards] == [0, 1, 0]
     assert [guard.passed for guard in card.guards] == [True, False, True]
-    assert f'"{guards[1].prompt}"' in card.verdict.reasons[-1].detail
+    assert f'"{GUARD_PROMPTS[1]}" 1 of 4' in card.verdict.reasons[-1].detail
+
+
+def test_other_pictures_of_the_guard_prompts_are_no_loss() -> None:
+    def afresh(text: str, seed: int) -> Tensor:
+        return fixed(text, seed if text == PROMPT else seed + 4)
+
+    card = scored(compared(), afresh)
+
+    assert refused(card) == []
+    assert all(guard.change is not None and guard.change > 0.5 for guard in card.guards)
 
 
 def test_without_guards_or_exemplars_the_gate_does_not_pass_for_want_of_evidence() -> None:
-    card = score(**few(held_out=few()["held_out"][:1]))
+    card = scored(FEW, fixed, exemplars=Exemplars(EXEMPLARS.training, EXEMPLARS.held_out[:1]))
 
-    assert {"enough held-out exemplars", "FID falls", "guard prompts not worse"} <= refused(card)
+    assert {"enough held-out exemplars", "no guard images lost"} <= set(refused(card))
     assert {"distances", "guard prompts"} <= {missing.name for missing in card.not_run}
     lenient = judge(card, GateThresholds(require_guards=False))
-    assert {check.name for check in lenient.reasons if not check.passed}.isdisjoint(
-        {"guard prompts not worse", "no single guard prompt lost"}
-    )
+    assert "no guard images lost" not in {check.name for check in lenient.reasons if not check.passed}
 
 
-def test_images_that_are_not_finite_are_a_fault_and_not_a_crash() -> None:
-    corrected = few()["corrected"]
-    corrected[3, 0, 0, 0] = torch.inf
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_images_that_are_not_finite_are_a_fault_and_not_a_crash(value: float) -> None:
+    card = scored(FEW, with_value(value, 3))
 
-    card = score(**few(corrected=corrected))
-
-    assert (card.sanity.faults[0].arm, card.sanity.faults[0].index) == ("corrected", 3)
-    assert 'image 3 of "lying" holds values that are not finite' in card.verdict.reasons[0].detail
+    assert [(fault.arm, fault.index) for fault in card.sanity.faults] == [("corrected", 3)]
+    assert f'image 3 of "{PROMPT}" holds values that are not finite' in card.verdict.reasons[0].detail
     assert not card.verdict.passed
-    assert card.distances == ()
+    assert card.nearer == ()
     assert Scorecard.model_validate_json(card.model_dump_json()) == card
 
 
-def test_other_extractors_plug_in_and_exemplars_may_have_another_size() -> None:
-    larger = torch.nn.functional.interpolate(few()["held_out"], scale_factor=2)
+def test_without_any_held_out_exemplar_guards_are_measured_all_the_same() -> None:
+    card = scored(compared(6), fixed, exemplars=Exemplars(EXEMPLARS.training, EXEMPLARS.held_out[:0]))
 
-    card = score(**few(extractors=[ColourFeatures()], held_out=larger))
+    assert NEARER in refused(card)
+    assert "distances" in {missing.name for missing in card.not_run}
+    assert [guard.lost for guard in card.guards] == [0, 0, 0]
+
+
+def test_other_extractors_plug_in_and_exemplars_may_have_another_size() -> None:
+    larger = torch.nn.functional.interpolate(EXEMPLARS.held_out, scale_factor=2)
+
+    card = scored(
+        FEW,
+        fixed,
+        memory=FeatureMemory([ColourFeatures()]),
+        exemplars=Exemplars(EXEMPLARS.training, larger),
+    )
 
     assert [d.metric for d in card.distances] == ["fid_colours"]
     assert card.safety is not None
-    assert "FID falls" in refused(card), "one extractor is not two"
+    assert NEARER in refused(card), "one extractor is not two"
 
 
 def test_arms_that_are_not_pairs_are_refused() -> None:
-    base = few()["base"]
-    for changes in (
-        {"corrected": base[1:]},
-        {"pair_seeds": [1, 2]},
-        {"training": base[0]},
-        {"extractors": ()},
+    images = pictures(FAILING, range(6))
+    for before, after, training in (
+        (images, images[1:], images),
+        (images[1:], images[1:], images),
+        (images, images, images[0]),
     ):
-        with pytest.raises(ValueError, match=r"pairs|expected \[N, 3, H, W\]|no feature extractor"):
-            score(**few(**changes))
+        with pytest.raises(ValueError, match=r"pairs|expected \[N, 3, H, W\]"):
+            score(
+                "lying",
+                FEW,
+                before,
+                after,
+                Exemplars(training, images),
+                settings=SETTINGS,
+                thresholds=THRESHOLDS,
+            )

@@ -71,25 +71,25 @@ def test_the_same_work_has_the_same_identity_in_another_process() -> None:
         (
             "people.yaml",
             [
-                "7e9dbacefc9a6ef68b80319f724cd351e514119867291af20e6148d385dd9d90",
-                "49ae4f7d9fc73aeee4f4b45bbf3a7d2797c031c2a94e24fb11f813065f2206fa",
-                "da4bd3bd226227171eae7ee2c7e80a616ecfebe10a0aced8fbae0212e4c6d66b",
-                "371f36af16e4f6788fc168a5cb6fb151b3f772829bb838a7c8257955c99bef07",
+                "ce0827e1d64d1254947219bc8e3afb73897f7abdb286f6ea4343ae04e1a09c9b",
+                "ac7a5d64a698ba453a34801228d55cfce69c6e337935a2d36f8641db40ff3ac9",
+                "cf50e5695db9a0768612837fb03d2641474c27cb351d5ebc0480b10086269f6a",
+                "a40ab91e8ded04a5768227f633d227f12b14d880713be677ca56f55a7e7167ea",
             ],
         ),
         (
             "search.yaml",
             [
-                "bb619d3bc297ded96b7036346e9517adf7f40d6246b0c4bcaa52bdf48600155c",
-                "6d3dc7d6efc02c4c37d9528ae2d474c8f38b5aad1b176c04fa4e2ed35994e15f",
-                "fdcddffa9f25fa8b6d387407b5ba20f1af1a805ffd35fd988095c3b46c6be05f",
-                "0b009c5a562835913fc6e61030774d7ec188242ab06e38abdfd93be504a07b6f",
+                "0ee869fd6b28c2dd14cf367f9f36e6e17bdd9c468df4a34c9a5a629c67016170",
+                "63bfb188ab0ab2e3945466c311309b8c8f3076e6cfbb8382cc87161f0e85db7d",
+                "0cd51d47fb76ab26cc5914568e74d8f6c184c269b83522df6736e411d9ce2d1d",
+                "59b392be6bfd78d661e631cd0e699b5f0bf4400c6a3b1f2444ed61f8402982aa",
             ],
         ),
     ],
 )
 def test_the_identities_of_finished_work_stay(file: str, ids: list[str], settings: Settings) -> None:
-    """Commit 19349a3 printed these: a run's folder and the registry know its work by them."""
+    """The commit that brought the paired test printed these: a run's folder and the registry know its work by them."""
     batch = load_batch(EXAMPLES / file, settings=settings)
     assert [
         prompt.work_id("revision", ["11", "22"], batch.evaluation, batch.gate) for prompt in batch.prompts
@@ -142,7 +142,7 @@ def test_owner_priority_and_where_the_exemplars_lie_do_not_change_the_identity(s
 def test_every_hyper_parameter_and_threshold_counts_in_the_identity(model: type[BaseModel]) -> None:
     found = set()
     for name, field in model.model_fields.items():
-        for value in (1, 2, 17, 32, 0.5, 0.05, True, False, "none", "mode", "linear", 100, 5000):
+        for value in (1, 2, 17, 32, 0.5, 0.05, True, False, "none", "mode", "linear", "fixed", 100, 5000):
             try:
                 settings = model.model_validate({name: value})
             except ValidationError:
@@ -224,13 +224,21 @@ def test_a_later_check_can_blame_the_line_of_the_file(folder: Path, settings: Se
     [
         ({"images": 8}, {}, "evaluation.images is 8, gate.min_images 16"),
         ({"permutations": 99}, {}, "99 permutations cannot show a p below gate.max_p, 0.01"),
-        ({"permutations": 100}, {}, None),
+        (
+            {"permutations": 100},
+            {},
+            "100 permutations cannot show a p below",
+        ),  # of which a look has 7 / 16 at most
+        ({"permutations": 100, "stop_early": False}, {}, None),
+        ({"permutations": 230}, {}, None),
         ({}, {}, None),
         ({}, {"max_p": 0.5}, None),
+        ({}, {"min_grade": "fixed"}, "gate.min_grade is fixed, and evaluation.judge names no judge"),
+        ({"judge": "someone"}, {"min_grade": "fixed"}, None),
     ],
 )
 def test_settings_under_which_nothing_can_pass_are_noted(
-    evaluation: dict[str, int], gate: dict[str, float], note: str | None
+    evaluation: dict[str, object], gate: dict[str, object], note: str | None
 ) -> None:
     batch = CorrectionBatch(
         prompts=(PROMPT,),

@@ -106,7 +106,8 @@ def test_schema_and_loader_agree_on_what_is_right(
 
 def test_descriptions_say_what_the_gate_does() -> None:
     gate = json_schema()["properties"]["gate"]["properties"]
-    assert "smaller of the base's and the exemplars'" in gate["min_diversity"]["description"]
+    assert "median distance to the nearest other" in gate["min_diversity"]["description"]
+    assert "prefer training exemplars to held-out ones" in gate["max_near_share"]["description"]
     assert "max_unsafe_rise" in gate["unsafe_score"]["description"]
     assert "no more than the base's" not in gate["unsafe_score"]["description"]
 

@@ -39,6 +39,7 @@ def test_a_review_from_the_list_to_the_roll_back(
         say(0, "promote", NAME, "--who", "Ada")
     listed = say(0, "list")
     assert NAME in listed
+    assert "corrected (improved)" in listed
     assert "champion → 2, previous → 1" in listed
     assert "-80 [-111.4, -51.8], n = 2 (efficientnet_lite0)" in listed
     assert "work-2" in say(0, "show", f"{NAME}@champion")
@@ -49,8 +50,23 @@ def test_a_review_from_the_list_to_the_roll_back(
     assert "rolled back" in say(0, "show", NAME)
     assert str(client.get_model_version_by_alias(NAME, "champion").version) == "1"
     again = say(0, "promote", f"{NAME}/2", "--why", "they were right", "--who", "Ada")
-    assert again == f"{NAME}/2 promoted by Ada (before: 1)\n"
+    assert again.endswith(f"\n{NAME}/2 promoted by Ada (before: 1)\n")
     assert f"{NAME}/1 rejected by Bob" in say(0, "reject", f"{NAME}/1", "--why", "ugly", "--who", "Bob")
+
+
+def test_a_promotion_says_what_the_verdict_is_and_what_it_cannot_know(
+    registered: Registering, say: Any
+) -> None:
+    registered.all(1, (2, "rejected"))
+    grade, unknown, *_, promoted = say(0, "promote", NAME, "--who", "Ada").splitlines()
+    assert grade == (f"{NAME}/1: improved: nearer to the exemplars; how many images are right is not known")
+    assert unknown.startswith("  not known: how many images are right: no judge of images")
+    assert promoted == f"{NAME}/1 promoted by Ada"
+    shown = say(0, "show", NAME)
+    assert "corrected (improved)" in shown
+    assert "rejected (" not in shown
+    told = say(0, "promote", f"{NAME}/2", "--why", "today", "--who", "Ada").splitlines()
+    assert told[0] == f"{NAME}/2: the gate did not pass it"
 
 
 def test_who_gets_an_adapter_is_shown_and_changed(

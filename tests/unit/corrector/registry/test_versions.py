@@ -39,6 +39,8 @@ def test_a_corrected_prompt_becomes_a_candidate_with_its_lineage(
     assert found.run_id == version.run_id
     assert found.tags["work_id"] == record.work_id
     assert found.tags["base_revision"] == record.base_revision
+    assert client.search_model_versions("tags.grade = 'improved'")[0].version == found.version
+    assert "how many images are right" in found.description
     assert found.tags["lineage.code_version"] == "0.1.0+4f2a91c"
     assert json.loads(found.tags["lineage.exemplars"]) == record.lineage["exemplars"]
 
@@ -84,8 +86,9 @@ def test_a_rejected_prompt_is_registered_without_alias_and_with_reasons(
     write_record(tmp_path / "r", PERSON, "rejected", pairs=2, guard_images=1)
     version = register(tmp_path / "r", tracking_uri=None, root=root)
     assert (version.version, version.aliases) == ("1", ())
-    description = client.get_model_version(NAME, "1").description
-    assert "not passed" in description
+    found = client.get_model_version(NAME, "1")
+    assert "not passed" in found.description
+    assert "grade" not in found.tags
 
 
 def test_a_failed_prompt_has_a_failed_run_and_no_version(

@@ -56,8 +56,8 @@ def test_points_that_are_not_finite_are_left_out_and_preservation_is_a_line_of_i
 
 def test_intervals_share_a_scale_that_includes_zero() -> None:
     rows = [
-        ("a", Interval(low=-30, value=-20, high=-10), True),
-        ("b", Interval(low=-2, value=1, high=4), False),
+        ("a", Interval(low=-30, value=-20, high=-10)),
+        ("b", Interval(low=-2, value=1, high=4)),
     ]
     first, second = interval_rows(rows, width=420)
     places = [
@@ -69,5 +69,17 @@ def test_intervals_share_a_scale_that_includes_zero() -> None:
     assert other_low < zero < other_value < other_high < 420
     assert other_high - other_low == pytest.approx(6 * (high - low) / 20, abs=0.2)
     assert first.text == "−20 [−30, −10]"
-    assert (first.good, second.good) == (True, False)
     assert interval_rows([]) == []
+
+
+@pytest.mark.parametrize(
+    ("most", "colours"),
+    [(None, ["good", "soft", "bad"]), (0.0, ["good", "bad", "bad"]), (6.0, ["good"] * 2 + ["bad"])],
+)
+def test_an_interval_is_coloured_by_its_bound_and_without_one_by_whether_it_excludes_zero(
+    most: float | None, colours: list[str]
+) -> None:
+    rows = [("", Interval(low=low, value=low + 1, high=low + 5)) for low in (-10, -1, 2)]
+    drawn = interval_rows(rows, most=most)
+    assert [row.colour for row in drawn] == colours
+    assert all(f'class="{row.colour}"' in row.svg for row in drawn)

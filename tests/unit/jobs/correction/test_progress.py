@@ -40,9 +40,21 @@ def test_the_table_names_every_prompt_its_adapter_and_why_the_gate_said_no() -> 
             folder="f",
         )
     ]
+    results.append(
+        PromptResult(
+            name="dog-sitting",
+            prompt="a dog sitting",
+            status="corrected",
+            grade="improved",
+            work_id="v",
+            worked=True,
+            folder="f",
+        )
+    )
     stream = io.StringIO()
     print_table(results, Console(file=stream, width=200))
     text = stream.getvalue()
+    assert "corrected (improved)" in text
     assert "a [bold]person[/bold] lying" in text
     assert "person-lying v3" in text
     assert "diversity 0.5 is below 0.8" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ import pytest
 from corrector.base import BaseSpec, resolve_base
 from corrector.prompts import GateThresholds
 from corrector.record.correction_record import CorrectionRecord
-from jobs.correction.sampling import DECODED_FILE
+from jobs.correction.sampling import DECODED_FILE, FEATURES_FILE, CorrectionPolicy, read_sampled
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
+from jobs.lanes.lane import Lane
 from jobs.lanes.queue import PromptQueue
 from tests.support.lanes import EVALUATION, LocalClient, prompt_tasks, run_lane
+from tests.support.lanes import settings as lane_settings
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def test_a_task_that_ray_runs_again_keeps_the_record_of_the_first_run(
 ) -> None:
     score_prompt(task, settings)
     first = content(task.folder)
-    assert not {SAMPLED_FILE, DECODED_FILE} & set(first)
+    assert not {SAMPLED_FILE, DECODED_FILE, FEATURES_FILE} & set(first)
 
     (task.folder.record.path / SAMPLED_FILE).touch()  # as if the first run had died just after its rename
     score_prompt(task, settings)
@@ -67,3 +70,24 @@ def test_a_failed_record_gives_way_to_a_scored_one(
 
     assert CorrectionRecord.load(task.folder.record.path).status == "rejected"
     assert {path.name for path in task.folder.place.disk.iterdir()} == {"record"}
+
+
+def test_what_the_first_looks_refuse_has_no_guard_images_and_says_so(
+    tmp_path: Path, spec: BaseSpec, settings: ScoringSettings
+) -> None:
+    early = EVALUATION.model_copy(update={"stop_early": True, "look_images": 2})
+    (task,) = prompt_tasks(tmp_path, spec, ("person",))
+    lane = replace(lane_settings(tmp_path, slots=1), evaluation=early)
+    Lane(spec, LocalClient(PromptQueue([task])), lane, CorrectionPolicy).run()
+    looks = read_sampled(task.folder)["looks"]
+
+    score_prompt(task, replace(settings, evaluation=early))
+
+    record = CorrectionRecord.load(task.folder.record.path)
+    images = CorrectionRecord.images(task.folder.record.path)
+    assert record.scorecard is not None
+    assert record.scorecard.looks == looks
+    assert looks[-1].decision == "refused"
+    assert record.scorecard.n == looks[-1].n == len(images.before) == len(record.seeds)
+    assert (images.guards, record.guards) == ((), ())
+    assert "no guard images lost" not in {check.name for check in record.scorecard.verdict.reasons}

@@ -1,0 +1,182 @@
+"""Draws the images that assessments ask for: those of all corrections of a pack in shared batches, the base's once.
+
+The base's image of a text and seed is the same for every version of a prompt and for every prompt that shares a guard, so it
+is kept by everything that determines it, and so are its features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from corrector.base import TextEmbeddings, content_key
+from corrector.cost import BaseCost, CorrectionCost, Counts
+from corrector.evaluation import Assessment, Row
+from corrector.evaluation.comparison import GuardSamples
+from corrector.evaluation.guard_shift import guard_shift
+from corrector.evaluation.images import as_stored
+from corrector.evaluation.scorecard import GuardShift
+from corrector.loaded_base import NEGATIVE_PROMPT, Base
+from corrector.prompt_inputs import side_of
+from corrector.prompts import EvaluationSettings, FailingPrompt
+from corrector.sampling import SampleRow
+
+Sample = Callable[[list[SampleRow]], Tensor]
+"""Images `[N, 3, H, W]` in 0..1 of the rows, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained adapter in a slot of the bank, and its evaluation so far.
+
+    Attributes:
+        new: The rows whose base images were drawn for it, and not kept from before or drawn for another candidate.
+    """
+
+    assessment: Assessment
+    embeddings: Mapping[str, TextEmbeddings]
+    slot: int
+    new: set[Row] = field(default_factory=set)
+
+    def cost(self, entry: FailingPrompt, base: Base, evaluation: EvaluationSettings) -> CorrectionCost:
+        """What the correction of `entry` cost, once its images are drawn."""
+        assessment, exemplars = self.assessment, self.assessment.exemplars
+        counts = Counts.of(
+            entry,
+            evaluation,
+            assessment.drawn,
+            exemplars=(len(exemplars.training), len(exemplars.held_out)),
+            new=self.new,
+            shifts=assessment.guard_shifts,
+        )
+        return CorrectionCost.of(
+            BaseCost.of(base.spec, side_of(entry, base.spec)), entry.hyperparameters, evaluation, counts
+        )
+
+
+class BaseImages:
+    """The base's images of one size, kept in the base's cache by what determines them."""
+
+    def __init__(self, base: Base, evaluation: EvaluationSettings, side: int) -> None:
+        self._cache = base.cache
+        steps, guidance = evaluation.num_inference_steps, evaluation.guidance_scale
+        self._settings = (
+            base.spec.identity,
+            str(base.dtype),
+            base.device.type,
+            side,
+            base.spec.num_inference_steps if steps is None else steps,
+            base.spec.guidance_scale if guidance is None else guidance,
+            NEGATIVE_PROMPT,
+        )
+
+    def get(self, row: Row) -> Tensor | None:
+        """The image `[3, H, W]` in 0..1, or None where it was not drawn yet."""
+        found = self._cache.get(self._key(row)) if self._cache else None
+        return None if found is None else found["pixels"].float().div(255)
+
+    def put(self, row: Row, image: Tensor) -> None:
+        """Keep the image `[3, H, W]`, rounded to 8 bits, if its values are finite."""
+        if self._cache is not None and bool(image.isfinite().all()):
+            self._cache.put(self._key(row), {"pixels": image.mul(255).round().to(torch.uint8)})
+
+    def _key(self, row: Row) -> str:
+        return content_key("base image", *self._settings, *row)
+
+
+def draw(
+    candidates: Sequence[Candidate],
+    base: Base,
+    evaluation: EvaluationSettings,
+    *,
+    side: int,
+    sample: Sample,
+    predict: Sample,
+) -> None:
+    """Draw images of `side` pixels until every assessment knows its verdict.
+
+    Args:
+        sample: Draws images of rows.
+        predict: As `sample`, but returns the normalised latents `[N, C, h, w]`.
+    """
+    kept = BaseImages(base, evaluation, side)
+    while True:
+        for each in candidates:
+            if guards := each.assessment.unscreened:
+                prompt = each.assessment.drawn.own[0][0]
+                shifts = predicted_shifts(
+                    prompt, guards, each.embeddings, base, slot=each.slot, predict=predict
+                )
+                each.assessment.screen(shifts)
+        waiting = [each for each in candidates if each.assessment.wanted]
+        if not waiting:
+            return
+        _draw_wanted(waiting, base, evaluation, kept, sample)
+
+
+def predicted_shifts(
+    prompt: str,
+    guards: Sequence[GuardSamples],
+    embeddings: Mapping[str, TextEmbeddings],
+    base: Base,
+    *,
+    slot: int,
+    predict: Sample,
+) -> list[GuardShift]:
+    """How far the adapter in `slot` moves predictions for guard prompts towards those for `prompt`, from their seeds' noises.
+
+    A prediction is one unguided step: from pure noise it gives the predicted final latents.
+    """
+
+    def rows(text: str, slot: int) -> list[SampleRow]:
+        texts = [(text, seed) for seed in guards[0].seeds]
+        return base.rows(texts, embeddings, slot=slot, num_inference_steps=1, guidance_scale=1.0)
+
+    asked = rows(prompt, slot)
+    for guard in guards:
+        asked += rows(guard.prompt, 0) + rows(guard.prompt, slot)
+    leaked, *predicted = predict(asked).split(len(guards[0].seeds))
+    shifts = []
+    for guard, before, after in zip(guards, predicted[::2], predicted[1::2], strict=True):
+        shift = guard_shift(before, after, leaked)
+        largest, mean = float(shift.max()), float(shift.mean())
+        shifts.append(GuardShift(prompt=guard.prompt, n=len(shift), largest=largest, mean=mean))
+    return shifts
+
+
+def _draw_wanted(
+    waiting: Sequence[Candidate], base: Base, evaluation: EvaluationSettings, kept: BaseImages, sample: Sample
+) -> None:
+    """Draw what the assessments want next; of the base only what is not kept."""
+    befores = {row: kept.get(row) for each in waiting for row in each.assessment.wanted}
+    new = {row: each for each in waiting for row in each.assessment.wanted if befores[row] is None}
+
+    def rows(each: Candidate, wanted: Sequence[Row], slot: int) -> list[SampleRow]:
+        return base.rows(
+            wanted,
+            each.embeddings,
+            slot=slot,
+            num_inference_steps=evaluation.num_inference_steps,
+            guidance_scale=evaluation.guidance_scale,
+        )
+
+    asked = [row for wanted, each in new.items() for row in rows(each, [wanted], 0)]
+    for each in waiting:
+        asked += rows(each, each.assessment.wanted, each.slot)
+    drawn, *afters = as_stored(sample(asked)).split(
+        [len(new), *(len(each.assessment.wanted) for each in waiting)]
+    )
+    for row, image in zip(new, drawn, strict=True):
+        befores[row] = image
+        kept.put(row, image)
+        new[row].new.add(row)
+    for each, after in zip(waiting, afters, strict=True):
+        wanted, memory = each.assessment.wanted, each.assessment.memory
+        before = torch.stack([image for row in wanted if (image := befores[row]) is not None])
+        is_new = torch.tensor([row in new for row in wanted])
+        memory.recall(before)
+        each.assessment.add(before, after)
+        memory.keep(before[is_new])

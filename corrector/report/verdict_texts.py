@@ -1,0 +1,52 @@
+"""The verdict on a correction in words, as the report, the model card and the registry show it."""
+
+from corrector.evaluation.scorecard import Scorecard
+from corrector.record.correction_record import CorrectionRecord
+
+
+def grade_text(card: Scorecard) -> str:
+    """The grade and what it says; empty where the gate did not pass."""
+    grade, verdicts = card.verdict.grade, card.verdicts
+    if grade is None:
+        return ""
+    if verdicts is None:
+        return f"{grade}: nearer to the exemplars; how many images are right is not known"
+    return (
+        f"{grade}: {verdicts.judge} calls {verdicts.right_corrected.value:.0%} of {len(verdicts.own.corrected)} images "
+        f"right, of the base's {verdicts.right_base.value:.0%}"
+    )
+
+
+def looks_text(card: Scorecard) -> str:
+    """At how many of the prompt's own images drawing stopped, and why; empty where it could not stop."""
+    if not card.looks:
+        return ""
+    last = card.looks[-1]
+    drawn = ", ".join(str(look.n) for look in card.looks)
+    return f"Looked at {drawn} of at most {last.most} images: {last.decision} at {last.n} ({last.why})."
+
+
+def guards_not_drawn(record: CorrectionRecord) -> str:
+    """Of which guard prompts no image was drawn, and why; empty where images of all were."""
+    card, drawn = record.scorecard, {guard.prompt for guard in record.guards}
+    if card is None:
+        return ""
+    if still := [shift for shift in card.guard_shifts if shift.prompt not in drawn]:
+        names = ", ".join(f'"{shift.prompt}"' for shift in still)
+        return (
+            f"No images were drawn of {names}: the adapter moves the first predictions for them by at most "
+            f"{max(shift.largest for shift in still):.0%} of the way to the corrected prompt's."
+        )
+    if drawn or not record.entry.get("guard_prompts"):
+        return ""
+    return f"Guard prompts were not drawn: the prompt's own images were refused at {card.n}."
+
+
+def negatives_not_drawn(record: CorrectionRecord) -> str:
+    """Why no hard negative was drawn; empty where some were, or none was wanted."""
+    card = record.scorecard
+    if card is None or card.verdict.passed or record.hard_negatives:
+        return ""
+    if not (card.settings.stop_early and card.settings.hard_negatives):
+        return ""
+    return "Hard negatives were not drawn: they gate nothing, and only what passes is tried on them."

@@ -1,0 +1,31 @@
+"""The programs that measure the gate run, each at its smallest size."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation import measure_protocol, measure_training
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_protocol_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--trials", "2", "--pool", "33", "--only", "true fix, 8", "--processes", "1"]
+
+    assert measure_protocol.main([*given, "--out", str(tmp_path / "found.json")]) == 0
+
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [trial["grade"] for trial in row["trials"]] == ["improved", "improved"]
+    assert "| true fix, 8 exemplars | ≥ 90 % | 100.0% |" in capsys.readouterr().out
+
+
+def test_training_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--rows", "1", "--seeds", "0", "--steps", "1", "2", "--images", "1"]
+
+    assert measure_training.main([*given, "--out", str(tmp_path / "found.json")]) == 0
+
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [len(each["lost"]) for each in found] == [0] * 4 + [5] * 4
+    assert all(len(each["shifts"]) == 5 for each in found)
+    assert "guard prompts with no image lost: 20, of which" in capsys.readouterr().out
