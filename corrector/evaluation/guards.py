@@ -5,10 +5,10 @@ images is nearer to it than the means of the other guard prompts and of the fail
 leaves out the image of the same seed, so that base and corrected images are judged by the same rule. The damage is the drop
 of the share of recognised images.
 
-On rendered scenes (five guard prompts, eight images each; `tests/benchmarks/protocol.py`) fresh seeds of the same scenes drop
-the share by 0 in both default extractors, and turning 10, 25 or 100 % of the guard images into the corrected prompt drops it
-by 9, 25 and 100 %. It finds about half of the guard images that turned into an anomaly, because an anomaly may still look most
-like its own prompt. A prompt that looks like another one has a low share in the base already.
+The gate counts the images that are recognised before and not after, in two extractors (`measures.lost_images`). Of rendered
+scenes whose images leak into the corrected prompt it finds all, and of those that turn into an anomaly about half, because an
+anomaly may still look most like its own prompt: that needs a judge of images. A prompt that looks like another one has a low
+share in the base already.
 """
 
 from collections.abc import Sequence

@@ -141,13 +141,12 @@ class Measurement:
                 for slot in (0, adapter.slot)
             ]
             others = self._images(comparison.own, adapter, 0), own
-            judged = {
-                name: recognised(
-                    *([self.memory.features(name, images) for images in arm] for arm in arms),
-                    [self.memory.features(name, images) for images in others],
+            judged = {}
+            for name in self.memory.extractors:
+                before, after = ([self.memory.features(name, images) for images in arm] for arm in arms)
+                judged[name] = recognised(
+                    before, after, [self.memory.features(name, images) for images in others]
                 )
-                for name in self.memory.extractors
-            }
             prompts = [guard.prompt for guard in comparison.guards]
             lost = dict(zip(prompts, lost_images(judged, GateThresholds()), strict=True))
             for prompt, before, after in zip(prompts, *arms, strict=True):
