@@ -1,6 +1,6 @@
 """The oracle's view of a finished run on the embedded base: `python -m tests.oracle.judge_run runs/people`.
 
-Prints, per prompt and guard prompt, how many images are right before and after; exits with 1 unless every failing prompt goes
+Prints, per prompt and guard prompt of which images were drawn, how many are right before and after; exits with 1 unless every failing prompt goes
 from at most 10 % right to at least 90 %, and guard prompts lose at most 5 points.
 """
 
@@ -41,11 +41,10 @@ def main(run: Path) -> int:
     good = True
     for folder, record in read_run(run)[0]:
         (prompt, before, after), *guards = right_rates(folder, oracle)
-        drop = sum(was - now for _, was, now in guards) / len(guards)
+        drop = sum(was - now for _, was, now in guards) / max(1, len(guards))
         good &= before <= 0.10 and after >= 0.90 and drop <= 0.05
-        print(
-            f"{prompt}: {record.status}, right {before:.0%} -> {after:.0%}; guards lose {100 * drop:.1f} points"
-        )
+        lose = f"guards lose {100 * drop:.1f} points" if guards else "no guard image was drawn"
+        print(f"{prompt}: {record.status}, right {before:.0%} -> {after:.0%}; {lose}")
         for guard, was, now in guards:
             print(f"    {guard}: {was:.0%} -> {now:.0%}")
     return 0 if good else 1
