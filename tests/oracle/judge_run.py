@@ -1,7 +1,7 @@
 """The oracle's view of a finished run on the embedded base: `python -m tests.oracle.judge_run runs/people`.
 
-Prints, per prompt and guard prompt of which images were drawn, how many are right before and after; exits with 1 unless every failing prompt goes
-from at most 10 % right to at least 90 %, and guard prompts lose at most 5 points.
+Prints, per prompt and guard prompt of which images were drawn, how many are right before and after; exits with 1 unless every
+failing prompt goes from at most 10 % right to at least 90 %, and guard prompts lose at most 5 points.
 """
 
 import sys
