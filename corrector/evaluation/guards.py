@@ -5,10 +5,10 @@ images is nearer to it than the means of the other guard prompts and of the fail
 leaves out the image of the same seed, so that base and corrected images are judged by the same rule. The damage is the drop
 of the share of recognised images.
 
-The gate counts the images that are recognised before and not after, in two extractors (`measures.lost_images`). Of rendered
-scenes whose images leak into the corrected prompt it finds all, and of those that turn into an anomaly about half, because an
-anomaly may still look most like its own prompt: that needs a judge of images. A prompt that looks like another one has a low
-share in the base already.
+The gate counts the images that are recognised before and not after, in two extractors (`measures.lost_images`);
+`tests/evaluation/measure_protocol.py` measures how often it finds images that turn into the corrected prompt. It may miss images
+that turn into an anomaly, because an anomaly may still look most like its own prompt: that needs a judge of images. A prompt
+that looks like another one has a low share in the base already.
 """
 
 from collections.abc import Sequence

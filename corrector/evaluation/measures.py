@@ -196,7 +196,7 @@ def recognised_guards(features: dict[str, ComparisonImages]) -> dict[str, list[R
 def lost_images(judged: dict[str, list[Recognised]], thresholds: GateThresholds) -> list[int]:
     """Of each guard prompt the images recognised before and not after, in `min_extractors` of the extractors or in all.
 
-    In one extractor alone, images of other seeds may cross to a similar prompt: of rendered robots that run, 2 % do.
+    In one extractor alone, images of other seeds may cross to a similar prompt.
     """
     needed = min(thresholds.min_extractors, len(judged))
     lost = [[each.base * (1 - each.corrected) for each in found] for found in judged.values()]
