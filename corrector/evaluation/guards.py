@@ -6,9 +6,9 @@ leaves out the image of the same seed, so that base and corrected images are jud
 of the share of recognised images.
 
 The gate counts the images that are recognised before and not after, in two extractors (`measures.lost_images`);
-`tests/evaluation/measure_protocol.py` measures how often it finds images that turn into the corrected prompt. It may miss images
-that turn into an anomaly, because an anomaly may still look most like its own prompt: that needs a judge of images. A prompt
-that looks like another one has a low share in the base already.
+`tests/evaluation/measure_protocol.py` measures how often it finds images that turn into the corrected prompt. It may miss
+images that turn into an anomaly, because an anomaly may still look most like its own prompt: that needs a judge of images. A
+prompt that looks like another one has a low share in the base already.
 """
 
 from collections.abc import Sequence
