@@ -21,7 +21,7 @@ def test_the_protocol_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_training_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--rows", "1", "--seeds", "0", "--steps", "1", "2", "--images", "1"]
+    given = ["--rows", "1", "--seeds", "0", "--steps", "1", "2", "--images", "2"]
 
     assert measure_training.main([*given, "--out", str(tmp_path / "found.json")]) == 0
 

@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable
 
+LONG = 900.0
+"""Seconds that a whole job on several nodes takes at most on the slowest machine, with other clusters beside it."""
+
 
 def wait_until(
     condition: Callable[[], object], seconds: float = 240.0, otherwise: Callable[[], str] | None = None

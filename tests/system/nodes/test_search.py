@@ -16,9 +16,9 @@ from jobs.inputs.run_folder import RunFolder, read_json
 from tests.support.batches import write_search
 from tests.support.nodes import Nodes, cluster_of_nodes
 from tests.support.paths import PROJECT
-from tests.support.waiting import wait_until
+from tests.support.waiting import LONG, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
 
 # A driver that starts six queues, and prints on which nodes they and it are.
 WHERE = """
@@ -78,10 +78,10 @@ def test_a_lost_node_costs_a_search_at_most_the_way_since_the_last_rung(
         )
     try:
         # Two lanes of one slot: with two trials scored, each lane holds one.
-        wait_until(lambda: job.poll() is not None or len(stored("/reports.json")) >= 2)
+        wait_until(lambda: job.poll() is not None or len(stored("/reports.json")) >= 2, LONG)
         before = {key: read_json(Storage.of(f"s3://{bucket}").file(key)) for key in stored("/reports.json")}
         separate_nodes.lose(2)
-        status = job.wait(400)
+        status = job.wait(LONG)
     finally:
         job.kill()
     # Noise teaches nothing, so the gate rejects what the search found best: exit status 1.

@@ -15,9 +15,9 @@ import pytest
 from tests.support.batches import write_batch
 from tests.support.nodes import Nodes, cluster_of_nodes
 from tests.support.paths import PROJECT
-from tests.support.waiting import wait_until
+from tests.support.waiting import LONG, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
 
 
 def command(folder: Path, base: Path, *options: str) -> list[str]:
@@ -33,7 +33,7 @@ def run(nodes: Nodes, arguments: list[str], **variables: str) -> subprocess.Comp
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=LONG,
     )
 
 
@@ -64,10 +64,10 @@ def test_a_job_says_that_it_waits_for_a_gpu_and_that_torch_cannot_use_the_one_th
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: job.poll() is not None or "no node has a GPU yet" in log.read_text())
+        wait_until(lambda: job.poll() is not None or "no node has a GPU yet" in log.read_text(), LONG)
         assert job.poll() is None, log.read_text()
         nodes.add(num_cpus=1, num_gpus=1)
-        status = job.wait(200)
+        status = job.wait(LONG)
     finally:
         job.kill()
     assert status == 2, log.read_text()
