@@ -119,15 +119,23 @@ def _nearer(measured: Measurements, thresholds: GateThresholds) -> Iterator[Chec
     wanted = f"below {most:g} wanted in {thresholds.min_extractors} extractors"
     if look and not look.share:
         wanted = f"at {look.n} of {look.most} images no p passes, and one above {futile_p(look):.2g} refuses"
-    plain = [(test.extractor, test.p) for test in measured.nearer]
-    restyled = [(test.extractor, test.restyled_p) for test in measured.nearer]
-    for name, tests, against in (
-        (NEARER_CHECKS[0], plain, "the base"),
-        (NEARER_CHECKS[1], restyled, "the base in the corrected images' style"),
+    least = thresholds.min_beyond_style
+    plain = [(test.p, f"p = {test.p:.2g} in {test.extractor}") for test in measured.nearer]
+    # A test of pairs sees the smallest rest that a style leaves, so the rest must be a part of the whole, too.
+    restyled = [
+        (
+            test.restyled_p if test.beyond_style >= least else 1.0,
+            f"p = {test.restyled_p:.2g} in {test.extractor} with {max(test.beyond_style, 0):.0%} of the fall left",
+        )
+        for test in measured.nearer
+    ]
+    for name, tests, against, also in (
+        (NEARER_CHECKS[0], plain, "the base", ""),
+        (NEARER_CHECKS[1], restyled, "the base in the corrected images' style", f", and {least:.0%} left"),
     ):
-        figures = ", ".join(f"p = {p:.2g} in {extractor}" for extractor, p in tests)
-        detail = f"against {against} {figures} at n = {measured.n}; {wanted}"
-        yield _in_extractors(name, [p for _, p in tests], most, detail, thresholds)
+        figures = ", ".join(figure for _, figure in tests)
+        detail = f"against {against} {figures} at n = {measured.n}; {wanted}{also}"
+        yield _in_extractors(name, [p for p, _ in tests], most, detail, thresholds)
 
 
 def futile_p(look: Look) -> float:

@@ -11,13 +11,14 @@ test with each base image restyled to its pair. What is left of the difference i
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from corrector.evaluation.images import as_stored
 
-_COARSEST = 8
+_RINGS = 16
+_LEAST_POWER = 1e-9
 _SMALLEST_DEVIATION = 1e-3
 
 
@@ -61,30 +62,33 @@ def paired_test(
 def restyled(images: Tensor, like: Tensor) -> Tensor:
     """`images` `[N, 3, H, W]` in 0..1 in the style of their pairs in `like`, rounded to 8 bits.
 
-    Each channel gets its pair's mean, and about its pair's deviation in every octave of a Laplacian pyramid (Burt and Adelson
-    1983) down to 8 pixels a side: colours, contrast and sharpness, and nothing of where things are.
+    One filter, common to all pairs, gives `images` the power that `like` has in each ring of frequencies: sharpness and grain.
+    A filter for each pair would follow what the pair shows, and its images lie farther from any exemplar than the pair does.
+    Then each channel gets its pair's mean and deviation: colours and contrast. Nothing changes where things are.
     """
-    return as_stored(_restyled(images.float(), like.float()))
+    images, like = images.float(), like.float()
+    return as_stored(_scaled(_filtered(images, like), like) + like.mean((2, 3), keepdim=True))
 
 
-def _restyled(images: Tensor, like: Tensor) -> Tensor:
-    if min(images.shape[-2:]) < 2 * _COARSEST:
-        return _scaled(images, like) + like.mean((2, 3), keepdim=True)
-    (detail, coarse), (other_detail, other_coarse) = _octave(images), _octave(like)
-    return _enlarged(_restyled(coarse, other_coarse), detail) + _scaled(detail, other_detail)
+def _filtered(images: Tensor, like: Tensor) -> Tensor:
+    """`images` without their means and with the power of `like` in every ring of the cosine transform, which sees no edges."""
+    from scipy.fft import dctn, idctn
 
-
-def _octave(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The finest octave of `images`, and what is left at half their size."""
-    coarse = functional.avg_pool2d(images, 2)
-    return images - _enlarged(coarse, images), coarse
-
-
-def _enlarged(images: Tensor, like: Tensor) -> Tensor:
-    return functional.interpolate(images, size=like.shape[-2:], mode="bilinear")
+    spectrum, other = (dctn(each.double().numpy(), axes=(2, 3), norm="ortho") for each in (images, like))
+    frequency = np.hypot(*np.ix_(*(np.arange(size) / size for size in images.shape[2:])))
+    ring = np.minimum(frequency * _RINGS, _RINGS - 1).astype(int).ravel()[1:]
+    count, centre, power, wanted = (
+        np.bincount(ring, values.ravel()[1:], minlength=_RINGS)
+        for values in (np.ones_like(frequency), frequency, *((s**2).mean((0, 1)) for s in (spectrum, other)))
+    )
+    some = count > 0
+    gain = np.sqrt((wanted[some] + _LEAST_POWER) / (power[some] + _LEAST_POWER))
+    filtered = spectrum * np.interp(frequency, centre[some] / count[some], gain)
+    filtered[..., 0, 0] = 0  # the mean
+    return torch.from_numpy(idctn(filtered, axes=(2, 3), norm="ortho")).float()
 
 
 def _scaled(images: Tensor, like: Tensor) -> Tensor:
-    """`images` with a mean of 0 and the deviation of `like` in every channel."""
+    """`images`, whose mean is 0, with the deviation of `like` in every channel."""
     own, other = (each.std((2, 3), keepdim=True).clamp_min(_SMALLEST_DEVIATION) for each in (images, like))
-    return (images - images.mean((2, 3), keepdim=True)) / own * other
+    return images / own * other

@@ -30,6 +30,11 @@ class NearerScore(FrozenModel):
     restyled_p: float
     permutations: int
 
+    @property
+    def beyond_style(self) -> float:
+        """The share of the reduction that is left against the re-styled base; 0 where nothing came nearer."""
+        return self.restyled_reduction / self.reduction if self.reduction > 0 else 0.0
+
     def figures(self) -> Iterator[Figure]:
         """Both tests."""
         for against, reduction, p, key in (

@@ -24,6 +24,8 @@ class GateThresholds(BaseModel):
     max_p: float = Field(default=0.01, gt=0, lt=1)
     """Error rate of the paired test, corrected against base, and of its style control, spent over the looks at more and
     more images."""
+    min_beyond_style: float = Field(default=0.2, ge=0, le=1)
+    """Smallest share of the fall in distance that is left against the base in the corrected images' style."""
     max_fid_difference: float | None = Field(default=None, ge=-1e6, le=1e6)
     """Where given, the upper bound of the interval of FID corrected minus base stays below this."""
     min_diversity: float = Field(default=0.3, ge=0, le=10)

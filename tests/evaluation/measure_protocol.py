@@ -101,6 +101,16 @@ def _styled(style: str, fixed: bool) -> ArmsOf:
     return arms
 
 
+def _restyled(style: str) -> ArmsOf:
+    """The base's own pictures in the exemplars' style: the smallest trace of style shows in pairs of one picture."""
+
+    def arms(pool: Pool, rows: Tensor, random: Random) -> Arms:
+        change, wrong = STYLES[style], [False] * len(rows)
+        return Arms(pool.broken[rows], change(pool.broken[rows]), wrong, wrong, change(pool.good))
+
+    return arms
+
+
 def _moved(pool: Pool, rows: Tensor, random: Random) -> Arms:
     """The place is right after, the limbs are not."""
     wrong = [False] * len(rows)
@@ -138,6 +148,7 @@ ROWS = (
     Row("collapse onto 4 pictures", "≤ 5 %", _collapsed),
     Row("copies of 4 training exemplars of 8", "≤ 5 %", _copied, (4, 4)),
     *(Row(f"style only, {style}", "≤ 1 %", _styled(style, fixed=False)) for style in STYLES),
+    *(Row(f"style only, {style}, the same pictures", "≤ 1 %", _restyled(style)) for style in STYLES),
     *(Row(f"style and fix, {style}", "≥ 90 %", _styled(style, fixed=True)) for style in STYLES),
     Row("place fixed, limbs broken", "improved at most", _moved),
     Row("place fixed, limbs broken, judge", "≤ 1 %", _moved, judged=True),

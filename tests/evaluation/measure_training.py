@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from torch import Tensor
 
 import corrector
@@ -48,6 +49,7 @@ class Measured:
     Attributes:
         images: Images of the prompt, and of each guard prompt where any were drawn.
         right: Of the prompt's images, those that the oracle calls right.
+        distances: Mean distance of each of the prompt's images to the held-out exemplars, by extractor.
         shifts: Largest shift of a prediction, by guard prompt.
         lost: Images no longer recognised, by guard prompt; empty where none were drawn.
         guards_right: Images that the oracle calls right, before and after, by guard prompt.
@@ -59,6 +61,7 @@ class Measured:
     steps: int
     images: int
     right: int
+    distances: dict[str, list[float]]
     shifts: dict[str, float]
     lost: dict[str, int]
     guards_right: dict[str, tuple[int, int]]
@@ -80,6 +83,7 @@ class InSlot:
 
     entry: FailingPrompt
     texts: Mapping[str, TextEmbeddings]
+    held_out: Tensor
     bank: AdapterBank
     slot: int
 
@@ -87,8 +91,8 @@ class InSlot:
 class Measurement:
     """The base, the oracle, and what is known of the base's images."""
 
-    def __init__(self, base: Base, images: int) -> None:
-        self.images = images
+    def __init__(self, base: Base, images: int, *, draw_guards: bool) -> None:
+        self.images, self.draw_guards = images, draw_guards
         self.base, self.judge, self.memory = base, OracleJudge(), FeatureMemory()
         self.evaluation = EvaluationSettings(images=images, guard_images=images, hard_negatives=0)
         self._before: dict[str, Tensor] = {}
@@ -101,22 +105,25 @@ class Measurement:
         rank = max(entry.hyperparameters.rank for entry in entries)
         engine = Engine(base.transformer, base.scheduler, slots=len(entries), rank=rank, report_every=20)
         try:
+            held_out = {}
             texts = {entry.name: base.encode(texts_of(entry, self.evaluation)) for entry in entries}
             for entry in entries:
                 exemplars = load_exemplars(
                     Path(entry.exemplars), resolution=base.spec.resolution, seed=entry.hyperparameters.seed
                 )
-                task = fine_tune(
-                    entry, ExemplarImages.of(exemplars), texts[entry.name], base, bank=engine.bank
-                )
+                images = ExemplarImages.of(exemplars)
+                held_out[entry.name] = images.held_out
+                task = fine_tune(entry, images, texts[entry.name], base, bank=engine.bank)
                 engine.admit(task)
             for step in range(1, steps[-1] + 1):
                 engine.step()
                 if step not in steps:
                     continue
                 for entry in entries:
-                    adapter = InSlot(entry, texts[entry.name], engine.bank, engine.slot_of(entry.name))
-                    yield self.measure(adapter, guard_rows, step, draw_guards=step == steps[-1])
+                    name = entry.name
+                    adapter = InSlot(entry, texts[name], held_out[name], engine.bank, engine.slot_of(name))
+                    draw_guards = self.draw_guards and step == steps[-1]
+                    yield self.measure(adapter, guard_rows, step, draw_guards=draw_guards)
         finally:
             engine.bank.remove()
 
@@ -160,7 +167,8 @@ class Measurement:
             seed=entry.hyperparameters.seed,
             steps=step,
             images=self.images,
-            right=self._right(own, [text for text, _ in comparison.own]),
+            right=self._right(own, [entry.prompt] * len(own)),  # of paraphrases, too
+            distances={name: self._distances(name, own, adapter.held_out) for name in self.memory.extractors},
             shifts={shift.prompt: shift.largest for shift in shifts},
             lost=lost,
             guards_right=right,
@@ -177,6 +185,11 @@ class Measurement:
         if slot == 0:
             self._before[key] = images
         return images
+
+    def _distances(self, extractor: str, images: Tensor, held_out: Tensor) -> list[float]:
+        features, reference = (self.memory.features(extractor, each) for each in (images, held_out))
+        found: list[float] = torch.cdist(features, reference).mean(1).tolist()
+        return found
 
     def _right(self, images: Tensor, texts: Sequence[str]) -> int:
         return sum(self.judge(images, texts))
@@ -207,9 +220,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, nargs="+", default=[60, 120, 300])
     parser.add_argument("--images", type=int, default=24, help="images of a prompt, and of each guard prompt")
+    parser.add_argument("--no-guard-images", action="store_true", help="of guard prompts only the shifts")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
-    measurement = Measurement(corrector.load_base("embedded"), given.images)
+    measurement = Measurement(
+        corrector.load_base("embedded"), given.images, draw_guards=not given.no_guard_images
+    )
     batch, found = load_batch(EXAMPLES / "people.yaml"), []
     print(
         "| guard rows | steps | forwards | right | largest shift: mean, worst | guard images lost | guard images right "

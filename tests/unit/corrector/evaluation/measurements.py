@@ -22,14 +22,16 @@ from corrector.evaluation.verdicts import mcnemar_p, right_share
 from corrector.prompts import EvaluationSettings
 
 
-def nearer(extractor: str, p: float = 0.001, restyled_p: float = 0.001) -> NearerScore:
+def nearer(
+    extractor: str, p: float = 0.001, restyled_p: float = 0.001, restyled_reduction: float = 0.1
+) -> NearerScore:
     return NearerScore(
         extractor=extractor,
         n=16,
         n_reference=8,
         reduction=0.2,
         p=p,
-        restyled_reduction=0.1,
+        restyled_reduction=restyled_reduction,
         restyled_p=restyled_p,
         permutations=2000,
     )

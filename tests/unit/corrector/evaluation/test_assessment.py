@@ -179,7 +179,7 @@ def test_no_image_is_extracted_twice() -> None:
 
     run(found, fixed)
 
-    own, guards, exemplars, restyled = 2 * 16, 3 * 4, 16, 16
+    own, guards, exemplars, restyled = 2 * 16, 3 * 4, 16, 8 + 16  # each look has a filter of its own
     assert colours.seen == own + guards + exemplars + restyled, "guard images of both arms are the same"
 
 

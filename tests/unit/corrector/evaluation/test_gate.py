@@ -46,6 +46,7 @@ def test_at_the_thresholds_it_passes_and_every_condition_gives_its_reason() -> N
         ({"n_held_out": 1}, "enough held-out exemplars"),
         ({"nearer": (nearer("one"), nearer("two", p=0.01))}, NEARER),
         ({"nearer": (nearer("one"), nearer("two", restyled_p=0.01))}, STYLE),
+        ({"nearer": (nearer("one"), nearer("two", restyled_reduction=0.039))}, STYLE),
         ({"diversity": (diversity(0.9), diversity(0.29))}, "still diverse"),
         ({"diversity": ()}, "still diverse"),
         ({"nearest_training": (nearest(0.1), nearest(0.4))}, COPIES),

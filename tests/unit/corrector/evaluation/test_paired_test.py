@@ -119,7 +119,7 @@ def test_broken_images_in_the_style_of_the_exemplars_are_nearer_by_nothing_but_s
     for plain, control in both_tests(before, in_style(before), held_out):
         assert plain.p < 0.02
         assert plain.reduction > 0.05
-        assert control.p > 0.2
+        assert control.reduction < 0.2 * plain.reduction
 
 
 def octaves(images: Tensor) -> list[Tensor]:
