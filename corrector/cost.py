@@ -28,7 +28,7 @@ from corrector.prompts import (
 )
 
 if TYPE_CHECKING:
-    from corrector.evaluation.scorecard import GuardShift
+    from corrector.evaluation.scorecard_parts import GuardShift
 
 STAGES = ("encode", "train", "own", "predictions", "guards", "negatives", "decode", "score")
 UTILISATION = 0.4
@@ -122,10 +122,11 @@ class BaseCost:
     def train(self, hyper: HyperParameters) -> int:
         """All steps of a fine-tune, and the class images of its prior preservation."""
         row = self.transformer.training_flops(self.patches, self.tokens, hyper.rank)
-        kept = 0 if hyper.preservation == "none" else hyper.preservation_batch_size or hyper.batch_size
+        kept = hyper.mean_preservation_rows
         target = self.forward if hyper.preservation == "guard" else 0
         images = hyper.class_images if hyper.preservation == "prior" else 0
-        return hyper.steps * ((hyper.batch_size + kept) * row + kept * target) + images * self.image()
+        rows = (hyper.batch_size + kept) * row + kept * target
+        return round(hyper.steps * rows) + images * self.image()
 
     def image(self, evaluation: EvaluationSettings | None = None) -> int:
         """Sampling the latents of one image; by default with the base's own steps and guidance."""
@@ -243,8 +244,10 @@ class CorrectionCost:
         """The cost of what `counts` says; every exemplar is also encoded and decoded for the check for copies."""
         exemplars, image = counts.training + counts.held_out, base.image(evaluation)
         encoded = exemplars + counts.training * (1 + hyper.horizontal_flip)
-        # The base's own images are also scored in the corrected ones' style, exemplars also as the VAE decodes them.
-        scored = counts.images + counts.pairs + 2 * exemplars
+        # Scored, too: at each look the base's own images in the corrected ones' style, and exemplars as the VAE decodes them.
+        looks = range(evaluation.look_images, counts.pairs, evaluation.look_images)
+        restyled = counts.pairs + sum(looks if evaluation.stop_early else ())
+        scored = counts.images + restyled + 2 * exemplars
         return cls(
             encode=counts.texts * base.text + encoded * base.encode,
             train=base.train(hyper),

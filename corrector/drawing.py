@@ -1,13 +1,15 @@
 """Draws the images that assessments ask for: those of all corrections of a pack in shared batches, the base's once.
 
 The base's image of a text and seed is the same for every version of a prompt and for every prompt that shares a guard, so it
-is kept by everything that determines it, and so are its features.
+is kept by everything that determines it, and so are its features. An entry holds up to eight images: on S3 a look costs a few
+requests, and none reads an image that is not wanted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor
@@ -18,14 +20,19 @@ from corrector.evaluation import Assessment, Row
 from corrector.evaluation.comparison import GuardSamples
 from corrector.evaluation.guard_shift import guard_shift
 from corrector.evaluation.images import as_stored
-from corrector.evaluation.scorecard import GuardShift
+from corrector.evaluation.scorecard_parts import GuardShift
 from corrector.loaded_base import NEGATIVE_PROMPT, Base
 from corrector.prompt_inputs import side_of
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from corrector.sampling import SampleRow
+from corrector.settings import Settings
 
 Sample = Callable[[list[SampleRow]], Tensor]
 """Images `[N, 3, H, W]` in 0..1 of the rows, on the CPU."""
+Block = tuple[Row, ...]
+"""Rows whose images are kept together."""
+
+_BLOCK_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,11 @@ class Candidate:
 
 
 class BaseImages:
-    """The base's images of one size, kept in the base's cache by what determines them."""
+    """The base's images of one size, kept in the base's cache, a block in an entry, by what determines them."""
 
     def __init__(self, base: Base, evaluation: EvaluationSettings, side: int) -> None:
-        self._cache = base.cache
+        self._cache = None if base.cache is None else base.cache.images
+        self._budget = Settings.from_environment().image_cache_bytes
         steps, guidance = evaluation.num_inference_steps, evaluation.guidance_scale
         self._settings = (
             base.spec.identity,
@@ -73,18 +81,23 @@ class BaseImages:
             NEGATIVE_PROMPT,
         )
 
-    def get(self, row: Row) -> Tensor | None:
-        """The image `[3, H, W]` in 0..1, or None where it was not drawn yet."""
-        found = self._cache.get(self._key(row)) if self._cache else None
+    def get(self, block: Block) -> Tensor | None:
+        """The images `[N, 3, H, W]` in 0..1, or None where they are not kept."""
+        found = self._cache.get(self._key(block)) if self._cache else None
         return None if found is None else found["pixels"].float().div(255)
 
-    def put(self, row: Row, image: Tensor) -> None:
-        """Keep the image `[3, H, W]`, rounded to 8 bits, if its values are finite."""
-        if self._cache is not None and bool(image.isfinite().all()):
-            self._cache.put(self._key(row), {"pixels": image.mul(255).round().to(torch.uint8)})
+    def put(self, block: Block, images: Tensor) -> None:
+        """Keep the images `[N, 3, H, W]`, rounded to 8 bits, if their values are finite."""
+        if self._cache is not None and bool(images.isfinite().all()):
+            self._cache.put(self._key(block), {"pixels": images.mul(255).round().to(torch.uint8)})
 
-    def _key(self, row: Row) -> str:
-        return content_key("base image", *self._settings, *row)
+    def trim(self) -> None:
+        """Remove the least recently used images and features beyond `CORRECTOR_IMAGE_CACHE_GIB`."""
+        if self._cache is not None:
+            self._cache.trim(self._budget)
+
+    def _key(self, block: Block) -> str:
+        return content_key("base images", *self._settings, *(part for row in block for part in row))
 
 
 def draw(
@@ -151,8 +164,15 @@ def _draw_wanted(
     waiting: Sequence[Candidate], base: Base, evaluation: EvaluationSettings, kept: BaseImages, sample: Sample
 ) -> None:
     """Draw what the assessments want next; of the base only what is not kept."""
-    befores = {row: kept.get(row) for each in waiting for row in each.assessment.wanted}
-    new = {row: each for each in waiting for row in each.assessment.wanted if befores[row] is None}
+    blocks = [wanted_blocks(each.assessment) for each in waiting]
+    found = {block: kept.get(block) for block in dict.fromkeys(chain.from_iterable(blocks))}
+    befores = {
+        row: image
+        for block, images in found.items()
+        if images is not None
+        for row, image in zip(block, images, strict=True)
+    }
+    new = {row: each for each in waiting for row in each.assessment.wanted if row not in befores}
 
     def rows(each: Candidate, wanted: Sequence[Row], slot: int) -> list[SampleRow]:
         return base.rows(
@@ -169,14 +189,30 @@ def _draw_wanted(
     drawn, *afters = as_stored(sample(asked)).split(
         [len(new), *(len(each.assessment.wanted) for each in waiting)]
     )
-    for row, image in zip(new, drawn, strict=True):
-        befores[row] = image
-        kept.put(row, image)
-        new[row].new.add(row)
-    for each, after in zip(waiting, afters, strict=True):
-        wanted, memory = each.assessment.wanted, each.assessment.memory
-        before = torch.stack([image for row in wanted if (image := befores[row]) is not None])
-        is_new = torch.tensor([row in new for row in wanted])
-        memory.recall(before)
+    befores |= zip(new, drawn, strict=True)
+    for row, each in new.items():
+        each.new.add(row)
+    for block, images in found.items():
+        if images is None:
+            kept.put(block, torch.stack([befores[row] for row in block]))
+    kept.trim()
+    for each, own, after in zip(waiting, blocks, afters, strict=True):
+        before, memory = torch.stack([befores[row] for row in each.assessment.wanted]), each.assessment.memory
+        parts = before.split([len(block) for block in own])
+        for part in parts:
+            memory.recall(part)
         each.assessment.add(before, after)
-        memory.keep(before[is_new])
+        for part in parts:
+            memory.keep(part)
+
+
+def wanted_blocks(assessment: Assessment) -> list[Block]:
+    """The wanted rows in their order: the prompt's own in blocks, and those of each other text in blocks."""
+    wanted = assessment.wanted
+    own = max(len(assessment.drawn.own) - len(assessment.before), 0)
+    parts = [wanted[:own], *(list(rows) for _, rows in groupby(wanted[own:], key=lambda row: row[0]))]
+    return [
+        tuple(part[first : first + _BLOCK_ROWS])
+        for part in parts
+        for first in range(0, len(part), _BLOCK_ROWS)
+    ]

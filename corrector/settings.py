@@ -9,6 +9,8 @@ from pathlib import Path
 from corrector.errors import UserError
 from corrector.s3 import is_s3_url
 
+_IMAGE_CACHE_GIB = 32
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,6 +24,8 @@ class Settings:
         tracking_uri: `MLFLOW_TRACKING_URI`, or None for the local registry. Not shown: it may be secret.
         exemplar_roots: `CORRECTOR_EXEMPLAR_ROOTS`, folders (separated as in PATH) besides the batch file's
             own in which exemplar folders may lie. Default: the working directory, unless that is `/`.
+        image_cache_bytes: `CORRECTOR_IMAGE_CACHE_GIB` in bytes: how much of a cache's folder the base's images and their
+            features may take. Default: 32 GiB.
         device_hour_dollars: `CORRECTOR_DEVICE_HOUR_DOLLARS`, price of an hour of one GPU, or of one CPU worker where there is
             no GPU, or None.
     """
@@ -31,6 +35,7 @@ class Settings:
     tracking_uri: str | None = field(repr=False)
     exemplar_roots: tuple[Path, ...]
     database: str | None = field(default=None, repr=False)
+    image_cache_bytes: int = _IMAGE_CACHE_GIB * 2**30
     device_hour_dollars: float | None = None
 
     @classmethod
@@ -38,7 +43,8 @@ class Settings:
         """The settings in `environment` (default: the process's); an empty variable counts as unset.
 
         Raises:
-            UserError: A folder's variable names a file, a home folder is needed and there is none, or a price is no number.
+            UserError: A folder's variable names a file, a home folder is needed and there is none, or a price or a size is no
+                number.
         """
         variables = os.environ if environment is None else environment
         return cls(
@@ -47,7 +53,10 @@ class Settings:
             database=variables.get("CORRECTOR_DATABASE") or None,
             tracking_uri=variables.get("MLFLOW_TRACKING_URI") or None,
             exemplar_roots=_exemplar_roots(variables),
-            device_hour_dollars=_price(variables, "CORRECTOR_DEVICE_HOUR_DOLLARS"),
+            image_cache_bytes=_image_cache_bytes(variables),
+            device_hour_dollars=_number(
+                variables, "CORRECTOR_DEVICE_HOUR_DOLLARS", "price; give a number of dollars, such as 2.5"
+            ),
         )
 
 
@@ -82,15 +91,21 @@ def _exemplar_roots(variables: Mapping[str, str]) -> tuple[Path, ...]:
     return () if working == Path(working.anchor) else (working,)
 
 
-def _price(variables: Mapping[str, str], variable: str) -> float | None:
+def _image_cache_bytes(variables: Mapping[str, str]) -> int:
+    gib = _number(variables, "CORRECTOR_IMAGE_CACHE_GIB", "size; give a number of GiB, such as 32")
+    return int(2**30 * (_IMAGE_CACHE_GIB if gib is None else gib))
+
+
+def _number(variables: Mapping[str, str], variable: str, expected: str) -> float | None:
+    """A number of at least 0; None where the variable is unset."""
     written = variables.get(variable)
     try:
-        price = float(written) if written else None
+        number = float(written) if written else None
     except ValueError:
-        price = math.nan
-    if price is None or 0 <= price < math.inf:
-        return price
-    raise UserError(f'{variable}: "{written}" is no price; give a number of dollars, such as 2.5')
+        number = math.nan
+    if number is None or 0 <= number < math.inf:
+        return number
+    raise UserError(f'{variable}: "{written}" is no {expected}')
 
 
 def _absolute(written: str, variable: str) -> Path:

@@ -163,8 +163,9 @@ class Engine:
         for (run, step, rate), (loss, preserved, norm) in zip(steps, values, strict=True):
             if run.failed:
                 continue
-            total, preserves = run.task.hyperparameters.steps, run.task.preservation_rows > 0
-            report = StepReport(step, total, loss, preserved if preserves else None, norm, rate)
+            settings = run.task.hyperparameters
+            kept = preserved if settings.preservation_rows(step - 1) else None
+            report = StepReport(step, settings.steps, loss, kept, norm, rate)
             if report.finite:
                 run.history.append(report)
             else:

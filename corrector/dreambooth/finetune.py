@@ -45,14 +45,6 @@ class FineTune:
             return TextEmbeddings.cat([self.prompt, self.class_prompt])
         return self.prompt
 
-    @property
-    def preservation_rows(self) -> int:
-        """Preservation rows per step."""
-        hyperparameters = self.hyperparameters
-        if hyperparameters.preservation == "none":
-            return 0
-        return hyperparameters.preservation_batch_size or hyperparameters.batch_size
-
 
 def check_fits(task: FineTune, config: Any, rank: int) -> None:
     """Raises :class:`UserError` if ``task`` lacks something or does not fit the transformer's ``config``.

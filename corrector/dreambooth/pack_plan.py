@@ -213,9 +213,7 @@ def _load(
             f"use {max(multiple, resolution // multiple * multiple)}"
         )
     patches = (resolution // multiple) ** 2
-    preserved = (
-        0 if settings.preservation == "none" else settings.preservation_batch_size or settings.batch_size
-    )
+    preserved = settings.mean_preservation_rows
     rows = settings.batch_size + preserved
     flops = rows * cost.training_flops(patches, tokens, settings.rank)
     if settings.preservation == "guard":
@@ -225,13 +223,13 @@ def _load(
         for checkpointing in (False, True)
     )
     return _Load(
-        rows=rows,
+        rows=ceil(rows),
         row_tokens=patches + tokens,
         row_bytes=held,
         recomputed_row_bytes=recomputed,
         sampled_row_bytes=cost.sampling_bytes(patches, tokens, dtype.itemsize),
-        step_flops=flops,
-        recompute_flops=rows * cost.recompute_flops(patches, tokens, settings.rank),
+        step_flops=round(flops),
+        recompute_flops=round(rows * cost.recompute_flops(patches, tokens, settings.rank)),
         steps=settings.steps,
     )
 

@@ -31,7 +31,7 @@ class StepRows:
     weights: Tensor
     """Loss weights ``[R]``."""
     shares: Tensor
-    """Weight of a row's loss in the fine-tune's loss, ``[R]``: that of its kind over the rows of that kind."""
+    """Weight of a row's loss in the fine-tune's loss, ``[R]``: that of its kind over its mean number of rows in a step."""
     texts: Tensor
     """Row of the fine-tune's text embeddings, ``[R]``."""
     guarded: bool
@@ -69,6 +69,7 @@ class RowSampler:
         self._class_images = _Shuffle(0 if task.class_posterior is None else len(task.class_posterior.mean))
         self._guards = _Shuffle(0 if task.guards is None else len(task.guards))
         self._prefetched: tuple[dict[str, Any], StepRows] | None = None
+        self._step = 0
 
     def prefetch(self) -> None:
         """Draws the next step's rows now; changes neither what :meth:`next` returns nor what :meth:`state` does."""
@@ -84,7 +85,8 @@ class RowSampler:
 
     def _draw(self) -> StepRows:
         settings, generator = self._task.hyperparameters, self._generator
-        count, preserved = settings.batch_size, self._task.preservation_rows
+        count, preserved = settings.batch_size, settings.preservation_rows(self._step)
+        self._step += 1
         prior = settings.preservation == "prior"
         mean, std = self._exemplar_moments(count)
         if prior and self._task.class_posterior is not None:
@@ -113,7 +115,7 @@ class RowSampler:
         weights = loss_weights(settings.timestep_density, sigmas, precondition=settings.precondition_outputs)
         shares = torch.full((count + preserved,), 1.0 / count)
         if preserved:
-            shares[count:] = settings.preservation_weight / preserved
+            shares[count:] = settings.preservation_weight / settings.mean_preservation_rows
         guarded = bool(preserved) and not prior
         return StepRows((count, preserved), count, noisy, target, timesteps, weights, shares, texts, guarded)
 
@@ -128,9 +130,9 @@ class RowSampler:
             "guards": list(self._guards.left),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continues from what :meth:`state` returned."""
-        self._prefetched = None
+    def restore(self, state: Mapping[str, Any], step: int) -> None:
+        """Continues from what :meth:`state` returned after ``step`` steps."""
+        self._prefetched, self._step = None, step
         self._generator.set_state(state["generator"])
         self._exemplars.left = list(state["exemplars"])
         self._class_images.left = list(state["class_images"])

@@ -75,7 +75,7 @@ class TrainingRun:
         self.step, self.stopped = saved["step"], saved["stopped"]
         self.saved_step = self.step
         self.history = [StepReport(*values) for values in saved["history"]]
-        self.sampler.restore(saved["draws"])
+        self.sampler.restore(saved["draws"], self.step)
         return SlotState(**saved["optimiser"])
 
 

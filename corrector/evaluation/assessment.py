@@ -19,7 +19,8 @@ from corrector.evaluation.feature_memory import FeatureMemory
 from corrector.evaluation.features import torch_threads
 from corrector.evaluation.looks import decide
 from corrector.evaluation.score import measure_gating
-from corrector.evaluation.scorecard import GuardShift, Look
+from corrector.evaluation.scorecard import Look
+from corrector.evaluation.scorecard_parts import GuardShift
 from corrector.prompts import EvaluationSettings, GateThresholds, look_shares
 
 

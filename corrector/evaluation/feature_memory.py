@@ -7,7 +7,7 @@ base's images and the exemplars are the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ class FeatureMemory:
         judge: ImageJudge | None = None,
         cache: ContentCache | None = None,
     ) -> None:
-        """`extractors` None: the two that come with the package. `cache` holds what `keep` stored in other processes."""
+        """`extractors` None: the two that come with the package. `cache` has what `keep` stored in other processes."""
         chosen = tuple(default_extractors() if extractors is None else extractors)
         if not chosen:
             raise ValueError("no feature extractor: nothing could be measured")
@@ -45,8 +45,9 @@ class FeatureMemory:
         self.extractors = tuple(extractor.name for extractor in chosen)
         self.judge = judge
         self._by_name = {extractor.name: extractor for extractor in chosen}
-        self._cache = cache
+        self._cache = None if cache is None else cache.images
         self._known: dict[str, dict[bytes, Tensor]] = {}
+        self._kept: dict[str, int] = {}
 
     def features(self, name: str, images: Tensor) -> Tensor:
         """Features `[N, d]` in the extractor of this name."""
@@ -73,36 +74,44 @@ class FeatureMemory:
         return tuple(bool(right) for right in found)
 
     def recall(self, images: Tensor) -> None:
-        """Read what another process kept of `images`."""
+        """Read what another process kept of these `images` together."""
         if self._cache is None:
             return
-        for digest in _digests(images):
-            for name, row in (self._cache.get(_cache_key(digest)) or {}).items():
-                self._known.setdefault(name, {})[digest] = row
+        key = _cache_key(_digests(images))
+        self._kept[key] = self._add(self._cache.get(key) or {})
 
     def keep(self, images: Tensor) -> None:
-        """Store what is known of `images` in the cache, for other processes and the next version of the prompt."""
+        """Store what is known of `images` in one entry of the cache, unless `recall` found as much there."""
         if self._cache is None:
             return
-        for digest in _digests(images):
-            known = {name: rows[digest] for name, rows in self._known.items() if digest in rows}
-            self._cache.put(_cache_key(digest), known)
+        digests = _digests(images)
+        key = _cache_key(digests)
+        known = {
+            name: {digest: rows[digest] for digest in digests if digest in rows}
+            for name, rows in self._known.items()
+        }
+        count = sum(map(len, known.values()))
+        if count > self._kept.get(key, 0):
+            self._cache.put(key, _packed(known))
+            self._kept[key] = count
 
     def save(self, path: Path) -> None:
         """Write everything that is known into a safetensors file."""
-        tensors = {}
-        for name, rows in self._known.items():
-            tensors[f"{name}{_DIGESTS}"] = torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8)
-            tensors[name] = torch.stack(list(rows.values()))
-        save_file(tensors, path)
+        save_file(_packed(self._known), path)
 
     def load(self, path: Path) -> None:
         """Read a file that `save` wrote."""
-        tensors = load_file(path)
-        for name in [name for name in tensors if not name.endswith(_DIGESTS)]:
-            digests = tensors[f"{name}{_DIGESTS}"].view(-1, _DIGEST_BYTES)
+        self._add(load_file(path))
+
+    def _add(self, packed: Mapping[str, Tensor]) -> int:
+        """Take what `_packed` made; returns the number of its rows."""
+        count = 0
+        for name in [name for name in packed if not name.endswith(_DIGESTS)]:
+            digests = packed[f"{name}{_DIGESTS}"].view(-1, _DIGEST_BYTES)
             known = self._known.setdefault(name, {})
-            known |= zip((bytes(digest.tolist()) for digest in digests), tensors[name], strict=True)
+            known |= zip((bytes(digest.tolist()) for digest in digests), packed[name], strict=True)
+            count += len(digests)
+        return count
 
     def _opennsfw(self, images: Tensor) -> tuple[Tensor, Tensor]:
         scorer = opennsfw()
@@ -134,5 +143,15 @@ def _digests(images: Tensor) -> list[bytes]:
     ]
 
 
-def _cache_key(digest: bytes) -> str:
-    return content_key("features", digest.hex())
+def _packed(known: Mapping[str, Mapping[bytes, Tensor]]) -> dict[str, Tensor]:
+    """The rows of each name as one tensor, and the digests of their images as another."""
+    tensors = {}
+    for name, rows in known.items():
+        if rows:
+            tensors[f"{name}{_DIGESTS}"] = torch.frombuffer(bytearray(b"".join(rows)), dtype=torch.uint8)
+            tensors[name] = torch.stack(list(rows.values()))
+    return tensors
+
+
+def _cache_key(digests: Sequence[bytes]) -> str:
+    return content_key("features", *(digest.hex() for digest in digests))

@@ -3,15 +3,8 @@
 from collections.abc import Iterator, Sequence
 from math import comb
 
-from corrector.evaluation.scorecard import (
-    Check,
-    DistanceScore,
-    GateVerdict,
-    Look,
-    Measurements,
-    NearestScore,
-    VerdictScore,
-)
+from corrector.evaluation.scorecard import Check, GateVerdict, Look, Measurements
+from corrector.evaluation.scorecard_parts import DistanceScore, NearestScore, VerdictScore
 from corrector.prompts import GateThresholds
 
 SANE_CHECK = "sane images"

@@ -17,7 +17,7 @@ from corrector.evaluation.features import opennsfw
 from corrector.evaluation.guards import GuardImages, Recognised, recognised
 from corrector.evaluation.images import resized
 from corrector.evaluation.paired_test import paired_test
-from corrector.evaluation.scorecard import (
+from corrector.evaluation.scorecard_parts import (
     DistanceScore,
     DiversityScore,
     FalseRouteScore,

@@ -14,7 +14,8 @@ from corrector.evaluation.comparison_images import ComparisonImages, Exemplars
 from corrector.evaluation.feature_memory import FeatureMemory
 from corrector.evaluation.features import torch_threads
 from corrector.evaluation.gate import judge
-from corrector.evaluation.scorecard import GuardShift, Look, Measurements, NotRun, Scorecard
+from corrector.evaluation.scorecard import Look, Measurements, NotRun, Scorecard
+from corrector.evaluation.scorecard_parts import GuardShift
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 _NOT_FINITE = "some images hold values that are not finite"

@@ -21,7 +21,7 @@ class EvaluationSettings(BaseModel):
     hard_negatives: int = Field(default=4, ge=0, le=40)
     """Prompts near the corrected one that mean something else, drawn to tell what a false route to the adapter
     would do to them; 0: none."""
-    hard_negative_images: int = Field(default=3, ge=2, le=10_000)
+    hard_negative_images: int = Field(default=2, ge=2, le=10_000)
     """Images of each arm for every hard negative."""
     judge: str | None = Field(default=None, min_length=1, max_length=100)
     """Judge of images that an installed package registers under this name; it says how many images are right."""

@@ -1,5 +1,6 @@
 """The hyper-parameters of one fine-tune: every knob, its bounds, and what it does."""
 
+from math import floor
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -56,13 +57,26 @@ class HyperParameters(BaseModel):
     preservation_weight: float = Field(default=1.0, gt=0, le=100)
     """Weight of the preservation loss."""
     preservation_batch_size: int | None = Field(default=None, ge=1, le=256)
-    """Preservation rows per step; none: batch_size."""
+    """Preservation rows per step; none: batch_size for class images, and for guard prompts a quarter of it on average."""
     class_images: int = Field(default=16, ge=1, le=10_000)
     """Images of the class prompt drawn for prior preservation."""
     horizontal_flip: bool = False
     """Mirror half of the exemplars at random; not for text or asymmetric things."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """Seed of everything random in training."""
+
+    @property
+    def mean_preservation_rows(self) -> float:
+        """Preservation rows of a step, on average."""
+        if self.preservation == "none":
+            return 0
+        default = self.batch_size if self.preservation == "prior" else self.batch_size / 4
+        return self.preservation_batch_size or default
+
+    def preservation_rows(self, step: int) -> int:
+        """Preservation rows of the step that follows `step` others."""
+        mean = self.mean_preservation_rows
+        return floor((step + 1) * mean) - floor(step * mean)
 
     @field_validator("steps")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 from corrector.cost import device_seconds, dollars, flops_text
 from corrector.evaluation.comparison import GuardSamples
-from corrector.evaluation.scorecard import GuardScore, HardNegativeScore
+from corrector.evaluation.scorecard_parts import GuardScore, HardNegativeScore
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import interval_rows, loss_plot

@@ -17,7 +17,8 @@ from corrector.cost import CorrectionCost
 from corrector.drawing import Candidate, draw
 from corrector.evaluation import Assessment, Comparison, Exemplars, FeatureMemory
 from corrector.evaluation.comparison import NegativeSamples
-from corrector.evaluation.scorecard import GuardShift, Look
+from corrector.evaluation.scorecard import Look
+from corrector.evaluation.scorecard_parts import GuardShift
 from corrector.evaluation.verdicts import named_judge
 from corrector.files import staging_folder
 from corrector.prompt_inputs import decoded_exemplars, side_of

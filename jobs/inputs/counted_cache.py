@@ -43,5 +43,7 @@ def _reads() -> Any:
     from ray.util import metrics  # lanes use this module without Ray
 
     return metrics.Counter(
-        "corrector_job_cache_reads", "Reads of encoded texts, latents and features.", ("run", "result")
+        "corrector_job_cache_reads",
+        "Reads of encoded texts, latents, images and features.",
+        ("run", "result"),
     )

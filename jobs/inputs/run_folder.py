@@ -1,7 +1,7 @@
 """The files of a run in its storage, and the state of each prompt.
 
 STORAGE/
-  cache/                 text embeddings and latents by content hash, shared by all runs
+  cache/                 text embeddings and latents by content hash, shared by all runs; images/ has the base's images
   registry/              the local MLflow registry, where no server is configured
   RUN/
     result.json          one object per prompt, for scripts

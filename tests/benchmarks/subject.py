@@ -99,10 +99,10 @@ class Subject:
 
     def step_flops(self, settings: HyperParameters, resolution: int) -> int:
         """Operations of one optimiser step of one fine-tune; recomputed activations are not counted."""
-        patches, kept = self.patches(resolution), _preservation_rows(settings)
+        patches, kept = self.patches(resolution), settings.mean_preservation_rows
         training = self.cost.training_flops(patches, self.tokens, settings.rank)
         target = self.cost.forward_flops(patches, self.tokens) if settings.preservation == "guard" else 0
-        return settings.batch_size * training + kept * (training + target)
+        return round(settings.batch_size * training + kept * (training + target))
 
     def latents(self, rows: int, resolution: int, generator: torch.Generator) -> torch.Tensor:
         """Random latents ``[rows, C, h, w]`` float32 on the CPU."""
@@ -146,9 +146,3 @@ def _embedded_config() -> dict[str, Any]:
     path = resolve_base("embedded").folder / "transformer" / "config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return config
-
-
-def _preservation_rows(settings: HyperParameters) -> int:
-    if settings.preservation == "none":
-        return 0
-    return settings.preservation_batch_size or settings.batch_size

@@ -33,7 +33,7 @@ from corrector.evaluation.comparison_images import ComparisonImages
 from corrector.evaluation.distances import compare_frechet, frechet_distance
 from corrector.evaluation.measures import guard_scores
 from corrector.evaluation.score import measure_gating
-from corrector.evaluation.scorecard import GuardShift
+from corrector.evaluation.scorecard_parts import GuardShift
 from corrector.evaluation.verdicts import right_share
 from corrector.prompts import EvaluationSettings, GateThresholds
 from tests.evaluation.renders import SCENES, STYLES, Pool

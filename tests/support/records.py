@@ -20,23 +20,20 @@ import torch
 from corrector.adapters import Adapter, save_adapter
 from corrector.evaluation.comparison import GuardSamples, NegativeSamples
 from corrector.evaluation.gate import judge
-from corrector.evaluation.scorecard import (
+from corrector.evaluation.scorecard import Look, Measurements, NotRun, Scorecard
+from corrector.evaluation.scorecard_figures import Interval
+from corrector.evaluation.scorecard_parts import (
     DistanceScore,
     DiversityScore,
     FalseRouteScore,
     GuardScore,
     HardNegativeScore,
-    Look,
-    Measurements,
     NearerScore,
     NearestScore,
-    NotRun,
     SafetyScore,
     SanityScore,
-    Scorecard,
     SimilarityScore,
 )
-from corrector.evaluation.scorecard_figures import Interval
 from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference

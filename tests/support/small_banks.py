@@ -24,6 +24,16 @@ def random_adapter(
     return Adapter(rank, alpha, weights)
 
 
+def adapter_of(
+    transformer: SD3Transformer2DModel, targets: tuple[str, ...], *, rank: int = 4, alpha: float = 6.0
+) -> Adapter:
+    """A random adapter for the layers `targets` of `transformer`, which stays as it was."""
+    bank = AdapterBank(transformer, slots=1, rank=rank, targets=targets)
+    adapter = random_adapter(bank, transformer, rank=rank, alpha=alpha, seed=1)
+    bank.remove()
+    return adapter
+
+
 def filled_bank(
     transformer: SD3Transformer2DModel,
     *,

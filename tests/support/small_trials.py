@@ -22,7 +22,7 @@ from corrector.storage import Storage
 from jobs.inputs.encoding import encode, split
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
-from jobs.lanes.lane import Lane, LaneSettings
+from jobs.lanes.lane import Lane, LaneObserver, LaneSettings
 from jobs.lanes.queue import Progress
 from jobs.tuning.lane import TrialPolicy, TrialSource
 from jobs.tuning.plan import PromptSearch
@@ -34,7 +34,15 @@ EVALUATION = EvaluationSettings(
 SEARCH = SearchSettings(rungs=2, reduction_factor=2, first_images=3)
 
 
-def plan(folder: Path, spec: BaseSpec, name: str = "person", *, steps: int = 8) -> PromptSearch:
+def plan(
+    folder: Path,
+    spec: BaseSpec,
+    name: str = "person",
+    *,
+    steps: int = 8,
+    guards: tuple[str, ...] = ("person on the road",),
+    evaluation: EvaluationSettings = EVALUATION,
+) -> PromptSearch:
     """The search for one prompt with random exemplars."""
     generator = torch.Generator().manual_seed(len(name))
     side = spec.resolution
@@ -45,14 +53,14 @@ def plan(folder: Path, spec: BaseSpec, name: str = "person", *, steps: int = 8) 
         name=name,
         prompt=f"{name} lying on the grass",
         exemplars="exemplars",
-        guard_prompts=(f"{name} on the road",),
+        guard_prompts=guards,
         hyperparameters=HyperParameters(rank=2, steps=steps, batch_size=2, learning_rate=1e-3),
     )
     place = PromptFolder(folder / "prompts" / name)
     task = PromptTask(f"work-{name}", entry, f"exemplars-{name}", place, {})
-    for share in split([task], EVALUATION, 1):
+    for share in split([task], evaluation, 1):
         encode(spec, share, folder / "cache", "cpu", 1)
-    found = rungs(SEARCH, EVALUATION, steps=steps, num_inference_steps=spec.num_inference_steps)
+    found = rungs(SEARCH, evaluation, steps=steps, num_inference_steps=spec.num_inference_steps)
     return PromptSearch(task.work_id, entry, task.exemplars, Storage.of(folder / "trials" / name), found)
 
 
@@ -83,8 +91,18 @@ class LocalTrials:
         return self._queue.is_complete()
 
 
-def run_lane(folder: Path, spec: BaseSpec, source: TrialSource, *, slots: int = 3) -> None:
-    """One lane until nothing is left."""
+class CountedImages(LaneObserver):
+    """Counts the images that a lane samples."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def sampled(self, images: int) -> None:
+        self.images += images
+
+
+def run_lane(folder: Path, spec: BaseSpec, source: TrialSource, *, slots: int = 3) -> int:
+    """One lane until nothing is left; returns how many images it sampled."""
     settings = LaneSettings(
         slots=slots,
         rank=4,
@@ -93,4 +111,7 @@ def run_lane(folder: Path, spec: BaseSpec, source: TrialSource, *, slots: int = 
         report_every=1,
         report_seconds=0.0,
     )
-    Lane(spec, source, settings, partial(TrialPolicy, search=SEARCH, gate=GateThresholds())).run()
+    counted = CountedImages()
+    policy = partial(TrialPolicy, search=SEARCH, gate=GateThresholds())
+    Lane(spec, source, settings, policy, observer=counted).run()
+    return counted.images

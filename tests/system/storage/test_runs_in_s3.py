@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from botocore.httpsession import URLLib3Session
 
 from corrector import s3 as corrector_s3
 from corrector.base import ContentCache, resolve_base
+from corrector.drawing import BaseImages
 from corrector.errors import UserError
+from corrector.loaded_base import Base
 from corrector.prompts import GateThresholds
 from corrector.record.correction_record import CorrectionRecord
 from corrector.storage import Storage
@@ -104,6 +107,54 @@ def test_what_one_node_caches_another_finds(storage: Storage, disks: Disks) -> N
     found = ContentCache(storage).get("text")
     assert found is not None
     assert torch.equal(found["x"], torch.ones(2))
+
+
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_object_removed(
+    storage: Storage, disks: Disks, tmp_path: Path
+) -> None:
+    disks.use("node")
+    cache = ContentCache(storage)
+    cache.put("text", {"x": torch.ones(2)})
+    copy = next(tmp_path.rglob("text.tensors"))
+    copy.write_bytes(copy.read_bytes()[:-1])
+    found = cache.get("text")
+    assert found is not None and torch.equal(found["x"], torch.ones(2))
+
+    copy.write_bytes(copy.read_bytes()[:-1])
+    entry = storage.file("te/text.tensors")
+    entry.store()
+    assert cache.get("text") is None
+    assert not entry.exists()
+
+
+def test_the_bases_images_of_a_look_cost_as_many_requests_as_one_image(
+    storage: Storage, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks.use("first")
+    spec, look = resolve_base("embedded"), tuple((("a dog", "a cat")[seed % 2], seed) for seed in range(8))
+    drawn = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    sent: list[str] = []
+    send = URLLib3Session.send
+
+    def counted(self: URLLib3Session, request: Any) -> Any:
+        sent.append(request.method)
+        return send(self, request)
+
+    monkeypatch.setattr(URLLib3Session, "send", counted)
+
+    def images() -> BaseImages:
+        return BaseImages(Base(spec, device="cpu", cache=ContentCache(storage)), EVALUATION, 64)
+
+    assert images().get(look) is None
+    images().put(look, drawn)
+    assert sent == ["HEAD", "PUT"]
+    disks.use("second")
+    sent.clear()
+    found = images().get(look)
+    assert found is not None and torch.equal(found, drawn)
+    assert sent == ["HEAD", "HEAD", "GET"]
+    images().get(look)
+    assert len(sent) == 3, "the node has a copy"
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///runs", "s3://bucket/a/../../b"])

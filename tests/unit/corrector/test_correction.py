@@ -157,7 +157,7 @@ def test_every_text_of_a_prompt_is_encoded_once_in_the_tokens_that_the_base_read
     embeddings = base.encode([*texts, *texts])
     assert list(embeddings) == texts
     assert {each.prompt.shape[:2] for each in embeddings.values()} == {(1, base.spec.text_tokens)}
-    assert len(list((tmp_path / "tensors").rglob("*.safetensors"))) == len(texts)
+    assert len(list((tmp_path / "tensors").rglob("*.tensors"))) == len(texts)
 
 
 def test_a_sheet_shows_before_above_after(correction: corrector.Correction) -> None:

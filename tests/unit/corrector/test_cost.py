@@ -18,7 +18,7 @@ from corrector.cost import BaseCost, CorrectionCost, Counts
 from corrector.dreambooth.pack_plan import plan_packs
 from corrector.evaluation import Comparison
 from corrector.evaluation.efficientnet import SIDE, load_efficientnet_lite0
-from corrector.evaluation.scorecard import GuardShift
+from corrector.evaluation.scorecard_parts import GuardShift
 from corrector.loaded_base import NEGATIVE_PROMPT, Base
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds, HyperParameters
 from tests.benchmarks import cost as benchmark
@@ -96,15 +96,15 @@ def test_a_finished_prompt_costs_what_its_images_cost(embedded: BaseCost) -> Non
     image = 2 * 2 * embedded.forward
     assert found.own == (16 + 6) * image
     assert found.guards == (24 + 24) * image
-    assert found.negatives == (12 + 12) * image
+    assert found.negatives == (8 + 8) * image
     assert found.predictions == 24 * (2 * 2 + 1) * embedded.forward
-    assert found.images == 22 + 48 + 24
+    assert found.images == 22 + 48 + 16
     texts = 2 + len(GUARDS) + len(WHOLE.negatives)
     # The training exemplars and their mirror images for training; all exemplars for the check for copies.
     assert found.encode == texts * embedded.text + (2 * 12 + 12 + 8) * embedded.encode
-    assert found.decode == (94 + 20) * embedded.decode
-    # 16 restyled images of the base; exemplars as they are and as the VAE decodes them.
-    assert found.score == (94 + 16 + 2 * 20) * cost._SCORED_IMAGE
+    assert found.decode == (86 + 20) * embedded.decode
+    # 8 and 16 images of the base restyled at two looks; exemplars as they are and as the VAE decodes them.
+    assert found.score == (86 + 8 + 16 + 2 * 20) * cost._SCORED_IMAGE
     assert found.train == embedded.train(hyper)
     assert found.total == sum(found.by_stage.values())
 
@@ -113,9 +113,9 @@ def test_a_finished_prompt_costs_what_its_images_cost(embedded: BaseCost) -> Non
     ("changes", "lowest", "highest"),
     [
         # own, predictions, guards, negatives
-        ({}, (8, 0, 0, 0), (64, 24 * 5, 96, 24)),
-        ({"judge": "someone"}, (8, 0, 0, 0), (64, 0, 96, 24)),
-        ({"stop_early": False}, (32, 0, 48, 12), (64, 0, 96, 24)),
+        ({}, (8, 0, 0, 0), (64, 24 * 5, 96, 16)),
+        ({"judge": "someone"}, (8, 0, 0, 0), (64, 0, 96, 16)),
+        ({"stop_early": False}, (32, 0, 48, 8), (64, 0, 96, 16)),
     ],
 )
 def test_a_prompt_costs_at_least_a_refusal_and_at_most_all_images(

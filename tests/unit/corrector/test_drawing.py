@@ -1,6 +1,6 @@
 """The base draws an image once: not for the next version of a prompt, and not for each prompt that shares a guard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corrector.base import ContentCache, TextEmbeddings, resolve_base
-from corrector.drawing import Candidate, draw
+from corrector.drawing import Candidate, draw, wanted_blocks
 from corrector.evaluation import Assessment, Comparison, FeatureMemory
 from corrector.evaluation.comparison import GuardSamples
 from corrector.loaded_base import NEGATIVE_PROMPT, Base
@@ -17,7 +17,7 @@ from corrector.prompts import EvaluationSettings
 from corrector.sampling import SampleRow
 from tests.oracle.judge import SCENES
 from tests.unit.corrector.evaluation import compared
-from tests.unit.corrector.evaluation.compared import EXEMPLARS, GUARD_PROMPTS, PROMPT, THRESHOLDS
+from tests.unit.corrector.evaluation.compared import EXEMPLARS, GUARD_PROMPTS, PROMPT, THRESHOLDS, Colours
 
 pytestmark = pytest.mark.xdist_group("scene features")
 
@@ -26,6 +26,7 @@ EMBEDDINGS = {
     text: TextEmbeddings(torch.full((1, 1, 1), float(number)), torch.zeros(1, 1))
     for number, text in enumerate(TEXTS)
 }
+WORDINGS = (PROMPT, "a dog lying on the grass")
 ALL = EvaluationSettings(images=2, stop_early=False, num_inference_steps=2)
 FEW = Comparison(
     ((PROMPT, 0), (PROMPT, 1)), tuple(GuardSamples(prompt=text, seeds=(2, 3)) for text in GUARD_PROMPTS[:2])
@@ -65,20 +66,6 @@ class Predictions:
         return torch.tensor(values)[:, None, None, None]
 
 
-class Colours:
-    """The mean colour of four quadrants; `seen` counts the images."""
-
-    name = "colours"
-    dimensions = 12
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.seen += len(images)
-        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
-
-
 def image(slot: int, text: str, seed: int) -> Tensor:
     """Slots draw different right images."""
     return compared.fixed(text, seed + 40 * (slot - 1)) if slot else compared.base(text, seed)
@@ -94,7 +81,8 @@ def candidate(
     base: Base, slot: int = 1, extractor: Colours | None = None, comparison: Comparison = FEW
 ) -> Candidate:
     memory = FeatureMemory([extractor or Colours()], cache=base.cache)
-    return Candidate(Assessment(comparison, EXEMPLARS, memory, ALL, THRESHOLDS), EMBEDDINGS, slot)
+    evaluation = ALL.model_copy(update={"images": len(comparison.own)})
+    return Candidate(Assessment(comparison, EXEMPLARS, memory, evaluation, THRESHOLDS), EMBEDDINGS, slot)
 
 
 def drawn(
@@ -161,6 +149,75 @@ def test_no_network_sees_the_bases_images_again(base: Base) -> None:
     exemplars, own, restyled = 16, 2, 2
     assert first.seen == exemplars + 2 * own + restyled
     assert second.seen == exemplars + own + restyled
+
+
+class Requests(ContentCache):
+    """A cache that lists the keys that are read and written."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.read: list[str] = []
+        self.written: list[str] = []
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        self.read.append(key)
+        return super().get(key)
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        self.written.append(key)
+        super().put(key, tensors)
+
+
+def test_a_look_costs_one_entry_of_images_and_one_of_features(tmp_path: Path) -> None:
+    cache = Requests(tmp_path)
+    base = Base(resolve_base("embedded"), device="cpu", cache=cache)
+    look = Comparison(tuple((WORDINGS[seed % 2], seed) for seed in range(8)))
+
+    for _ in range(2):
+        drawn(base, candidate(base, comparison=look))
+
+    assert (len(cache.written), len(cache.read)) == (2, 4)
+    assert set(cache.written) == set(cache.read)
+
+
+def test_a_block_holds_rows_of_the_prompt_itself_or_of_one_other_text(base: Base) -> None:
+    own = tuple((WORDINGS[seed % 2], seed) for seed in range(12))
+    guards = tuple(GuardSamples(prompt=text, seeds=tuple(range(12, 22))) for text in GUARD_PROMPTS[:2])
+    every = Comparison(own, guards)
+
+    blocks = wanted_blocks(candidate(base, comparison=every).assessment)
+
+    assert [len(block) for block in blocks] == [8, 4, 8, 2, 8, 2]
+    assert [row for block in blocks for row in block] == every.rows
+    assert [{text for text, _ in block} for block in blocks[2:]] == [
+        {text} for text in GUARD_PROMPTS[:2] for _ in range(2)
+    ]
+
+
+def test_a_damaged_entry_is_drawn_again(base: Base, tmp_path: Path) -> None:
+    drawn(base, candidate(base))
+    for path in tmp_path.rglob("*.tensors"):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = candidate(base)
+
+    assert drawn(base, again).texts_of(0) == FEW.rows
+    assert torch.equal(again.assessment.before, torch.stack([image(0, *row) for row in FEW.rows]))
+    assert drawn(base, candidate(base)).texts_of(0) == []
+
+
+def test_images_beyond_the_size_of_the_cache_are_drawn_again(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn(base, candidate(base))
+    one = max(path.stat().st_size for path in tmp_path.rglob("*.tensors"))
+    monkeypatch.setenv("CORRECTOR_IMAGE_CACHE_GIB", str(1.5 * one / 2**30))
+
+    drawn(base, candidate(base), side=32)
+
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.tensors")) < 2 * one
+    monkeypatch.delenv("CORRECTOR_IMAGE_CACHE_GIB")
+    assert drawn(base, candidate(base)).texts_of(0) == FEW.rows
 
 
 def test_without_a_cache_everything_is_drawn_again() -> None:

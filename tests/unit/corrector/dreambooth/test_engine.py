@@ -79,15 +79,16 @@ def test_the_adapter_that_comes_out_does_not_depend_on_the_pack() -> None:
     for other in (packed, in_turns, lazily):
         assert (other.rank, other.alpha) == (4, 4.0)
         for path, (down, up) in alone.weights.items():
-            torch.testing.assert_close(other.weights[path], (down, up), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(other.weights[path], (down, up), rtol=1e-4, atol=5e-5)
     assert max(float(up.abs().max()) for _, up in alone.weights.values()) > 1e-3
 
 
-@pytest.mark.parametrize("precondition", [True, False])
-def test_equals_peft_with_a_plain_loop(precondition: bool) -> None:
+@pytest.mark.parametrize(("precondition", "guard_rows"), [(True, 3), (False, 3), (True, None)])
+def test_equals_peft_with_a_plain_loop(precondition: bool, guard_rows: int | None) -> None:
+    """Without `guard_rows` three of four steps have one guard row, with more weight, so that the mean weight is the same."""
     task = fine_tune(
         "reference", 6, rank=4, alpha=8, batch_size=3, steps=6, precondition_outputs=precondition, weight_decay=0.1,
-        timestep_density="cosmap", preservation_weight=0.7,
+        timestep_density="cosmap", preservation_weight=0.7, preservation_batch_size=guard_rows,
     )  # fmt: skip
     pack = engine(slots=2)
     slot = pack.admit(task)
@@ -120,15 +121,16 @@ def test_equals_peft_with_a_plain_loop(precondition: bool) -> None:
         if precondition:
             prediction, target = (rows.noisy - sigmas * velocity for velocity in (prediction, target))
         errors = weighting * (prediction - target) ** 2
-        loss, preservation_loss = errors[:3].mean(), errors[3:].mean()
-        (loss + 0.7 * preservation_loss).backward()
+        loss, preserved = errors[:3].mean(), errors[3:].flatten(1).mean(1)
+        (loss + 0.7 * preserved.sum() / (guard_rows or 3 / 4)).backward()
         norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad()
 
         report = pack.step()["reference"]
         assert report.loss == pytest.approx(loss.item(), rel=1e-4)
-        assert report.preservation_loss == pytest.approx(preservation_loss.item(), rel=1e-3, abs=1e-7)
+        expected = pytest.approx(preserved.mean().item(), rel=1e-3, abs=1e-7) if len(preserved) else None
+        assert report.preservation_loss == expected
         assert report.grad_norm == pytest.approx(norm.item(), rel=1e-4)
     for path, (down, up) in pack.release("reference").weights.items():
         torch.testing.assert_close(down, modules[path].lora_A.default.weight.data, rtol=1e-3, atol=2e-5)
@@ -292,7 +294,7 @@ def test_draws_made_ahead_are_those_that_would_have_been_made(task: FineTune) ->
         if step % 2:
             ahead.prefetch()
             ahead.prefetch()
-        resumed.restore(ahead.state())
+        resumed.restore(ahead.state(), step)
         assert torch.equal(state["generator"], ahead.state()["generator"])
         for rows in (ahead.next(), resumed.next()):
             assert torch.equal(rows.noisy, expected.noisy) and torch.equal(rows.texts, expected.texts)
@@ -302,7 +304,7 @@ def test_draws_made_ahead_are_those_that_would_have_been_made(task: FineTune) ->
 
 
 def test_draws_deal_every_exemplar_before_any_again() -> None:
-    task = fine_tune("task", 1, exemplars=7, batch_size=3)
+    task = fine_tune("task", 1, exemplars=7, batch_size=3, preservation_batch_size=3)
     counted = replace(
         task,
         posterior=LatentPosterior(

@@ -143,7 +143,7 @@ def test_a_batch_is_spread_over_the_lanes() -> None:
     settings = [HyperParameters(rank=rank, steps=10, batch_size=2) for rank in (4, 16, 8, 4, 4)]
     spread = plan(settings, lanes=2, rate=1e9)
     assert (spread.prompts, spread.lanes, spread.slots, spread.rank) == (5, 2, 3, 16)
-    assert spread.rows == 3 * (2 + 2) and spread.tokens_per_forward is None
+    assert spread.rows == 3 * (2 + 1) and spread.tokens_per_forward is None
     assert spread.seconds == pytest.approx(spread.total_flops * 0.6 / 1e9, rel=0.05)
     assert plan(settings[:1], lanes=4).lanes == 1
     assert plan(settings * 10, max_slots=7).slots == 7
@@ -155,9 +155,12 @@ def test_operations_follow_the_hyper_parameters() -> None:
         return plan([HyperParameters(**{"steps": 10, "batch_size": 2, **settings})]).total_flops
 
     assert total(steps=20) == 2 * total()
-    assert total(preservation="none") < total(preservation="prior") < total(preservation="guard")
+    prior, guard = (total(preservation=kind, preservation_batch_size=2) for kind in ("prior", "guard"))
+    assert total(preservation="none") < prior < guard
+    assert total(preservation="none") < total() < total(preservation_batch_size=1) < guard
+    assert prior == total(preservation="prior")
     assert total(batch_size=4) == 2 * total()
-    assert total(preservation_batch_size=1) < total() < total(resolution=32)
+    assert total() < total(resolution=32)
 
 
 def test_memory_decides_slots_then_turns_then_checkpointing_then_offloading() -> None:

@@ -3,13 +3,14 @@
 from typing import Any
 
 from corrector.evaluation import Measurements
-from corrector.evaluation.scorecard import (
+from corrector.evaluation.scorecard import Look
+from corrector.evaluation.scorecard_figures import Interval
+from corrector.evaluation.scorecard_parts import (
     DistanceScore,
     DiversityScore,
     Fault,
     GuardScore,
     GuardShift,
-    Look,
     NearerScore,
     NearestScore,
     RightImages,
@@ -17,7 +18,6 @@ from corrector.evaluation.scorecard import (
     SanityScore,
     VerdictScore,
 )
-from corrector.evaluation.scorecard_figures import Interval
 from corrector.evaluation.verdicts import mcnemar_p, right_share
 from corrector.prompts import EvaluationSettings
 

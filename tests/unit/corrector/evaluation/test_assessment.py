@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from corrector.evaluation import Assessment, FeatureMemory
-from corrector.evaluation.scorecard import GuardShift
+from corrector.evaluation.scorecard_parts import GuardShift
 from corrector.prompts import GateThresholds
 from tests.unit.corrector.evaluation.compared import (
     EXEMPLARS,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from corrector.evaluation import Scorecard
 from corrector.evaluation.false_routes import paired_drop
-from corrector.evaluation.scorecard import FalseRouteScore
+from corrector.evaluation.scorecard_parts import FalseRouteScore
 from tests.unit.corrector.evaluation.compared import NEGATIVES, PROMPT, compared, fixed, scored
 
 pytestmark = pytest.mark.xdist_group("scene features")

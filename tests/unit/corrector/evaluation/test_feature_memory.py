@@ -11,20 +11,7 @@ from corrector.base import ContentCache
 from corrector.evaluation import FeatureMemory
 from corrector.evaluation.features import opennsfw
 from tests.support.scenes import FAILING, pictures
-
-
-class Colours:
-    """The mean colour of four quadrants; `seen` counts the images."""
-
-    name = "colours"
-    dimensions = 12
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, images: Tensor) -> Tensor:
-        self.seen += len(images)
-        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+from tests.unit.corrector.evaluation.compared import Colours
 
 
 class BrightImages:
@@ -92,10 +79,46 @@ def test_what_is_kept_is_recalled_by_a_memory_with_the_same_cache(tmp_path: Path
     found = memory.features("colours", images)
     memory.keep(images[:3])
 
-    other.recall(images)
+    other.recall(images[:3])
 
     assert torch.equal(other.features("colours", images), found)
     assert second.seen == 1, "the fourth was not kept"
+    assert len(list(tmp_path.rglob("*.tensors"))) == 1
+
+
+def test_what_is_learnt_later_is_kept_besides(tmp_path: Path) -> None:
+    images, prompts = shades(4), ["a dog", "a cat"] * 2
+    memory = FeatureMemory([Colours()], cache=ContentCache(tmp_path))
+    memory.features("colours", images)
+    memory.keep(images)
+    judged = FeatureMemory([Colours()], judge=BrightImages(), cache=ContentCache(tmp_path))
+    judged.recall(images)
+    judged.right(images, prompts)
+    judged.keep(images)
+
+    judge, colours = BrightImages(), Colours()
+    last = FeatureMemory([colours], judge=judge, cache=ContentCache(tmp_path))
+    last.recall(images)
+    last.features("colours", images)
+
+    assert last.right(images, prompts) == (False, False, True, True)
+    assert (colours.seen, judge.asked) == (0, [])
+
+
+def test_a_damaged_entry_is_computed_again(tmp_path: Path) -> None:
+    colours, images = Colours(), shades(2)
+    memory = FeatureMemory([Colours()], cache=ContentCache(tmp_path))
+    found = memory.features("colours", images)
+    memory.keep(images)
+    path = next(tmp_path.rglob("*.tensors"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    again = FeatureMemory([colours], cache=ContentCache(tmp_path))
+    again.recall(images)
+
+    assert torch.equal(again.features("colours", images), found)
+    assert colours.seen == 2
 
 
 def test_without_a_cache_nothing_is_kept() -> None:

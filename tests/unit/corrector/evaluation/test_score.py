@@ -16,6 +16,7 @@ from tests.unit.corrector.evaluation.compared import (
     PROMPT,
     SETTINGS,
     THRESHOLDS,
+    Colours,
     Draws,
     base,
     compared,
@@ -30,16 +31,6 @@ pytestmark = pytest.mark.xdist_group("scene features")
 NEARER, STYLE = "nearer to the held-out exemplars", "nearer by more than style"
 COPIES = "no copies of training exemplars"
 FEW = compared(6, guards=False)
-
-
-class ColourFeatures:
-    """A user's own extractor: the mean colour of four quadrants."""
-
-    name = "colours"
-    dimensions = 12
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
 
 
 def with_value(value: float, place: int) -> Draws:
@@ -215,7 +206,7 @@ def test_other_extractors_plug_in_and_exemplars_may_have_another_size() -> None:
     card = scored(
         FEW,
         fixed,
-        memory=FeatureMemory([ColourFeatures()]),
+        memory=FeatureMemory([Colours()]),
         exemplars=Exemplars(EXEMPLARS.training, larger),
     )
 

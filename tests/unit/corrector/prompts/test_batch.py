@@ -71,25 +71,25 @@ def test_the_same_work_has_the_same_identity_in_another_process() -> None:
         (
             "people.yaml",
             [
-                "ce0827e1d64d1254947219bc8e3afb73897f7abdb286f6ea4343ae04e1a09c9b",
-                "ac7a5d64a698ba453a34801228d55cfce69c6e337935a2d36f8641db40ff3ac9",
-                "cf50e5695db9a0768612837fb03d2641474c27cb351d5ebc0480b10086269f6a",
-                "a40ab91e8ded04a5768227f633d227f12b14d880713be677ca56f55a7e7167ea",
+                "4fe21bf0996ab0f08bbd35290abaabe4d74fcc3666aaedf41ea5d9fcadbbf1f8",
+                "4ce380836319c3ad7e9d47bc9ed7edb301c3d30136a13b6ec4cfb00f2b937988",
+                "1f2e29e5734439e296e789909f69fb972c649e763994908ca2e1c0993bf60ffd",
+                "ac5ffae7614a1e4636b0bdaa716b21f18734430453f18112511f32cfe36f3ae1",
             ],
         ),
         (
             "search.yaml",
             [
-                "0ee869fd6b28c2dd14cf367f9f36e6e17bdd9c468df4a34c9a5a629c67016170",
-                "63bfb188ab0ab2e3945466c311309b8c8f3076e6cfbb8382cc87161f0e85db7d",
-                "0cd51d47fb76ab26cc5914568e74d8f6c184c269b83522df6736e411d9ce2d1d",
-                "59b392be6bfd78d661e631cd0e699b5f0bf4400c6a3b1f2444ed61f8402982aa",
+                "a18b3b7c0cfdb082998a57a3f25639472e09106562141d450d07952e8eb62735",
+                "4463b7406895be67096103199d8329d33326d297339fafbb4fdda863ac78f6d0",
+                "033e534e17fbd56bc3271825ee9ade6e589fb2a5ca5dc7830838c26c4c4c6c39",
+                "58524e2dc5470ba1ea787370ffd93935e5a66c912e34856e3f74a970fd41c7f5",
             ],
         ),
     ],
 )
 def test_the_identities_of_finished_work_stay(file: str, ids: list[str], settings: Settings) -> None:
-    """The commit that brought the paired test printed these: a run's folder and the registry know its work by them."""
+    """Printed by the commit that brought the common filter; a run's folder and the registry know its work by them."""
     batch = load_batch(EXAMPLES / file, settings=settings)
     assert [
         prompt.work_id("revision", ["11", "22"], batch.evaluation, batch.gate) for prompt in batch.prompts

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from corrector.evaluation import judge
-from corrector.evaluation.scorecard import GuardShift, Look, RightImages, VerdictScore
+from corrector.evaluation.scorecard import Look
+from corrector.evaluation.scorecard_parts import GuardShift, RightImages, VerdictScore
 from corrector.evaluation.verdicts import mcnemar_p, right_share
 from corrector.prompts import EvaluationSettings
 from corrector.record.correction_record import CorrectionRecord
