@@ -32,7 +32,8 @@ from corrector.evaluation import (
     score,
 )
 from corrector.evaluation.verdicts import named_judge
-from corrector.exemplars import contact_sheet, load_exemplars
+from corrector.exemplars import contact_sheet
+from corrector.exemplars.sources import load_source
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import (
     ExemplarImages,
@@ -147,8 +148,8 @@ def correct(
     """
     entry = _with_hyperparameters(prompt, hyperparameters)
     evaluation, gate = evaluation or EvaluationSettings(), gate or GateThresholds()
-    exemplar_set = load_exemplars(
-        Path(entry.exemplars), resolution=side_of(entry, base.spec), seed=entry.hyperparameters.seed
+    exemplar_set = load_source(
+        entry.exemplars, Path(), resolution=side_of(entry, base.spec), seed=entry.hyperparameters.seed
     )
     exemplars = ExemplarImages.of(exemplar_set)
     embeddings = base.encode(texts_of(entry, evaluation))

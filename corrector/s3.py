@@ -69,6 +69,13 @@ def fingerprint(url: str, *, keep: Callable[[str], bool] | None = None) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
+def sizes(url: str) -> dict[str, int]:
+    """Relative key -> bytes of the object at `url`, or of those below it. Errors are those of `download`."""
+    place = _Place.parse(url)
+    with _connected(place) as client:
+        return {item.name: item.size for item in _wanted(client, place, None)}
+
+
 def download(url: str, folder: Path, *, keep: Callable[[str], bool] | None = None) -> Path:
     """Fetch the object at `url`, or all objects below it, into `folder`; return the file, or `folder`.
 

@@ -28,6 +28,8 @@ class Settings:
             features may take. Default: 32 GiB.
         device_hour_dollars: `CORRECTOR_DEVICE_HOUR_DOLLARS`, price of an hour of one GPU, or of one CPU worker where there is
             no GPU, or None.
+        allow_private_urls: `CORRECTOR_ALLOW_PRIVATE_URLS`, whether exemplars may come from http:// URLs, and from hosts with
+            private, loopback or link-local addresses. Default: no.
     """
 
     cache: Path
@@ -37,14 +39,15 @@ class Settings:
     database: str | None = field(default=None, repr=False)
     image_cache_bytes: int = _IMAGE_CACHE_GIB * 2**30
     device_hour_dollars: float | None = None
+    allow_private_urls: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """The settings in `environment` (default: the process's); an empty variable counts as unset.
 
         Raises:
-            UserError: A folder's variable names a file, a home folder is needed and there is none, or a price or a size is no
-                number.
+            UserError: A folder's variable names a file, a home folder is needed and there is none, a price or a size is no
+                number, or a switch is neither 0 nor 1.
         """
         variables = os.environ if environment is None else environment
         return cls(
@@ -57,6 +60,7 @@ class Settings:
             device_hour_dollars=_number(
                 variables, "CORRECTOR_DEVICE_HOUR_DOLLARS", "price; give a number of dollars, such as 2.5"
             ),
+            allow_private_urls=_switch(variables, "CORRECTOR_ALLOW_PRIVATE_URLS"),
         )
 
 
@@ -106,6 +110,13 @@ def _number(variables: Mapping[str, str], variable: str, expected: str) -> float
     if number is None or 0 <= number < math.inf:
         return number
     raise UserError(f'{variable}: "{written}" is no {expected}')
+
+
+def _switch(variables: Mapping[str, str], variable: str) -> bool:
+    written = variables.get(variable) or "0"
+    if written not in ("0", "1"):
+        raise UserError(f'{variable}: "{written}" is neither 0 nor 1')
+    return written == "1"
 
 
 def _absolute(written: str, variable: str) -> Path:

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run=options.run_id,
             base=options.base,
             precision=options.precision,
+            decisions=options.decisions,
+            accept_exemplars=options.accept_exemplars,
         )
         check_registry(work.run.storage, options.tracking_uri)
         from jobs.lanes.plan import LaneLimits, print_plan
@@ -65,6 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.correct", description=__doc__.split("\n", 1)[0])
     add_common_arguments(parser)
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    parser.add_argument(
+        "--decisions",
+        type=Path,
+        help="which exemplars to drop or to keep, as the review page of corrector.exemplars.curation saved it",
+    )
+    parser.add_argument(
+        "--accept-exemplars",
+        action="store_true",
+        help="train on exemplars that are not effective, too, without checking them",
+    )
     parser.add_argument(
         "--checkpoint-seconds",
         type=float,

@@ -1,25 +1,34 @@
 """Shows which images of a folder would train, be held out or be left out, and why.
 
-`python -m corrector.exemplars FOLDER --resolution N [--sheet out.png]`."""
+`python -m corrector.exemplars FOLDER --resolution N [--sheet out.png]`.
+`python -m corrector.exemplars generate FOLDER ...` collects images from an API."""
+
+from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from corrector.errors import UserError
-from corrector.exemplars.exemplar_set import Exemplar, ExemplarSet, load_exemplars
 from corrector.exemplars.files import printable
-from corrector.exemplars.fit import to_image
-from corrector.exemplars.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from corrector.exemplars.exemplar_set import Exemplar, ExemplarSet
 
 _SHEET_SIDE = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the split and the notes; 0 where the folder is usable, 2 where the user must act."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["generate"]:
+        from corrector.exemplars.generation.command import main as generate
+
+        return generate(given[1:])
     parser = argparse.ArgumentParser(prog="python -m corrector.exemplars", description=__doc__)
     parser.add_argument("folder", type=Path, help="the folder that holds the images")
     parser.add_argument(
@@ -30,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (0)")
     parser.add_argument("--sheet", type=Path, help="where to write a contact sheet")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
+    from corrector.exemplars.exemplar_set import load_exemplars  # imports torch
+
     try:
         found = load_exemplars(
             options.folder,
@@ -73,6 +84,9 @@ def _print(found: ExemplarSet) -> None:
 
 
 def _write_sheet(found: ExemplarSet, path: Path) -> None:
+    from corrector.exemplars.fit import to_image
+    from corrector.exemplars.sheet import contact_sheet
+
     def shown(exemplar: Exemplar) -> Image.Image:
         image = to_image(exemplar.image)
         image.thumbnail((_SHEET_SIDE, _SHEET_SIDE))

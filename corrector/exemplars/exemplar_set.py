@@ -104,6 +104,7 @@ def load_exemplars(
     held_out_fraction: float = 0.5,
     seed: int = 0,
     limits: Limits | None = None,
+    name: str | None = None,
 ) -> ExemplarSet:
     """Reads every image directly in `folder` and splits the usable ones into training and held-out.
 
@@ -118,6 +119,7 @@ def load_exemplars(
             that judge a correction need held-out exemplars as much as training needs its own.
         seed: Seed of the split.
         limits: Bounds on files and pixels; `Limits()` by default.
+        name: What errors call the folder; its path by default.
 
     Raises:
         UserError: No such folder, or fewer usable images than the split needs (2; 1 with nothing held out).
@@ -131,7 +133,7 @@ def load_exemplars(
     candidates, notes = _candidates(root, resolution, limits or Limits())
     unique, dropped = _unique(candidates)
     notes += dropped
-    _require_enough(folder, len(unique), held_out_fraction, notes)
+    _require_enough(name or str(folder), len(unique), held_out_fraction, notes)
     ranked = sorted(
         unique, key=lambda item: hashlib.sha256(f"{seed}/{item.fingerprint.sha256}".encode()).hexdigest()
     )
@@ -235,7 +237,7 @@ def _held_out(count: int, fraction: float) -> int:
     return min(count - 1, max(1, math.floor(count * fraction + 1e-9)))
 
 
-def _require_enough(folder: Path, usable: int, fraction: float, notes: Sequence[str]) -> None:
+def _require_enough(folder: str, usable: int, fraction: float, notes: Sequence[str]) -> None:
     needed = 2 if fraction > 0 else 1
     if usable >= needed:
         return
@@ -243,4 +245,4 @@ def _require_enough(folder: Path, usable: int, fraction: float, notes: Sequence[
     shown = "".join(f"\n  {note}" for note in notes[:_NAMED])
     more = f"\n  and {len(notes) - _NAMED} notes more" if len(notes) > _NAMED else ""
     expected = ", ".join(sorted(endings[0] for endings in ENDINGS.values()))
-    raise UserError(f'exemplars: {what} in "{printable(str(folder))}"; expected {expected}{shown}{more}')
+    raise UserError(f'exemplars: {what} in "{printable(folder)}"; expected {expected}{shown}{more}')

@@ -15,14 +15,16 @@ from pydantic import (
     StringConstraints,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    field_serializer,
     field_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corrector.errors import UserError
 from corrector.prompts.evaluation_settings import EvaluationSettings
+from corrector.prompts.exemplar_references import shown
 from corrector.prompts.field_errors import conflict, located, message_error, raise_together, validated_with
-from corrector.prompts.folders import check_exemplar_folder
+from corrector.prompts.folders import check_exemplars
 from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.located_values import quoted
@@ -80,9 +82,10 @@ class FailingPrompt(BaseModel):
     name: str = Field(default_factory=lambda values: slug(values.get("prompt", "")), pattern=NAME_PATTERN)
     """Name of the correction, its adapter and its folder: lower-case letters, digits, -, _; default: made from the
     prompt."""
-    exemplars: Reference
-    """Folder of good images of the prompt, relative to the batch file; inside that file's folder, the working
-    directory or CORRECTOR_EXEMPLAR_ROOTS."""
+    exemplars: Reference = Field(repr=False)
+    """Good images of the prompt: a folder or an archive (.zip, .tar, .tar.gz), relative to the batch file, and inside
+    that file's folder, the working directory or CORRECTOR_EXEMPLAR_ROOTS; an s3:// URL of either; or an https:// URL
+    of an archive."""
     paraphrases: tuple[PromptText, ...] = Field(default=(), max_length=200)
     """Other wordings of the prompt, to be corrected with it and evaluated with it."""
     guard_prompts: tuple[PromptText, ...] = Field(default=(), max_length=200)
@@ -98,14 +101,22 @@ class FailingPrompt(BaseModel):
 
     @field_validator("exemplars")
     @classmethod
-    def _folder_with_images(cls, exemplars: str, info: ValidationInfo) -> str:
-        """Checked for a batch file only: the validation's context is its folder and other allowed folders."""
+    def _source_of_images(cls, exemplars: str, info: ValidationInfo) -> str:
+        """Checked for a batch file only: the validation's context is its folder, and the settings."""
         if info.context is not None:
+            folder, settings = info.context
             try:
-                check_exemplar_folder(exemplars, *info.context)
+                check_exemplars(
+                    exemplars, folder, settings.exemplar_roots, allow_private=settings.allow_private_urls
+                )
             except UserError as error:
                 raise message_error(str(error)) from None
         return exemplars
+
+    @field_serializer("exemplars")
+    def _without_credentials(self, exemplars: str) -> str:
+        """Records and reports hold an address without its query, which may be a signature."""
+        return shown(exemplars)
 
     @field_validator("paraphrases", "guard_prompts")
     @classmethod

@@ -49,7 +49,7 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
     `prompts` is a list, or names a CSV or JSONL file beside the batch file. JSONL holds one prompt per line, and may
     start with a line for the other keys. CSV holds one prompt per row, with `|` between the items of a list
     and, if wanted, a column `base`. Folders are relative to the batch file. Exemplar folders must exist and
-    hold images; none is opened.
+    hold files, archives must exist; none is opened, and no address is connected to.
 
     Args:
         settings: The environment's settings; default: read now.
@@ -57,17 +57,17 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
     Raises:
         BatchErrors: Every mistake in the file (the first thousand), with its line and field.
     """
-    roots = (settings or Settings.from_environment()).exemplar_roots
+    settings = settings or Settings.from_environment()
     log = MistakeLog()
     root = _read(path, str(path), log)
     if root is None:
         raise log.failure()
     absolute = path.absolute()
-    root = _with_listed_prompts(root, absolute.parent, path.parent, roots, log)
+    root = _with_listed_prompts(root, absolute.parent, path.parent, settings.exemplar_roots, log)
     for key in _NOT_IN_FILES:
         if node := root.get((key,)):
             log_unknown_key(log, node.place, (key,))
-    document, context = _document(root, absolute), (absolute.parent, roots)
+    document, context = _document(root, absolute), (absolute.parent, settings)
     try:
         batch = CorrectionBatch.model_validate(document, strict=True, context=context)
     except ValidationError as failure:

@@ -62,9 +62,14 @@ def correction_record(
     gate: GateThresholds,
     exemplar_digests: Mapping[str, str],
     code: str,
+    dropped_exemplars: Mapping[str, str] | None = None,
     **outcome: Any,
 ) -> CorrectionRecord:
-    """The record of ``entry``; ``outcome`` are its remaining fields, ``code`` is a :func:`code_version`."""
+    """The record of ``entry``; ``outcome`` are its remaining fields, ``code`` is a :func:`code_version`.
+
+    Args:
+        dropped_exemplars: By whom and why each image of the exemplars was dropped, by the SHA-256 of its pixels.
+    """
     return CorrectionRecord(
         name=entry.name,
         prompt=entry.prompt,
@@ -78,6 +83,7 @@ def correction_record(
         guards=comparison.guards,
         lineage={
             "exemplars": dict(exemplar_digests),
+            **({"dropped_exemplars": dict(dropped_exemplars)} if dropped_exemplars else {}),
             "code_version": code,
             "precision": spec.precision,
             "training_seed": entry.hyperparameters.seed,

@@ -135,6 +135,7 @@ def _record(
         evaluation=settings.evaluation,
         gate=settings.gate,
         exemplar_digests=task.exemplar_digests,
+        dropped_exemplars=task.dropped_exemplars,
         code=settings.code_version,
         **outcome,
     )

@@ -9,7 +9,9 @@ from pathlib import Path
 from corrector.base import BaseSpec, ContentCache, Precision, resolve_base
 from corrector.errors import UserError
 from corrector.evaluation.verdicts import installed_judge
-from corrector.exemplars import ExemplarSet, load_exemplars
+from corrector.exemplars import ExemplarSet
+from corrector.exemplars.curation import Decisions, without_dropped
+from corrector.exemplars.sources import load_source
 from corrector.prompt_inputs import ExemplarImages
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
 from corrector.settings import Settings
@@ -24,6 +26,7 @@ class BatchWork:
 
     Attributes:
         exemplars: The exemplars of every prompt, by the prompt's name.
+        decisions: People's decisions, with which exemplars are checked when they are encoded; None: no check.
     """
 
     batch: CorrectionBatch
@@ -31,6 +34,7 @@ class BatchWork:
     run: RunFolder
     tasks: tuple[PromptTask, ...]
     exemplars: Mapping[str, ExemplarSet]
+    decisions: Decisions | None = None
 
     @property
     def missing(self) -> tuple[PromptTask, ...]:
@@ -52,11 +56,15 @@ def check_batch(
     base: str | None = None,
     precision: Precision = "auto",
     settings: Settings | None = None,
+    decisions: Path | None = None,
+    accept_exemplars: bool = True,
 ) -> BatchWork:
-    """Read and check a batch file, its base and all its exemplars.
+    """Read and check a batch file, its base and all its exemplars, which are fetched first where they lie elsewhere.
 
     Args:
         settings: The environment's; default: read now.
+        decisions: A file of decisions about exemplars; those that it drops are left out.
+        accept_exemplars: Whether sets that are not effective are accepted; else encoding refuses them.
 
     Raises:
         BatchErrors: With every mistake in the file or in its exemplars.
@@ -67,24 +75,40 @@ def check_batch(
     if batch.evaluation.judge is not None:
         installed_judge(batch.evaluation.judge)
     run_folder = RunFolder(storage, run or path.stem)
+    decided = Decisions.load(decisions) if decisions else Decisions()
     exemplars: dict[str, ExemplarSet] = {}
+    dropped: dict[str, Mapping[str, str]] = {}
     mistakes: list[BatchError] = []
     for entry in batch.prompts:
         hyper = entry.hyperparameters
         try:
-            exemplars[entry.name] = load_exemplars(
-                batch.exemplar_folder(entry), resolution=hyper.resolution or spec.resolution, seed=hyper.seed
+            found = load_source(
+                entry.exemplars,
+                batch.path.parent,
+                resolution=hyper.resolution or spec.resolution,
+                seed=hyper.seed,
+                settings=settings,
             )
+            exemplars[entry.name], dropped[entry.name] = without_dropped(found, decided)
         except UserError as error:
             mistakes.append(batch.mistake(entry, "exemplars", str(error).removeprefix("exemplars: ")))
     if mistakes:
         raise BatchErrors(mistakes)
-    tasks = [_task(batch, entry, spec, exemplars[entry.name], run_folder) for entry in batch.prompts]
-    return BatchWork(batch, spec, run_folder, tuple(tasks), exemplars)
+    tasks = [
+        _task(batch, entry, spec, exemplars[entry.name], run_folder, dropped[entry.name])
+        for entry in batch.prompts
+    ]
+    checked = None if accept_exemplars else decided
+    return BatchWork(batch, spec, run_folder, tuple(tasks), exemplars, checked)
 
 
 def _task(
-    batch: CorrectionBatch, entry: FailingPrompt, spec: BaseSpec, exemplars: ExemplarSet, run: RunFolder
+    batch: CorrectionBatch,
+    entry: FailingPrompt,
+    spec: BaseSpec,
+    exemplars: ExemplarSet,
+    run: RunFolder,
+    dropped: Mapping[str, str],
 ) -> PromptTask:
     digests = [each.sha256 for each in (*exemplars.training, *exemplars.held_out)]
     work_id = entry.work_id(spec.identity, digests, batch.evaluation, batch.gate)
@@ -94,4 +118,5 @@ def _task(
         exemplars=ExemplarImages.of(exemplars).key,
         folder=run.prompt(entry.name, work_id),
         exemplar_digests=exemplars.file_digests,
+        dropped_exemplars=dropped,
     )

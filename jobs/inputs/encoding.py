@@ -15,11 +15,13 @@ from typing import Any
 import ray
 
 from corrector.base import BaseSpec, check_transformer
+from corrector.exemplars.curation import Decisions
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import exemplar_posterior, texts_of
 from corrector.prompts import EvaluationSettings
 from corrector.storage import Storage
 from jobs.inputs.counted_cache import CountedCache, count_cache_read
+from jobs.inputs.exemplar_check import require_effective
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.ray_tasks import bound_threads
 from jobs.log_context import log_context
@@ -61,16 +63,20 @@ def encode(
     threads: int,
     *,
     check: bool = False,
+    judge: str | None = None,
+    decisions: Decisions | None = None,
 ) -> None:
-    """Encode one share into the cache; with `check`, check the transformer's weights first.
+    """Encode one share into the cache; with `check`, check the transformer's weights first, with `decisions` the exemplars.
 
     Raises:
-        UserError: The base's encoders, VAE or transformer cannot be used.
+        UserError: The base's encoders, VAE or transformer cannot be used, or exemplars are not effective.
     """
     bound_threads(threads)
     if check:
         check_transformer(spec)
     cache = CountedCache(cache_storage, count_cache_read)
+    if decisions is not None:
+        require_effective(share.tasks, cache, decisions, judge)
     base = Base(spec, device=device, cache=cache)
     base.encode(share.texts)
     for task in share.tasks:
@@ -89,14 +95,25 @@ def start_encoding(
     most: int,
     *,
     check: bool,
+    decisions: Decisions | None = None,
 ) -> list[Any]:
     """Start at most `most` Ray tasks that encode the batch; returns references to wait for.
 
     Args:
         check: Whether the first task checks the transformer's weights before it encodes.
+        decisions: Decisions about exemplars, with which they are checked; None: no check.
     """
     remote: Any = ray.remote(encode).options(num_cpus=device.cpus, num_gpus=device.gpus, max_retries=3)
     return [
-        remote.remote(spec, share, cache_storage, device.kind, device.threads, check=check and number == 0)
+        remote.remote(
+            spec,
+            share,
+            cache_storage,
+            device.kind,
+            device.threads,
+            check=check and number == 0,
+            judge=evaluation.judge,
+            decisions=decisions,
+        )
         for number, share in enumerate(split(tasks, evaluation, most))
     ]

@@ -6,7 +6,7 @@ Imports no torch: the queue's process, and each process that receives a task, im
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from corrector.errors import UserError
@@ -28,6 +28,7 @@ class PromptTask:
         exemplars: The cache key of the decoded exemplars.
         folder: The prompt's files in the run's storage.
         exemplar_digests: SHA-256 of each exemplar file that is used, by file name.
+        dropped_exemplars: By whom and why each exemplar was dropped, by the SHA-256 of its pixels.
         rungs: The rungs at which a trial of a search is scored while it trains; empty in a correction.
     """
 
@@ -36,6 +37,7 @@ class PromptTask:
     exemplars: str
     folder: PromptFolder
     exemplar_digests: Mapping[str, str]
+    dropped_exemplars: Mapping[str, str] = field(default_factory=dict)
     rungs: tuple[Rung, ...] = ()
 
     @property

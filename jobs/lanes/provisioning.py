@@ -134,6 +134,7 @@ def encode_on_cluster(work: BatchWork, tasks: Sequence[PromptTask], plan: LanePl
         device,
         most,
         check=_is_one_machine(nodes),
+        decisions=work.decisions,
     )
     if beside:
         return encoded

@@ -18,6 +18,7 @@ from rich.table import Table
 from corrector.evaluation.trial_score import Choice
 from corrector.files import write_atomically
 from corrector.prompts import FailingPrompt
+from corrector.prompts.exemplar_references import is_address
 from corrector.prompts.search_settings import Configuration
 from corrector.record.search_results import (
     PromptSearchResult,
@@ -207,5 +208,7 @@ def _entry(
 ) -> dict[str, Any]:
     """An entry of the batch file; contains the hyper-parameters that were searched even where they have the default value."""
     values = entry.model_dump(mode="json", exclude={"hyperparameters"}, exclude_defaults=True)
-    values |= {"name": entry.name, "exemplars": os.path.relpath(exemplars, folder)}
+    values["name"] = entry.name
+    if not is_address(entry.exemplars):
+        values["exemplars"] = os.path.relpath(exemplars, folder)
     return values | entry.hyperparameters.model_dump(mode="json", exclude_defaults=True) | configuration

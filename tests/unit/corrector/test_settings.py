@@ -86,3 +86,16 @@ def test_a_price_is_a_number_of_dollars() -> None:
     for wrong in ("much", "-1", "nan"):
         with pytest.raises(UserError, match=f'{variable}: "{wrong}" is no price'):
             Settings.from_environment({variable: wrong})
+
+
+def test_private_urls_are_allowed_by_1_only() -> None:
+    variable = "CORRECTOR_ALLOW_PRIVATE_URLS"
+    assert [
+        Settings.from_environment({variable: written}).allow_private_urls for written in ("", "0", "1")
+    ] == [
+        False,
+        False,
+        True,
+    ]
+    with pytest.raises(UserError, match=f'{variable}: "yes" is neither 0 nor 1'):
+        Settings.from_environment({variable: "yes"})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from corrector.exemplars import fit, to_image, to_tensor
+from corrector.exemplars.fit import fit, to_image, to_tensor
 from tests.support.paths import PAPER
 from tests.support.pictures import drawn
 

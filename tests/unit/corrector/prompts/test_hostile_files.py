@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -221,10 +222,69 @@ def test_odd_exemplar_paths_are_refused(folder: Path, settings: Settings) -> Non
     os.mkfifo(folder / "pipe")
     (folder / "hidden").mkdir()
     (folder / "hidden" / ".1.png").write_bytes(b"")
-    assert "address" in (load_with(folder, "https://example.org/images", settings) or "")
-    assert "address" in (load_with(folder, "s3://bucket/images", settings) or "")
+    assert "address" in (load_with(folder, "ftp://example.org/images", settings) or "")
     assert "~ is not expanded" in (load_with(folder, "~/images", settings) or "")
     assert load_with(folder, "loop", settings) is not None
     assert "not a folder" in (load_with(folder, "pipe", settings) or "")
     assert "no images" in (load_with(folder, "hidden", settings) or "")
     assert "cannot be read" in (load_with(folder, "x" * 300, settings) or "")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://bucket",
+        "s3://bucket/lying/",
+        "s3://bucket/lying.zip",
+        "https://example.org/a.zip?X-Signature=secret",
+    ],
+)
+def test_addresses_of_exemplars_are_accepted_and_not_connected_to(
+    address: str, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "socket", None)
+    assert load_with(folder, address, settings) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("https://me:secret@example.org/a.zip", "do not belong in a batch file"),
+        ("s3://key:secret@bucket/a", "do not belong in a batch file"),
+        ("http://example.org/a.zip?X=secret", "CORRECTOR_ALLOW_PRIVATE_URLS=1"),
+        ("s3:///a", "is no S3 URL"),
+        ("s3://bucket/a?X=secret", "is no S3 URL"),
+        ("s3://bucket/a.tar.zst", "an archive of a kind that is not read"),
+        ("https:///a.zip?X=secret", "is no URL"),
+        ("https://[::1/a.zip?X=secret", "is no URL"),
+        ("https://example.org:port/a.zip?X=secret", "is no URL"),
+        ("https://exämple.org/a.zip?X=secret", "is no URL"),
+        ("https://example.org/a.zip?…", "whose query was not recorded; write the whole URL"),
+        ("hf://datasets/someone/lying", "is an address that is not read"),
+    ],
+)
+def test_odd_addresses_are_refused_without_a_word_of_their_credentials(
+    address: str, reason: str, folder: Path, settings: Settings
+) -> None:
+    told = load_with(folder, address, settings)
+    assert told is not None
+    assert reason in told
+    assert "secret" not in told
+
+
+def test_archives_are_checked_by_name_only(folder: Path, settings: Settings) -> None:
+    for name in ("lying.zip", "lying.TAR", "lying.tar.gz", "lying.tgz", "lying.tar.zst", "lying.rar"):
+        (folder / name).write_bytes(b"never opened here")
+    for name in ("lying.zip", "lying.TAR", "lying.tar.gz", "lying.tgz"):
+        assert load_with(folder, name, settings) is None
+    for name in ("lying.tar.zst", "lying.rar"):
+        assert "not read; pack it as .zip or .tar.gz" in (load_with(folder, name, settings) or "")
+    assert "no folder" in (load_with(folder, "missing.zip", settings) or "")
+    assert "leads outside of" in (load_with(folder, "../lying.zip", settings) or "")
+
+
+def test_a_folder_may_have_its_images_in_folders(folder: Path, settings: Settings) -> None:
+    (folder / "dataset" / "train").mkdir(parents=True)
+    assert "no images" in (load_with(folder, "dataset", settings) or "")
+    (folder / "dataset" / "train" / "1.png").write_bytes(b"never opened here")
+    assert load_with(folder, "dataset", settings) is None
