@@ -90,7 +90,7 @@ class CorrectionPolicy(LanePolicy):
                 lane.settings.evaluation,
                 side=side,
                 sample=partial(self._images, side),
-                predict=partial(self._predictions, side),
+                predict=partial(lane.predict, side=side),
             )
             seconds = (time.monotonic() - started) / len(group)
             for each, candidate in zip(group, candidates, strict=True):
@@ -115,12 +115,6 @@ class CorrectionPolicy(LanePolicy):
 
     def _images(self, side: int, rows: list[SampleRow]) -> Tensor:
         return self._lane.sample(rows, side, partial(self._lane.report_sampling, self._trained, len(rows)))
-
-    def _predictions(self, side: int, rows: list[SampleRow]) -> Tensor:
-        lane = self._lane
-        return lane.base.sample_latents(
-            rows, lane.engine.bank, height=side, width=side, batch_rows=lane.settings.images_at_once
-        )
 
     def _write(self, trained: _Trained, candidate: Candidate, sampling_seconds: float) -> None:
         """Write adapter, images and curve; the folder is created atomically."""

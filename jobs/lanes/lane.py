@@ -313,6 +313,11 @@ class Lane:
             rows, self.engine.bank, height=side, width=side, batch_rows=at_once, progress=progress
         )
 
+    def predict(self, rows: list[SampleRow], side: int) -> torch.Tensor:
+        """Normalised latents [N, C, h, w] of `rows` for images of `side` pixels, in shared batches, on the CPU."""
+        at_once = self.settings.images_at_once
+        return self.base.sample_latents(rows, self.engine.bank, height=side, width=side, batch_rows=at_once)
+
     def report_sampling(self, names: Iterable[str], total: int, done: int) -> None:
         """Report how many images of `sample` are done; rank 0 reports its own part only."""
         if self.workers.rank == 0 and time.monotonic() - self._reported > self.settings.report_seconds:

@@ -1,7 +1,8 @@
 """The lane policy of a search: each slot holds a trial, which is scored at its rungs while it trains. Imports no Ray.
 
 At a rung a trial is sampled from its slot, in batches that it shares with other trials at a rung and with the base at the same
-seeds; then its training continues. A lane of a search has one worker.
+seeds; then its training continues. As for the gate, predictions tell of which guard prompts images are drawn, and the base
+draws a text and seed once for all trials and prompts. A lane of a search has one worker.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import chain
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from corrector.base import ContentCache, content_key
+from corrector.drawing import predicted_shifts
 from corrector.dreambooth.reports import exploded
 from corrector.evaluation import Comparison
 from corrector.evaluation.features import FeatureExtractor, named_extractor
@@ -29,7 +32,7 @@ from corrector.sampling import SampleRow
 from jobs.inputs.prompt_task import PromptTask
 from jobs.lanes.lane import Lane, LanePolicy, Queue, RunningPrompt, store_checkpoint
 from jobs.lanes.queue import Progress
-from jobs.tuning.trials import Outcome, TrialFolder, from_tensors, to_tensors
+from jobs.tuning.trials import Outcome, TrialFolder
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +54,20 @@ class TrialSource(Queue, Protocol):
 
 @dataclass(frozen=True)
 class _Samples:
-    """The images to sample for a trial's score from one slot: the trial's own, or slot 0 for the base."""
+    """The images to sample for a trial's score from one slot: the trial's own, or slot 0 for the base.
+
+    Attributes:
+        comparison: Texts and seeds; a part of the protocol `evaluation`.
+    """
 
     running: RunningPrompt
     slot: int
     evaluation: EvaluationSettings
+    comparison: Comparison
 
     @property
-    def comparison(self) -> Comparison:
+    def whole(self) -> Comparison:
+        """All that the protocol has."""
         return Comparison.of(self.running.task.entry, self.evaluation)
 
 
@@ -196,22 +205,39 @@ class TrialPolicy(LanePolicy):
     def _features(self, due: Sequence[RunningPrompt]) -> list[tuple[SampleFeatures, SampleFeatures]]:
         """Features of base and trial for each of `due` at its rung; all trials share those of the base, which are cached."""
         cache = self._lane.cache
-        trials: list[_Samples] = []
+        trials = [self._trial_samples(running) for running in due]
+        parts = [_base_samples(trial) for trial in trials]
         missing: dict[str, _Samples] = {}
-        for running in due:
-            name = running.task.work_id
-            evaluation = running.task.rungs[len(self._reports[name])].evaluation
-            trials.append(_Samples(running, self._lane.engine.slot_of(name), evaluation))
-            base = _Samples(running, 0, evaluation)
-            if cache.get(self._base_key(base)) is None:
-                missing.setdefault(self._base_key(base), base)
+        for part in chain.from_iterable(parts):
+            if cache.get(self._base_key(part)) is None:
+                missing.setdefault(self._base_key(part), part)
         images = self._sample([*missing.values(), *trials])
-        for (key, samples), sampled in zip(missing.items(), images, strict=False):
-            cache.put(key, to_tensors(self._extracted(samples, sampled)))
-        return [
-            (self._base_features(samples), self._extracted(samples, sampled))
-            for samples, sampled in zip(trials, images[len(missing) :], strict=True)
-        ]
+        for (key, _), sampled in zip(missing.items(), images, strict=False):
+            cache.put(key, {"features": self._extractor(as_stored(sampled))})
+        found = []
+        for trial, base, sampled in zip(trials, parts, images[len(missing) :], strict=True):
+            own, *guards = (self._base_features(part) for part in base)
+            before = SampleFeatures(own, tuple(guards))
+            found.append((before, self._extracted(trial, sampled, before)))
+        return found
+
+    def _trial_samples(self, running: RunningPrompt) -> _Samples:
+        """What the trial draws at its rung: images of its prompt, and of the guard prompts whose predictions it moves."""
+        task, lane = running.task, self._lane
+        evaluation = task.rungs[len(self._reports[task.work_id])].evaluation
+        whole, slot = Comparison.of(task.entry, evaluation), lane.engine.slot_of(task.work_id)
+        if not whole.guards or not evaluation.stop_early:
+            return _Samples(running, slot, evaluation, whole)
+        shifts = predicted_shifts(
+            task.entry.prompt,
+            whole.guards,
+            running.embeddings,
+            lane.base,
+            slot=slot,
+            predict=partial(lane.predict, side=side_of(task.entry, lane.base.spec)),
+        )
+        moved = [shift.prompt for shift in shifts if shift.largest > self._gate.max_guard_shift]
+        return _Samples(running, slot, evaluation, whole.part(len(whole.own), guards=moved))
 
     def _sample(self, wanted: Sequence[_Samples]) -> list[Tensor]:
         """The images `[N, 3, H, W]` of each of `wanted`; images of one size share batches."""
@@ -229,29 +255,41 @@ class TrialPolicy(LanePolicy):
             found |= zip(group, images.split([len(wanted[i].comparison) for i in group]), strict=True)
         return [found[i] for i in range(len(wanted))]
 
-    def _extracted(self, samples: _Samples, images: Tensor) -> SampleFeatures:
-        own, guards, _ = samples.comparison.split(as_stored(images))
-        return SampleFeatures.of(own, guards, self._extractor)
+    def _extracted(self, trial: _Samples, images: Tensor, base: SampleFeatures) -> SampleFeatures:
+        """Features of a trial's images; the base's stand for guard prompts that the trial does not move."""
+        own, moved, _ = trial.comparison.split(as_stored(images))
+        drawn = SampleFeatures.of(own, moved, self._extractor)
+        changed = dict(zip([guard.prompt for guard in trial.comparison.guards], drawn.guards, strict=True))
+        pairs = zip(trial.whole.guards, base.guards, strict=False)  # the base has none where nothing moved
+        return replace(drawn, guards=tuple(changed.get(guard.prompt, before) for guard, before in pairs))
 
-    def _base_features(self, samples: _Samples) -> SampleFeatures:
+    def _base_features(self, samples: _Samples) -> Tensor:
         found = self._lane.cache.get(self._base_key(samples))
         assert found is not None, "sampled just now"
-        return from_tensors(found)
+        return found["features"]
 
     def _side(self, samples: _Samples) -> int:
         return side_of(samples.running.task.entry, self._lane.base.spec)
 
     def _base_key(self, samples: _Samples) -> str:
-        guards = tuple((guard.prompt, guard.seeds) for guard in samples.comparison.guards)
         return content_key(
             "base features",
             self._lane.base.spec.identity,
             str(self._lane.settings.dtype),
             self._extractor.name,
             self._side(samples),
-            str((samples.comparison.own, guards)),
+            str(samples.comparison.rows),
             samples.evaluation.model_dump_json(include={"num_inference_steps", "guidance_scale"}),
         )
+
+
+def _base_samples(trial: _Samples) -> list[_Samples]:
+    """What the base draws beside a trial: images of its prompt, and of every guard prompt if the trial moves any."""
+    whole = trial.whole
+    parts = [whole.part(len(whole.own))]
+    if trial.comparison.guards:
+        parts += [whole.part(0, guards=[guard.prompt]) for guard in whole.guards]
+    return [replace(trial, slot=0, comparison=part) for part in parts]
 
 
 def exemplar_features(

@@ -73,7 +73,7 @@ class TrialFolder:
 
     def add_report(self, report: RungReport, features: SampleFeatures) -> None:
         """Write a rung's score, and the features that it was computed from."""
-        tensors = {key: each.contiguous() for key, each in to_tensors(features).items()}
+        tensors = {key: each.contiguous() for key, each in _to_tensors(features).items()}
         self.place.file("features.safetensors").write(save(tensors))
         reports = [*self.reports, report]
         write_json(self.place.file("reports.json"), [each.model_dump(mode="json") for each in reports])
@@ -86,7 +86,7 @@ class TrialFolder:
             raise UserError(
                 f"{self.place.root}: its features are missing; begin another search with --run-id"
             )
-        return from_tensors(load(content))
+        return _from_tensors(load(content))
 
     @property
     def outcome(self) -> Outcome | None:
@@ -100,13 +100,13 @@ class TrialFolder:
         self.checkpoint.remove()
 
 
-def to_tensors(features: SampleFeatures) -> dict[str, Tensor]:
-    """Features as named tensors, for a safetensors file or the cache."""
+def _to_tensors(features: SampleFeatures) -> dict[str, Tensor]:
+    """Features as named tensors, for a safetensors file."""
     guards = {f"guard-{index:03d}": each for index, each in enumerate(features.guards)}
     return {"own": features.own, **guards}
 
 
-def from_tensors(tensors: dict[str, Tensor]) -> SampleFeatures:
-    """The inverse of `to_tensors`."""
+def _from_tensors(tensors: dict[str, Tensor]) -> SampleFeatures:
+    """The inverse of `_to_tensors`."""
     guards = sorted(key for key in tensors if key != "own")
     return SampleFeatures(tensors["own"], tuple(tensors[key] for key in guards))

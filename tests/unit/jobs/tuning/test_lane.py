@@ -19,9 +19,13 @@ def spec(small_sd3: Path) -> BaseSpec:
     return resolve_base(str(small_sd3))
 
 
+def empty_queue(*plans: PromptSearch) -> TrialQueue:
+    return TrialQueue({plan.entry.name: SearchGroup(plan.entry.name, (plan,)) for plan in plans})
+
+
 def opened(plan: PromptSearch, *configurations: dict[str, float]) -> TrialQueue:
     """A queue with these trials, to which none will be added."""
-    queue = TrialQueue({plan.entry.name: SearchGroup(plan.entry.name, (plan,))})
+    queue = empty_queue(plan)
     for index, configuration in enumerate(configurations):
         plan.trial_folder(index).begin(dict(configuration))
         queue.open(plan.entry.name, index, dict(configuration))
@@ -127,3 +131,41 @@ def test_a_finished_trial_is_scored_again_on_fresh_seeds_without_training(
     assert [report.steps for report in reports] == [4, 8, 8]
     assert reports[1].score.fid != reports[2].score.fid
     assert person.trial_folder(0).features.own.shape[0] == 6
+
+
+def test_guard_images_are_drawn_of_prompts_whose_predictions_moved_and_the_bases_images_once(
+    tmp_path: Path, spec: BaseSpec
+) -> None:
+    """Of the first trial, none; of the second, those of the guard prompt that is nearly the corrected one."""
+    person = plan(tmp_path, spec, guards=("a cat on the road", "person lying in the grass"))
+    own, guard = 3 + 6, 1 + 2  # at both rungs
+
+    first = run_lane(tmp_path, spec, LocalTrials(opened(person, {"rank": 2})))
+    further = opened(person, {"rank": 2}, {"rank": 4, "learning_rate": 2e-2})
+    second = run_lane(tmp_path, spec, LocalTrials(further))
+
+    assert first == own + own  # of base and trial
+    assert (
+        second == own + guard + 2 * guard
+    )  # the base's, of both guard prompts, tell what an image may turn into
+    assert [len(person.trial_folder(index).features.guards) for index in range(2)] == [0, 2]
+
+
+def test_prompts_share_the_bases_images_of_a_guard_prompt(tmp_path: Path, spec: BaseSpec) -> None:
+    """Also where all images are asked for, whatever predictions say."""
+    every = EVALUATION.model_copy(update={"stop_early": False})
+    plans = [
+        plan(tmp_path, spec, name, guards=("a cat on the road",), evaluation=every)
+        for name in ("person", "dog")
+    ]
+    queue = empty_queue(*plans)
+    for each in plans:
+        each.trial_folder(0).begin({"rank": 2})
+        queue.open(each.entry.name, 0, {"rank": 2})
+    queue.complete()
+
+    images = run_lane(tmp_path, spec, LocalTrials(queue))
+
+    own, guard = 3 + 6, 1 + 2
+    base, trials = 2 * own + guard, 2 * (own + guard)
+    assert images == base + trials
