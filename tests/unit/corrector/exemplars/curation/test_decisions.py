@@ -2,8 +2,6 @@
 
 from pathlib import Path
 from typing import Any
-from typing import Any
-from typing import Any
 
 import pytest
 
