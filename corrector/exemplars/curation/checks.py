@@ -110,7 +110,7 @@ def _agreement(found: Tensor) -> Iterator[Reason | None]:
 
 def _prompt(right: Sequence[bool], judge: str) -> Iterator[Reason | None]:
     detail = f'the judge "{judge}" says that it is no right picture of the prompt'
-    return (None if each else Reason("prompt", "not effective", detail) for each in right)
+    return (None if each else Reason("prompt", "doubtful", detail) for each in right)
 
 
 def _above(value: float, limits: dict[str, float]) -> Grade | None:

@@ -98,7 +98,9 @@ def test_a_judge_names_the_images_that_show_the_anomaly(tmp_path: Path) -> None:
         images[name] = image.copy()
         images[name].putpixel((0, 0), (0, 0, 0) if name == "good-01.png" else (255, 255, 255))
     found = curate(tmp_path, images, memory=FeatureMemory(judge=Strict()), prompt="a person lying")
-    assert [each.name for each in found.images if each.grade == "not effective"] == ["good-01.png"]
+    judged = [each.name for each in found.images if any(reason.check == "prompt" for reason in each.reasons)]
+    assert judged == ["good-01.png"]
+    assert found.images[1].grade == "doubtful"
     assert "anomaly" in {reason.check for reason in found.reasons}
     assert "Not run, for want of a judge" not in " ".join(found.lacks)
 
