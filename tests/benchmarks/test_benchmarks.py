@@ -98,7 +98,9 @@ def test_operations_of_a_step_are_nearly_what_pytorch_counts(preservation: str) 
         engine.admit(task)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         engine.step()
-    counted = sum(subject.step_flops(each, setting.resolution) for each in settings)
+        engine.step()
+    # At batch 2 every other step has a guard row.
+    counted = 2 * sum(subject.step_flops(each, setting.resolution) for each in settings)
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 

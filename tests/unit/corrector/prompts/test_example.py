@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corrector.prompts import CorrectionBatch, HyperParameters, load_batch
+from corrector.prompts import CorrectionBatch, load_batch
 from corrector.settings import Settings
 from tests.support.paths import EXAMPLES
 from tests.world.scenes import BROKEN, Scene, canonical_prompt, scenes, vocabulary
@@ -79,11 +79,11 @@ def test_the_example_trains_as_the_embedded_base_needs(batch: CorrectionBatch) -
 
 
 @pytest.mark.parametrize("batch", ["search.yaml"], indirect=True)
-def test_the_search_begins_with_the_defaults(batch: CorrectionBatch) -> None:
-    defaults = HyperParameters()
+def test_the_search_begins_with_what_the_other_example_trains_with(batch: CorrectionBatch) -> None:
+    example = load_batch(EXAMPLES / "people.yaml").defaults
     for prompt in batch.prompts:
         settings = prompt.hyperparameters
-        assert settings == defaults.model_copy(
+        assert settings == example.model_copy(
             update={"steps": settings.steps, "batch_size": settings.batch_size}
         )
     assert batch.search.trials == 8
