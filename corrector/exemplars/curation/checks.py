@@ -41,6 +41,8 @@ def image_reasons(images: Tensor, memory: FeatureMemory, prompt: str | None) -> 
         memory: Its extractors measure agreement; its judge, if it has one, judges the images.
         prompt: What the judge is asked about; None: it is not asked.
     """
+    if not len(images):
+        return []
     found: list[list[Reason]] = [[] for _ in images]
     checks = [_sharpness(images), _exposure(images), _safety(memory.unsafe(images))]
     if len(images) >= MIN_AGREEING:
