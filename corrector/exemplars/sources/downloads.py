@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from threading import Timer
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import SplitResult, urljoin
 
 from corrector.errors import UserError
@@ -24,7 +24,7 @@ from corrector.prompts.exemplar_references import check_address, is_web_url, nam
 
 CONNECT_TIMEOUT_S = 10.0
 
-_Address: TypeAlias = tuple[int, int, int, tuple[str, int] | tuple[str, int, int, int]]
+_Address: TypeAlias = tuple[int, int, int, tuple[Any, ...]]
 """Family, type, protocol and address, as `socket` takes them."""
 _CHUNK = 2**16
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -126,7 +126,7 @@ def _checked_addresses(host: str, port: int, *, allow_private: bool) -> list[_Ad
                 f'leads to "{printable(host)}", which has the private address {address[0]}; give a public URL, or set '
                 "CORRECTOR_ALLOW_PRIVATE_URLS=1 to allow private addresses"
             )
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]  # type: ignore[misc]
+    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
 
 
 def _is_public(text: str) -> bool:
