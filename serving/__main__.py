@@ -12,9 +12,11 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corrector.errors import UserError
+from corrector.preference.survey_folder import read_survey
 
 if TYPE_CHECKING:
     from serving.settings import Versions
@@ -33,24 +35,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="reviewed",
         help="versions of adapters that may be drawn; any: also candidates; default: %(default)s",
     )
+    parser.add_argument(
+        "--survey", type=Path, metavar="FOLDER", help="serve this survey's page, too, at /survey"
+    )
     options = parser.parse_args(arguments)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _serve(options.host, options.port, options.versions)
+        _serve(options.host, options.port, options.versions, options.survey)
     except UserError as error:
         print(f"serving: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _serve(host: str, port: int, versions: Versions) -> None:
-    """Serve until an interrupt, then remove the application."""
-    # A port that is taken is reported before these imports, since Ray and PyTorch take seconds.
+def _serve(host: str, port: int, versions: Versions, survey: Path | None) -> None:
+    """Serve until an interrupt, then remove the applications."""
+    # Mistakes are reported before these imports, since Ray and PyTorch take seconds.
     _check_free(host, port)
+    if survey is not None:
+        read_survey(survey)
     import ray
     from ray import serve
 
     from serving.app import build
+    from serving.ray_serve import survey as survey_app
     from serving.settings import IngressSettings, ServingSettings
 
     settings = ServingSettings(ingress=IngressSettings(anonymous_versions=versions))
@@ -61,13 +69,20 @@ def _serve(host: str, port: int, versions: Versions) -> None:
     serve.start(http_options={"host": host, "port": port})
     try:
         serve.run(build(settings), name=NAME, route_prefix="/")
+        if survey is not None:
+            arguments = survey_app.SurveyArguments(folder=survey.resolve())
+            serve.run(
+                survey_app.build(arguments), name=survey_app.APPLICATION, route_prefix=survey_app.PREFIX
+            )
+            print(f"serving: survey at http://{host}:{port}{survey_app.PREFIX}", flush=True)
         print(f"serving: ready at http://{host}:{port}; stop with Ctrl-C", flush=True)
         while True:
             signal.pause()
     except KeyboardInterrupt:
         print("serving: stopping", flush=True)
     finally:
-        serve.delete(NAME)
+        for name in (NAME, survey_app.APPLICATION) if survey is not None else (NAME,):
+            serve.delete(name)
         if not serve.status().applications:
             serve.shutdown()  # its HTTP proxies hold the port
 

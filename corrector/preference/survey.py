@@ -61,7 +61,7 @@ class StoppingRule(SurveyModel):
     level: float = Field(default=0.05, gt=0, lt=1)
     """Chance that a survey of two equal arms ends with a preference."""
     min_votes_per_pair: int = Field(default=3, ge=1)
-    """Votes of raters who are not excluded that every pair needs before a look counts."""
+    """Votes of raters who are not excluded that a pair needs before it counts; the last look comes when every pair has them."""
 
 
 class Survey(SurveyModel):
@@ -91,6 +91,11 @@ class Survey(SurveyModel):
         if set(self.arms) != {"a", "b"}:
             raise ValueError('arms must be "a" and "b"')
         return self
+
+    @property
+    def main_question(self) -> str:
+        """The question that checks, exclusions and the stopping rule look at: "overall" where it is asked, else the last."""
+        return "overall" if "overall" in self.questions else self.questions[-1]
 
 
 @dataclass(frozen=True)

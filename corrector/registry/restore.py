@@ -9,10 +9,10 @@ from pathlib import Path
 
 from corrector.files import replace_folder, staging_folder
 from corrector.record.archive import ARCHIVE_FILE, unpack_images
-from corrector.record.correction_record import ADAPTER_FOLDER
+from corrector.record.correction_record import ADAPTER_FOLDER, CorrectionRecord
 from corrector.registry.download import download_adapter, read_record
 from corrector.registry.mlflow_run import REVIEW_PAGE
-from corrector.registry.references import Version, first_version, model_name
+from corrector.registry.references import Reference, Version, first_version, model_name, resolve
 from corrector.registry.store import open_store, registry_exists
 from corrector.registry.tags import COMPLETE
 
@@ -68,3 +68,20 @@ def restore_record(version: Version, destination: Path, *, tracking_uri: str | N
         (folder / RESTORED_FILE).write_text(origin, encoding="utf-8")
         record.save(folder)
         return replace_folder(folder, destination)
+
+
+def restore_images(
+    reference: Reference, folder: Path, *, tracking_uri: str | None, root: Path
+) -> tuple[Version, CorrectionRecord]:
+    """Write the images of the version that `reference` names below the new folder `folder`, where
+    `CorrectionRecord.images` finds them; returns the version and its record.
+
+    Raises:
+        RegistryError: There is no such version, something is missing or damaged, or the registry fails.
+        RecordError: The record or its images cannot be read.
+    """
+    with open_store(tracking_uri, root, writing=False) as store, staging_folder(folder) as staging:
+        version = resolve(store, reference)
+        record = read_record(store, version)
+        unpack_images(store.file(version.run_id, ARCHIVE_FILE, staging, limit=_MAX_IMAGES_BYTES), folder)
+    return version, record

@@ -42,7 +42,7 @@ class CatalogueReplica:
         from serving.engine.adapter_cache import AdapterDiskCache
         from serving.ray_serve.metrics import CatalogueMetrics
 
-        _log_to_stderr()
+        log_to_stderr()
         registry, engine = _registry(settings), settings.engine
         assert engine.cache is not None
         disk = AdapterDiskCache(engine.cache, registry, budget=engine.disk_cache_bytes)
@@ -86,7 +86,7 @@ class EngineReplica:
         from serving.ray_serve.clients import CatalogueClient
         from serving.ray_serve.metrics import EngineMetrics
 
-        _log_to_stderr()
+        log_to_stderr()
         assert settings.engine.cache is not None
         self._metrics = EngineMetrics(settings.engine.cache)
         self._engine = await asyncio.to_thread(
@@ -160,7 +160,7 @@ class FeedbackReplica:
     def __init__(self, place: str, remembered: int) -> None:
         from corrector.feedback import FeedbackStore
 
-        _log_to_stderr()
+        log_to_stderr()
         self._store = FeedbackStore(place, remembered=remembered)
 
     async def remember(self, request: GenerationRecord) -> None:
@@ -192,7 +192,7 @@ class IngressReplica:
         from serving.router.router import Router
         from serving.router.updater import RouterUpdater
 
-        _log_to_stderr()
+        log_to_stderr()
         check_environment()
         self._settings = settings
         router = await asyncio.to_thread(lambda: Router(Snapshot(), Embedder(), settings.router))
@@ -227,7 +227,7 @@ def _registry(settings: ServingSettings) -> RegistryClient:
     return RegistryClient(settings.tracking_uri, settings.registry_root)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """Log to standard error, which Ray collects; lines of the access log are written as they are, in JSON.
 
     With `RAY_LOGGING_CONFIG_ENCODING=JSON` the other lines are JSON, too, as Ray writes it.

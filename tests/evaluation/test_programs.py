@@ -1,11 +1,12 @@
-"""The programs that measure the gate run, each at its smallest size."""
+"""The programs that measure the gate and the survey's analysis run, each at its smallest size."""
 
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.evaluation import measure_protocol, measure_training
+from tests.evaluation import measure_protocol, measure_survey, measure_training
 
 pytestmark = pytest.mark.slow
 
@@ -29,3 +30,18 @@ def test_training_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert [len(each["lost"]) for each in found] == [0] * 4 + [5] * 4
     assert all(len(each["shifts"]) == 5 for each in found)
     assert "guard prompts with no image lost: 20, of which" in capsys.readouterr().out
+
+
+def test_the_survey_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--surveys", "3", "--pairs", "12", "--only", "8 careful"]
+    files = ["--out", str(tmp_path / "found.json"), "--plot", str(tmp_path / "rates.png")]
+
+    assert measure_survey.main([*given, *files]) == 0
+
+    found = json.loads((tmp_path / "found.json").read_text())
+    (row,) = found["rows"]
+    assert row["raters"] == {"careful": 24}
+    assert {len(shares) for shares in found["rates"].values()} == {len(measure_survey.LEVELS)}
+    with Image.open(tmp_path / "rates.png") as image:
+        assert image.width > 400
+    assert "| no preference, 8 careful raters |" in capsys.readouterr().out

@@ -68,9 +68,13 @@ class Endpoint:
 
 
 @contextmanager
-def running(folder: Path, head: Head, registry: RegistryOf) -> Iterator[Endpoint]:
+def running(folder: Path, head: Head, registry: RegistryOf, *options: str) -> Iterator[Endpoint]:
     """The endpoint of the registry, ready; what it keeps lies in `folder`. Afterwards nothing of Ray Serve is left on the
-    head: its CPUs are free again."""
+    head: its CPUs are free again.
+
+    Args:
+        options: Further arguments of `python -m serving`.
+    """
     port = ports.choose("port", None, taken=set())
     theirs = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     where = {"CORRECTOR_RUNS": str(registry.root.parent), "CORRECTOR_CACHE": str(folder / "cache")}
@@ -79,7 +83,7 @@ def running(folder: Path, head: Head, registry: RegistryOf) -> Iterator[Endpoint
     said = folder / "serving.log"
     with said.open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "serving", f"--port={port}", "--versions=any"],
+            [sys.executable, "-m", "serving", f"--port={port}", "--versions=any", *options],
             cwd=PROJECT,
             env={**theirs, **head.environment, **where},
             stdout=log,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from typing import Any
 import httpx2
 import numpy as np
 import openai
-import uvicorn
-from fastapi import FastAPI
 from PIL import Image
 
 from corrector.base import resolve_base
@@ -30,7 +27,6 @@ from serving.router.router import Router
 from serving.settings import EngineSettings, HeadSettings, RouterSettings
 from tests.support.local_clients import LocalEngineClient, LocalFeedbackClient
 from tests.support.served_adapters import FolderSource, write_adapter
-from tests.support.waiting import wait_until
 
 LYING = "a person lying on the grass"
 PARAPHRASE = "someone lying in the grass"
@@ -89,21 +85,6 @@ def small_world(folder: Path, heads: Path, **settings: Any) -> Iterator[World]:
     finally:
         store.close()
         engine.close()
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The address of `app`, served by uvicorn on a free port of loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", backlog=2048))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        host, port = server.servers[0].sockets[0].getsockname()
-        yield f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def idle(world: World) -> bool:

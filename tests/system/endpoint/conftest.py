@@ -9,15 +9,17 @@ import pytest
 from cluster.head import Head
 from tests.support.endpoint import Endpoint, running
 from tests.support.served_registry import RegistryOf
+from tests.support.surveys import small_survey
 
 
 @pytest.fixture(scope="module")
 def endpoint(
     ray_head: Head, empty_registry: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Endpoint]:
-    """The champion is version 1."""
+    """The champion is version 1; a survey is at /survey."""
     folder = tmp_path_factory.mktemp("endpoint")
     registry = RegistryOf(folder / "records", shutil.copytree(empty_registry, folder / "runs" / "registry"))
     registry.crown(registry.add(1))
-    with running(folder, ray_head, registry) as endpoint:
+    small_survey(folder)
+    with running(folder, ray_head, registry, f"--survey={folder / 'survey'}") as endpoint:
         yield endpoint

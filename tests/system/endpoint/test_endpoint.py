@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,11 +24,14 @@ from PIL import Image
 
 from cluster.monitoring.dashboard import OF_GPU_NODES, alert_expressions, dashboard_expressions, metrics_of
 from corrector.feedback import FILE_NAME, read_verdicts
+from corrector.preference.links import Links
+from corrector.preference.survey_folder import open_survey
 from corrector.registry import retire
 from tests.support.endpoint import Endpoint
 from tests.support.ingress import openai_client, pixels, post
 from tests.support.metrics_pages import exposed
 from tests.support.served_registry import NAME
+from tests.support.surveys import HttpRater
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
@@ -42,6 +46,24 @@ def test_it_is_ready_and_lists_the_base_and_the_champion(endpoint: Endpoint) -> 
     assert ready["refused"] == 0
     models = [model.id for model in openai_client(endpoint.address).models.list()]
     assert models == ["embedded", NAME]
+
+
+def test_a_survey_is_answered_beside_it(endpoint: Endpoint) -> None:
+    folder = endpoint.folder / "survey"
+    with open_survey(folder) as (survey, store):
+        link = store.add_rater("Ann").link
+        assert link is not None
+        token = Links(folder, survey.id).token(link)
+        rater = HttpRater(f"{endpoint.address}/survey/{token}")
+        assert rater.get("/").headers["referrer-policy"] == "no-referrer"
+        while (view := rater.view()["view"]) is not None:
+            assert rater.get(f"/images/{view['left']}.png").status_code == 200
+            assert rater.vote(view["id"]).status_code == 200
+        assert len(store.ballots()) == 6
+    logs = [
+        path for path in (Path(endpoint.head.scratch) / "session_latest/logs").rglob("*") if path.is_file()
+    ]
+    assert logs and not [path for path in logs if token.encode() in path.read_bytes()]
 
 
 def test_the_openai_client_gets_a_corrected_prompt_corrected_and_its_guard_from_the_base(

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from serving.ray_serve.deployments import _log_to_stderr
+from serving.ray_serve.deployments import log_to_stderr
 
 
 @pytest.mark.parametrize("encoding", ["JSON", "TEXT"])
@@ -18,7 +18,7 @@ def test_lines_are_json_where_rays_are(
     for name in ("serving", "serving.access"):
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
-    _log_to_stderr()
+    log_to_stderr()
     logging.getLogger("serving.catalogue").error("refused", extra={"adapter": "grass@2"})
     logging.getLogger("serving.access").info("%s", json.dumps({"request_id": "r"}))
     refused, access = capsys.readouterr().err.splitlines()

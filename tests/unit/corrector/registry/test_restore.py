@@ -9,7 +9,8 @@ from mlflow.tracking import MlflowClient
 from corrector.record.archive import ARCHIVE_FILE, pack_images, unpack_images
 from corrector.record.correction_record import WEIGHTS_FILE, CorrectionRecord, RecordError
 from corrector.registry import RegistryError, register
-from corrector.registry.restore import RESTORED_FILE, find_works, restore_record
+from corrector.registry.references import Reference
+from corrector.registry.restore import RESTORED_FILE, find_works, restore_images, restore_record
 from tests.support.records import write_record
 from tests.support.registering import NAME, PERSON, Registering
 
@@ -87,3 +88,17 @@ def test_equal_images_are_packed_into_equal_bytes(tmp_path: Path) -> None:
         write_record(tmp_path / name, PERSON, pairs=2, guard_images=1)
     packed = [pack_images(tmp_path / name, tmp_path / f"{name}.zip") for name in ("one", "other")]
     assert packed[0].read_bytes() == packed[1].read_bytes()
+
+
+def test_images_of_a_version_come_without_its_adapter(
+    registered: Registering, root: Path, tmp_path: Path
+) -> None:
+    registered(1)
+    reference = Reference.parse(f"{NAME}/1")
+    version, record = restore_images(reference, tmp_path / "images", tracking_uri=None, root=root)
+    assert str(version) == f"{NAME}/1" and record == CorrectionRecord.load(tmp_path / "record-1")
+    restored, registered_images = (
+        CorrectionRecord.images(folder).after for folder in (tmp_path / "images", tmp_path / "record-1")
+    )
+    assert [path.read_bytes() for path in restored] == [path.read_bytes() for path in registered_images]
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"images"}

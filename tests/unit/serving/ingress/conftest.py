@@ -7,7 +7,8 @@ import pytest
 
 from serving.ingress.app import create_app
 from serving.settings import IngressSettings
-from tests.support.ingress import World, serving, small_world
+from tests.support.app_server import serving
+from tests.support.ingress import World, small_world
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,8 @@ from serving.ingress.app import create_app
 from serving.ingress.http.errors import ApiError
 from serving.ingress.keys import main
 from serving.settings import IngressSettings
-from tests.support.ingress import LYING, World, idle, openai_client, post, serving
+from tests.support.app_server import serving
+from tests.support.ingress import LYING, World, idle, openai_client, post
 from tests.support.paused_engine import paused
 from tests.support.waiting import wait_until
 

@@ -11,7 +11,8 @@ from serving.ingress.app import create_app
 from serving.ingress.images import generation
 from serving.ingress.observer import IngressObserver
 from serving.settings import IngressSettings
-from tests.support.ingress import LYING, World, post, serving
+from tests.support.app_server import serving
+from tests.support.ingress import LYING, World, post
 from tests.unit.serving.ingress.test_access import add, bearer
 
 

@@ -15,7 +15,8 @@ from serving.ingress.image_service import ImageService
 from serving.router.embedding import Embedder
 from serving.router.router import Router
 from serving.settings import IngressSettings, RouterSettings
-from tests.support.ingress import LYING, QUICK_HEADS, World, post, serving
+from tests.support.app_server import serving
+from tests.support.ingress import LYING, QUICK_HEADS, World, post
 from tests.support.local_clients import LocalEngineClient, LocalFeedbackClient
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from serving.ingress.app import create_app
 from serving.settings import IngressSettings
-from tests.support.ingress import LYING, World, idle, openai_client, post, serving, small_world
+from tests.support.app_server import serving
+from tests.support.ingress import LYING, World, idle, openai_client, post, small_world
 from tests.support.paused_engine import paused
 from tests.support.waiting import wait_until
 from tests.unit.serving.ingress.test_streaming import send

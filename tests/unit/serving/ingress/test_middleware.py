@@ -16,7 +16,8 @@ from serving.ingress.images import generation
 from serving.ingress.observer import IngressObserver
 from serving.router.decision import Decision
 from serving.settings import IngressSettings
-from tests.support.ingress import GUARD, LYING, World, post, serving
+from tests.support.app_server import serving
+from tests.support.ingress import GUARD, LYING, World, post
 
 
 def test_every_request_is_one_line_of_json_without_its_prompt(

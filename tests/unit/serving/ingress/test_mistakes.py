@@ -9,7 +9,8 @@ import pytest
 
 from serving.ingress.app import create_app
 from serving.settings import IngressSettings
-from tests.support.ingress import LYING, World, openai_client, post, serving
+from tests.support.app_server import serving
+from tests.support.ingress import LYING, World, openai_client, post
 
 WRONG_TYPES: dict[str, list[Any]] = {
     "prompt": [None, 1, True, ["a"], {"a": 1}],

@@ -1,45 +1,19 @@
 """The page in headless Chromium: base and correction side by side, the route, verdicts, mistakes; nothing from elsewhere."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from corrector.feedback import read_verdicts
 from serving.ingress.app import create_app
 from serving.settings import IngressSettings
-from tests.support.ingress import GUARD, LYING, World, serving
+from tests.support.app_server import serving
+from tests.support.browser import opened
+from tests.support.ingress import GUARD, LYING, World
 from tests.unit.serving.ingress.test_access import add
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-TIMEOUT_MS = 30_000.0
-
-
-@contextmanager
-def opened(chromium: Path, address: str, **options: object) -> Iterator[Page]:
-    """The page; it must neither ask another machine for anything nor report an error to the console."""
-    asked: list[str] = []
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
-        page = browser.new_page(**{"viewport": {"width": 1180, "height": 1000}, **options})  # type: ignore[arg-type]  # any
-        page.set_default_timeout(TIMEOUT_MS)
-        expect.set_options(timeout=TIMEOUT_MS)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on(
-            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
-        )
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(address)
-        yield page
-        browser.close()
-    hosts = {urlsplit(url).netloc for url in asked if not url.startswith("data:")}
-    assert hosts == {urlsplit(address).netloc}
-    # The browser itself reports answers of 4xx.
-    assert [text for text in complaints if "the server responded with a status of" not in text] == []
 
 
 def ask_for(page: Page, prompt: str, **fields: str) -> None:

@@ -6,7 +6,8 @@ import torch
 from corrector.evaluation.features import opennsfw
 from serving.ingress.app import create_app
 from serving.settings import IngressSettings
-from tests.support.ingress import LYING, World, pixels, post, serving
+from tests.support.app_server import serving
+from tests.support.ingress import LYING, World, pixels, post
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,0 +1,1 @@
+"""The page on which people compare pairs of images: FastAPI, without Ray."""
