@@ -23,8 +23,8 @@ from corrector.exemplars.generation.images_api import (
 )
 from corrector.exemplars.generation.journal import Journal, Outcome, Request
 from corrector.exemplars.generation.plan import Plan
-from corrector.exemplars.generation.transport import NoAnswerError, NotSentError, Response
 from corrector.files import write_atomically
+from corrector.http_client import NoAnswerError, NotSentError, Response
 
 MAX_FAILURES = 5
 """After so many requests in a row that may have been billed and brought no image, a collection stops."""

@@ -267,6 +267,18 @@ def test_urls_that_lead_elsewhere_are_not_fetched(
     assert ended["outcome"] == "unusable" and said in ended["detail"]
 
 
+def test_an_image_at_a_url_that_is_too_large_or_none_is_unusable(
+    api: ImagesApiServer, tmp_path: Path
+) -> None:
+    api.as_url = True
+    api.files["/images/0-0"] = (302, {"Location": "http://[/"}, b"")
+    api.files["/images/1-0"] = (200, {"Content-Length": str(2**40)}, b"")
+    assert collect(api, tmp_path, "--count", "1", "--max-images", "3").returncode == 0
+    details = [ended["detail"] for ended in journal(tmp_path, "ended")]
+    assert details[0] == "image 1: its URL: was redirected to what is no URL"
+    assert details[1].startswith("image 1: its URL: the answer is larger than")
+
+
 def test_an_image_that_cannot_be_fetched_now_is_fetched_later_and_not_bought_again(
     api: ImagesApiServer, tmp_path: Path
 ) -> None:

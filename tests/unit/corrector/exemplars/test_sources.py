@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,32 @@ def test_a_plain_folder_is_not_copied(tmp_path: Path, environment: Settings) -> 
     (tmp_path / "plain" / "0.png").write_bytes(PICTURES["0.png"])
     assert resolve_source("plain", tmp_path, settings=environment).folder == tmp_path / "plain"
     assert not environment.cache.exists()
+
+
+def test_what_was_not_used_for_long_leaves_a_full_cache(tmp_path: Path, environment: Settings) -> None:
+    small = replace(environment, exemplar_cache_bytes=0)
+    for number, name in enumerate(("unused", "used", "new")):
+        body = zipped({f"{each}.png": PICTURES[f"{each}.png"] for each in (number, number + 1)})
+        (tmp_path / f"{name}.zip").write_bytes(body)
+    unused, used = (
+        resolve_source(name, tmp_path, settings=small).folder for name in ("unused.zip", "used.zip")
+    )
+    for folder in (unused, used):
+        os.utime(folder.parent, (0, 0))
+    assert resolve_source("used.zip", tmp_path, settings=small).folder == used
+    new = resolve_source("new.zip", tmp_path, settings=small).folder
+    assert [folder.exists() for folder in (unused, used, new)] == [False, True, True]
+    assert resolve_source("unused.zip", tmp_path, settings=small).folder == unused
+    assert len(list(unused.iterdir())) == 2
+
+
+def test_a_dataset_folder_in_use_stays_in_a_full_cache(tmp_path: Path, environment: Settings) -> None:
+    small = replace(environment, exemplar_cache_bytes=0)
+    dataset(tmp_path / "dataset")
+    found = resolve_source("dataset", tmp_path, settings=small)
+    os.utime(found.folder.parent, (0, 0))
+    assert resolve_source("dataset", tmp_path, settings=small) == found
+    assert len(list(found.folder.iterdir())) == len(PICTURES)
 
 
 def test_too_few_images_are_told_by_the_name_in_the_batch_file(tmp_path: Path, environment: Settings) -> None:

@@ -27,10 +27,18 @@ class Strict:
         return [bool(image[:, 0, 0].mean() > 0.9) for image in images]
 
 
-def curate(folder: Path, images: dict[str, Image.Image], **options: object) -> Curation:
+def curate(
+    folder: Path,
+    images: dict[str, Image.Image],
+    *,
+    memory: FeatureMemory | None = None,
+    prompt: str | None = None,
+    decisions: Decisions | None = None,
+) -> Curation:
     for name, image in images.items():
         image.save(folder / name, quality=75)
-    return curate_folder(folder, resolution=64, **({"memory": FeatureMemory()} | options))  # type: ignore[arg-type]  # any
+    memory = memory or FeatureMemory()
+    return curate_folder(folder, resolution=64, memory=memory, prompt=prompt, decisions=decisions)
 
 
 def good(count: int = 12) -> dict[str, Image.Image]:
