@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from corrector.exemplars.files import Limits, printable
 from corrector.exemplars.generation.transport import Response, UnusableUrlError, download, exchange
@@ -42,6 +43,11 @@ class ImagesApi:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 300.0
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def host(self) -> str:
+        """The API's host, with its port where `base_url` has one."""
+        return urlsplit(self.base_url).netloc
 
     def generate(self, prompt: str, images: int, request_id: str) -> Response:
         """Ask once for `images` images; see `exchange` for what it raises.

@@ -16,6 +16,7 @@ from corrector.errors import UserError
 from corrector.exemplars.exemplar_set import ExemplarSet, load_exemplars
 from corrector.exemplars.files import NotAnImageError, opened, read
 from corrector.exemplars.formats import promises_image
+from corrector.exemplars.provenance import SourceKind
 from corrector.exemplars.sources.archives import archive_entries
 from corrector.exemplars.sources.downloads import download
 from corrector.exemplars.sources.images import CAPTIONS, Entry, ImageFolder, is_hidden
@@ -41,11 +42,13 @@ class ResolvedSource:
         folder: The named folder, or one in the cache.
         name: What was named, without a URL's query.
         notes: One sentence for each file that was left out on the way.
+        kind: What the images were made from.
     """
 
     folder: Path
     name: str
     notes: tuple[str, ...] = ()
+    kind: SourceKind = "archive"
 
 
 def load_source(
@@ -61,7 +64,12 @@ def load_source(
     bounds = limits or SourceLimits()
     source = resolve_source(reference, folder, settings=settings, limits=bounds)
     found = load_exemplars(
-        source.folder, resolution=resolution, seed=seed, limits=bounds.files, name=source.name
+        source.folder,
+        resolution=resolution,
+        seed=seed,
+        limits=bounds.files,
+        name=source.name,
+        kind=source.kind,
     )
     return replace(found, notes=(*source.notes, *found.notes))
 
@@ -87,7 +95,7 @@ def resolve_source(
     cache = settings.cache / "exemplars"
     try:
         if s3.is_s3_url(reference):
-            return _from_s3(reference, cache, bounds)
+            return replace(_from_s3(reference, cache, bounds), kind="s3")
         if is_web_url(reference):
             return _from_web(reference, cache, bounds, allow_private=settings.allow_private_urls)
         if is_address(reference):
@@ -148,8 +156,8 @@ def _from_s3(url: str, cache: Path, limits: SourceLimits) -> ResolvedSource:
 def _from_folder(path: Path, reference: str, cache: Path, limits: SourceLimits) -> ResolvedSource:
     root = opened(path)
     if not _is_dataset(root):
-        return ResolvedSource(path, reference)
-    return _kept(_tree(root, limits), cache, reference)
+        return ResolvedSource(path, reference, kind="folder")
+    return replace(_kept(_tree(root, limits), cache, reference), kind="dataset")
 
 
 def _is_dataset(root: Path) -> bool:
