@@ -107,7 +107,12 @@ class Collection:
     def _asked(self) -> Request | None:
         if (chosen := self._next()) is None:
             return None
-        asked_for = {"model": self._api.model, "size": self._api.size, **self._api.parameters}
+        asked_for = {
+            **self._api.parameters,
+            "host": self._api.host,
+            "model": self._api.model,
+            "size": self._api.size,
+        }
         return self._journal.ask(*chosen, self._plan.price, asked_for)
 
     def _perform(self, request: Request) -> None:

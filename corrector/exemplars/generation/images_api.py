@@ -55,6 +55,11 @@ class ImagesApi:
     timeout: float = 300.0
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def host(self) -> str:
+        """The API's host, with its port where `base_url` has one."""
+        return urlsplit(self.base_url).netloc
+
     def generate(self, prompt: str, images: int, request_id: str) -> Response:
         """Ask once for `images` images; see `exchange` for what it raises.
 

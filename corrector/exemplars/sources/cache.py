@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from corrector.exemplars.provenance import SourceKind
 from corrector.exemplars.sources.images import Entry, ImageFolder
 from corrector.exemplars.sources.limits import UnusableSourceError
 from corrector.files import publish_folder, remove_least_recently_used, staging_folder, write_atomically
@@ -34,11 +35,13 @@ class ResolvedSource:
         folder: The named folder, or one in the cache.
         name: What was named, without a URL's query.
         notes: One sentence for each file that was left out on the way.
+        kind: What the images were made from.
     """
 
     folder: Path
     name: str
     notes: tuple[str, ...] = ()
+    kind: SourceKind = "archive"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,12 @@ def load_source(
     bounds = limits or SourceLimits()
     source = resolve_source(reference, folder, settings=settings, limits=bounds)
     found = load_exemplars(
-        source.folder, resolution=resolution, seed=seed, limits=bounds.files, name=source.name
+        source.folder,
+        resolution=resolution,
+        seed=seed,
+        limits=bounds.files,
+        name=source.name,
+        kind=source.kind,
     )
     return replace(found, notes=(*source.notes, *found.notes))
 
@@ -66,7 +71,7 @@ def resolve_source(
     cache = SourceCache(settings.cache / "exemplars", settings.exemplar_cache_bytes)
     try:
         if s3.is_s3_url(reference):
-            return _from_s3(reference, cache, bounds)
+            return replace(_from_s3(reference, cache, bounds), kind="s3")
         if is_web_url(reference):
             return _from_web(reference, cache, bounds, allow_private=settings.allow_private_urls)
         if is_address(reference):
@@ -133,8 +138,8 @@ def _from_s3(url: str, cache: SourceCache, limits: SourceLimits) -> ResolvedSour
 def _from_folder(path: Path, reference: str, cache: SourceCache, limits: SourceLimits) -> ResolvedSource:
     root = opened(path)
     if not _is_dataset(root):
-        return ResolvedSource(path, reference)
-    return cache.keep(_tree(root, limits), reference)
+        return ResolvedSource(path, reference, kind="folder")
+    return replace(cache.keep(_tree(root, limits), reference), kind="dataset")
 
 
 def _is_dataset(root: Path) -> bool:

@@ -59,6 +59,28 @@ def test_the_same_images_give_the_same_work_id(tmp_path: Path, environment: Sett
         assert len({work_id(place, tmp_path, environment) for place in places}) == 1
 
 
+def test_every_exemplar_says_where_it_came_from_without_credentials(
+    tmp_path: Path, environment: Settings
+) -> None:
+    (tmp_path / "plain").mkdir()
+    for name, body in PICTURES.items():
+        (tmp_path / "plain" / name).write_bytes(body)
+    dataset(tmp_path / "dataset")
+    (tmp_path / "a.zip").write_bytes(zipped(PICTURES))
+    with serving() as web:
+        web.bodies["/a"] = (tmp_path / "a.zip").read_bytes()
+        wanted = {
+            "plain": ("folder", "plain"),
+            "dataset": ("dataset", "dataset"),
+            "a.zip": ("archive", "a.zip"),
+            f"{web.url}/a?signature=SECRET": ("archive", f"{web.url}/a?…"),
+        }
+        for reference, source in wanted.items():
+            found = load_source(reference, tmp_path, resolution=32, settings=environment)
+            assert {(each.kind, each.place) for each in found.sources} == {source}
+            assert len(found.sources) == len(PICTURES)
+
+
 @pytest.mark.parametrize("split", ["train", "data/validation", "."])
 def test_of_a_dataset_folder_the_images_are_read_and_the_captions_not(
     split: str, tmp_path: Path, environment: Settings
@@ -142,7 +164,7 @@ def test_a_job_tells_the_line_of_an_archive_that_it_cannot_use(tmp_path: Path, e
     )
     batch.write_text("prompts:\n" + entry.format("good"))
     (task,) = check_batch(batch, storage=tmp_path / "runs", settings=environment).tasks
-    assert len(task.exemplar_digests) == len(PICTURES)
+    assert len(task.sources) == len(PICTURES)
 
 
 def test_the_check_of_a_plain_batch_file_imports_nothing_of_this() -> None:

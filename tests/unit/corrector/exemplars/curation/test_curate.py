@@ -92,6 +92,17 @@ def test_few_images_cannot_teach_variety_and_agreement_is_not_run(tmp_path: Path
     assert "Not run, with fewer than 8 images" in lacks
 
 
+def test_images_that_differ_are_not_said_to_differ_in_pose(tmp_path: Path) -> None:
+    scenes = [
+        Scene(subject, "standing", place)
+        for subject in ("person", "dog")
+        for place in ("grass", "street", "snow")
+    ]
+    found = curate(tmp_path, {f"{number}.png": render(scene, number) for number, scene in enumerate(scenes)})
+    assert "diversity" not in {reason.check for reason in found.reasons}
+    assert "Which of subject, pose, view and background vary: no check sees it" in " ".join(found.lacks)
+
+
 def test_too_few_images_are_not_effective(tmp_path: Path) -> None:
     assert curate(tmp_path, good(3)).grade == "not effective"
     for path in tmp_path.iterdir():
