@@ -9,7 +9,7 @@ from typing import Any
 from corrector.detectors.judge_settings import JudgeSettings
 from corrector.exemplars.files import printable
 from corrector.exemplars.generation.images_api import is_out_of_money, is_refusal, retry_after
-from corrector.exemplars.generation.transport import NoAnswerError, NotSentError, Response, exchange
+from corrector.http_client import NoAnswerError, NotSentError, Response, exchange
 
 _MAX_ANSWER_BYTES = 2**20
 _MESSAGE_CHARACTERS = 300

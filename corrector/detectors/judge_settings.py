@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from corrector.errors import UserError
-from corrector.exemplars.generation.transport import origin
+from corrector.http_client import origin
 from corrector.settings import Settings
 
 URL_VARIABLE = "CORRECTOR_JUDGE_URL"
