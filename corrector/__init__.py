@@ -9,8 +9,9 @@ they are first used, because torch and diffusers take seconds to import.
 """
 
 import logging
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from corrector.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from corrector.adapters import Adapter, load_adapter
@@ -35,25 +36,17 @@ __all__ = [
     "load_base",
 ]
 
-_MODULES = {
-    "adapters": ("Adapter", "load_adapter"),
-    "correction": ("Correction", "correct"),
-    "errors": ("UserError",),
-    "exemplars": ("contact_sheet",),
-    "loaded_base": ("Base", "load_base"),
-    "prompts": ("EvaluationSettings", "FailingPrompt", "GateThresholds", "HyperParameters"),
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "adapters": ("Adapter", "load_adapter"),
+        "correction": ("Correction", "correct"),
+        "errors": ("UserError",),
+        "exemplars": ("contact_sheet",),
+        "loaded_base": ("Base", "load_base"),
+        "prompts": ("EvaluationSettings", "FailingPrompt", "GateThresholds", "HyperParameters"),
+    },
+)
 
 # PEFT imports bitsandbytes if it is installed; its log recommends kernels that are not used here.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]

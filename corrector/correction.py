@@ -7,11 +7,12 @@ import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -32,7 +33,8 @@ from corrector.evaluation import (
     score,
 )
 from corrector.evaluation.verdicts import named_judge
-from corrector.exemplars import contact_sheet
+from corrector.exemplars import ExemplarSet, contact_sheet
+from corrector.exemplars.curation import REVIEW, Decisions, curate_images, without_dropped
 from corrector.exemplars.sources import load_source
 from corrector.loaded_base import Base
 from corrector.prompt_inputs import (
@@ -66,7 +68,8 @@ class Correction:
         before: ``[N, 3, H, W]``, values 0 to 1: all images of the base, the prompt's own first.
         after: The same rows with the adapter.
         exemplars: Training and held-out exemplars.
-        record: Scorecard, loss curve, seeds, times and lineage.
+        record: Scorecard, loss curve, seeds, times, sources of the exemplars and lineage.
+        notes: What was left out of the exemplars, and what makes them doubtful, in sentences.
     """
 
     entry: FailingPrompt
@@ -76,6 +79,7 @@ class Correction:
     after: Tensor
     exemplars: ExemplarImages
     record: CorrectionRecord
+    notes: tuple[str, ...] = ()
 
     @property
     def scorecard(self) -> Scorecard:
@@ -127,6 +131,8 @@ def correct(
     gate: GateThresholds | None = None,
     hyperparameters: HyperParameters | Mapping[str, Any] | None = None,
     judge: ImageJudge | None = None,
+    decisions: Path | str | None = None,
+    accept_exemplars: bool = False,
     progress: bool = True,
 ) -> Correction:
     """Trains an adapter for ``prompt``, samples it and the base from the same seeds, scores both, and judges.
@@ -141,23 +147,27 @@ def correct(
         hyperparameters: Replace the prompt's own; a mapping replaces only those that it names.
         judge: Says of each image whether it is right; with one the gate can tell "fixed" from "improved". None: that of
             ``evaluation``, if it names one.
-        progress: Whether a progress bar is shown on the terminal or in the notebook.
+        decisions: The file of decisions about exemplars that a review page saved; those that it drops are left out.
+        accept_exemplars: Whether exemplars are used, unchecked, that curation would call not effective.
+        progress: Whether notes and a progress bar are shown on the terminal or in the notebook.
 
     Raises:
-        UserError: Exemplars, base and hyper-parameters do not fit each other or the device, or training diverged.
+        UserError: Exemplars are not effective; they, base and hyper-parameters do not fit each other or the device; or
+            training diverged.
     """
     entry = _with_hyperparameters(prompt, hyperparameters)
     evaluation, gate = evaluation or EvaluationSettings(), gate or GateThresholds()
-    exemplar_set = load_source(
-        entry.exemplars, Path(), resolution=side_of(entry, base.spec), seed=entry.hyperparameters.seed
-    )
+    memory = FeatureMemory(judge=judge or named_judge(evaluation.judge), cache=base.cache)
+    decided = Decisions.load(Path(decisions) if decisions else None)
+    exemplar_set = _load_exemplars(entry, base, memory, decided, check=not accept_exemplars)
     exemplars = ExemplarImages.of(exemplar_set)
     embeddings = base.encode(texts_of(entry, evaluation))
-    memory = FeatureMemory(judge=judge or named_judge(evaluation.judge), cache=base.cache)
     engine = _engine(entry, base)
     seconds: dict[str, float] = {}
     try:
         with _progress_bar(shown=progress) as bar:
+            for note in exemplar_set.notes if progress else ():
+                bar.console.print(note, markup=False, highlight=False)
             with _timed(seconds, "training"):
                 task = fine_tune(entry, exemplars, embeddings, base, bank=engine.bank)
                 adapter, curve = _train(engine, task, bar)
@@ -193,15 +203,14 @@ def correct(
             looks=assessment.looks,
             guard_shifts=assessment.guard_shifts,
         )
-    digests = exemplar_set.file_digests
     record = correction_record(
         entry,
         base.spec,
         comparison,
-        work_id=entry.work_id(base.spec.identity, list(digests.values()), evaluation, gate),
+        work_id=entry.work_id(base.spec.identity, list(exemplar_set.file_digests.values()), evaluation, gate),
         evaluation=evaluation,
         gate=gate,
-        exemplar_digests=digests,
+        exemplars=exemplar_set.sources,
         code=code_version(),
         status="corrected" if card.verdict.passed else "rejected",
         adapter_sha256=hashlib.sha256(adapter_bytes(adapter)).hexdigest(),
@@ -211,7 +220,27 @@ def correct(
         seconds={name: round(value, 2) for name, value in seconds.items()},
         cost=candidate.cost(entry, base, evaluation),
     )
-    return Correction(entry, adapter, comparison, before, after, exemplars, record)
+    return Correction(entry, adapter, comparison, before, after, exemplars, record, exemplar_set.notes)
+
+
+def _load_exemplars(
+    entry: FailingPrompt, base: Base, memory: FeatureMemory, decisions: Decisions, *, check: bool
+) -> ExemplarSet:
+    """The exemplars, with a note where they are doubtful; :class:`UserError` where they are not effective."""
+    side, seed = side_of(entry, base.spec), entry.hyperparameters.seed
+    found = without_dropped(load_source(entry.exemplars, Path(), resolution=side, seed=seed), decisions)
+    if not check:
+        return found
+    images = torch.cat([found.training_images(), found.held_out_images()])
+    curation = curate_images(
+        found.file_digests, images, memory=memory, prompt=entry.prompt, decisions=decisions
+    )
+    if refusal := curation.refusal(entry.name):
+        raise UserError(
+            f"{refusal}\n{REVIEW}, and call again with decisions=FILE, or with accept_exemplars=True"
+        )
+    doubts = (f"the exemplars are doubtful: {reason}" for reason in curation.reasons)
+    return replace(found, notes=(*found.notes, *doubts))
 
 
 def _with_hyperparameters(

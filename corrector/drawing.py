@@ -32,7 +32,8 @@ Sample = Callable[[list[SampleRow]], Tensor]
 Block = tuple[Row, ...]
 """Rows whose images are kept together."""
 
-_BLOCK_ROWS = 8
+BLOCK_ROWS = 8
+"""Most rows of a block."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,5 @@ def wanted_blocks(assessment: Assessment) -> list[Block]:
     own = max(len(assessment.drawn.own) - len(assessment.before), 0)
     parts = [wanted[:own], *(list(rows) for _, rows in groupby(wanted[own:], key=lambda row: row[0]))]
     return [
-        tuple(part[first : first + _BLOCK_ROWS])
-        for part in parts
-        for first in range(0, len(part), _BLOCK_ROWS)
+        tuple(part[first : first + BLOCK_ROWS]) for part in parts for first in range(0, len(part), BLOCK_ROWS)
     ]

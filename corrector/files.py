@@ -1,13 +1,15 @@
-"""Writes files and folders whole or not at all, also with concurrent writers, and computes the digest of a file."""
+"""Writes files and folders whole or not at all, also with concurrent writers; digests of files; folders bounded in size."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -98,6 +100,35 @@ def replace_folder(folder: Path, destination: Path) -> Path:
                 suppress(FileNotFoundError),
             ):  # another caller was faster
                 destination.rename(old / "replaced")
+
+
+def remove_least_recently_used(paths: Iterable[Path], budget: int, *, spared_since: float = math.inf) -> None:
+    """Remove files and folders, the earliest modified first, until the rest has at most `budget` bytes.
+
+    A reader sees a whole folder or none. What another process removes meanwhile, or owns, is no error.
+
+    Args:
+        spared_since: What was modified later stays, in seconds since 1970.
+    """
+    found = []
+    for path in paths:
+        with suppress(OSError):
+            status = path.stat()
+            size = status.st_size
+            if stat.S_ISDIR(status.st_mode):
+                size += sum(each.lstat().st_size for each in path.rglob("*"))
+            found.append((status.st_mtime, size, path))
+    excess = sum(size for _, size, _ in found) - budget
+    for modified, size, path in sorted(found):
+        if excess <= 0 or modified > spared_since:
+            return
+        with suppress(OSError):
+            if path.is_dir():
+                with staging_folder(path) as removed:
+                    path.rename(removed / path.name)
+            else:
+                path.unlink()
+        excess -= size
 
 
 def _sibling(path: Path) -> Path:

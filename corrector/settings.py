@@ -10,6 +10,7 @@ from corrector.errors import UserError
 from corrector.s3 import is_s3_url
 
 _IMAGE_CACHE_GIB = 32
+_EXEMPLAR_CACHE_GIB = 16
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Settings:
             own in which exemplar folders may lie. Default: the working directory, unless that is `/`.
         image_cache_bytes: `CORRECTOR_IMAGE_CACHE_GIB` in bytes: how much of a cache's folder the base's images and their
             features may take. Default: 32 GiB.
+        exemplar_cache_bytes: `CORRECTOR_EXEMPLAR_CACHE_GIB` in bytes: how much of the cache's folder images from archives, S3
+            and the web may take. Default: 16 GiB.
         device_hour_dollars: `CORRECTOR_DEVICE_HOUR_DOLLARS`, price of an hour of one GPU, or of one CPU worker where there is
             no GPU, or None.
         allow_private_urls: `CORRECTOR_ALLOW_PRIVATE_URLS`, whether exemplars may come from http:// URLs, and from hosts with
@@ -38,6 +41,7 @@ class Settings:
     exemplar_roots: tuple[Path, ...]
     database: str | None = field(default=None, repr=False)
     image_cache_bytes: int = _IMAGE_CACHE_GIB * 2**30
+    exemplar_cache_bytes: int = _EXEMPLAR_CACHE_GIB * 2**30
     device_hour_dollars: float | None = None
     allow_private_urls: bool = False
 
@@ -56,7 +60,8 @@ class Settings:
             database=variables.get("CORRECTOR_DATABASE") or None,
             tracking_uri=variables.get("MLFLOW_TRACKING_URI") or None,
             exemplar_roots=_exemplar_roots(variables),
-            image_cache_bytes=_image_cache_bytes(variables),
+            image_cache_bytes=_bytes(variables, "CORRECTOR_IMAGE_CACHE_GIB", _IMAGE_CACHE_GIB),
+            exemplar_cache_bytes=_bytes(variables, "CORRECTOR_EXEMPLAR_CACHE_GIB", _EXEMPLAR_CACHE_GIB),
             device_hour_dollars=_number(
                 variables, "CORRECTOR_DEVICE_HOUR_DOLLARS", "price; give a number of dollars, such as 2.5"
             ),
@@ -95,9 +100,9 @@ def _exemplar_roots(variables: Mapping[str, str]) -> tuple[Path, ...]:
     return () if working == Path(working.anchor) else (working,)
 
 
-def _image_cache_bytes(variables: Mapping[str, str]) -> int:
-    gib = _number(variables, "CORRECTOR_IMAGE_CACHE_GIB", "size; give a number of GiB, such as 32")
-    return int(2**30 * (_IMAGE_CACHE_GIB if gib is None else gib))
+def _bytes(variables: Mapping[str, str], variable: str, default_gib: int) -> int:
+    gib = _number(variables, variable, f"size; give a number of GiB, such as {default_gib}")
+    return int(2**30 * (default_gib if gib is None else gib))
 
 
 def _number(variables: Mapping[str, str], variable: str, expected: str) -> float | None:

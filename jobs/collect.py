@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +25,10 @@ from corrector import feedback
 from corrector.errors import UserError
 from corrector.prompts.failing_prompt import normalised, slug
 from corrector.settings import Settings
+from jobs.inputs.batch_text import TO_COMPLETE, WrittenEntry, batch_text, free_names, one_line, to_complete
 
 _SHOWN = 12
 """Seeds and notes that an entry lists at most."""
-_NOTE_LENGTH = 160
 
 
 class FlaggedRequest(BaseModel):
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not flagged:
             console.print(f"{len(verdicts)} verdicts, and no prompt flagged {options.at_least} times")
             return 1
-        options.out.write_text(batch_text(flagged, options.base, options.exemplars), encoding="utf-8")
+        options.out.write_text(batch_of(flagged, options.base, options.exemplars), encoding="utf-8")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -141,36 +140,21 @@ def gather(verdicts: Iterable[GivenVerdict]) -> list[Flagged]:
     )
 
 
-def batch_text(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
+def batch_of(flagged: Sequence[Flagged], base: str, exemplars: str) -> str:
     """The batch file, as YAML with comments."""
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    lines = [
-        f"# What users flagged; written by `python -m jobs.collect` on {written}.",
-        "# Put good images into each folder of exemplars (best 10 to 30), name paraphrases to correct with the prompt and",
-        "# guard prompts that must stay as they are; then check the file with `python -m corrector.prompts check`.",
-        "",
-        _yaml({"base": base}),
-        "prompts:",
+    head = [f"What users flagged; written by `python -m jobs.collect` on {written}.", *TO_COMPLETE]
+    entries = [
+        WrittenEntry(to_complete(name, one.prompt, exemplars, one.count), list(_comments(one)))
+        for name, one in named(flagged).items()
     ]
-    for name, one in named(flagged).items():
-        lines += [f"  # {comment}" for comment in _comments(one)]
-        entry = {
-            "name": name,
-            "prompt": one.prompt,
-            "exemplars": f"{exemplars}/{name}",
-            "priority": min(one.count, 1000),
-            "paraphrases": [],
-            "guard_prompts": [],
-        }
-        first, *rest = _yaml(entry).splitlines()
-        lines += [f"  - {first}", *(f"    {line}" for line in rest), ""]
-    return "\n".join(lines)
+    return batch_text(head, {"base": base}, entries)
 
 
 def named(flagged: Iterable[Flagged]) -> dict[str, Flagged]:
     """The prompts by the names of their entries and exemplar folders."""
-    taken: set[str] = set()
-    return {_free_name(slug(one.prompt), taken): one for one in flagged}
+    all_flagged = list(flagged)
+    return dict(zip(free_names(slug(one.prompt) for one in all_flagged), all_flagged, strict=True))
 
 
 def _comments(one: Flagged) -> Iterator[str]:
@@ -180,24 +164,7 @@ def _comments(one: Flagged) -> Iterator[str]:
     more = f" and {len(one.seeds) - _SHOWN} more" if len(one.seeds) > _SHOWN else ""
     yield f"seeds {', '.join(map(str, one.seeds[:_SHOWN]))}{more}"
     for note in one.notes[:_SHOWN]:
-        yield f"  {_one_line(note)!r}"
-
-
-def _one_line(note: str) -> str:
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in note).split())
-    return text if len(text) <= _NOTE_LENGTH else text[: _NOTE_LENGTH - 1] + "…"
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    chosen, number = name, 2
-    while chosen in taken:
-        chosen, number = f"{name[:60]}-{number}", number + 1
-    taken.add(chosen)
-    return chosen
-
-
-def _yaml(values: Mapping[str, object]) -> str:
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=10**6).rstrip("\n")
+        yield f"  {one_line(note)!r}"
 
 
 def _show(flagged: Sequence[Flagged], console: Console) -> None:

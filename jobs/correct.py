@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         # Imported after the check: Ray, MLflow and torch take seconds, and mistakes should be reported at once.
+        from corrector.exemplars.curation import Decisions
         from jobs.inputs.batch import check_batch
 
         work = check_batch(
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run=options.run_id,
             base=options.base,
             precision=options.precision,
-            decisions=options.decisions,
+            decisions=Decisions.load(options.decisions),
             accept_exemplars=options.accept_exemplars,
         )
         check_registry(work.run.storage, options.tracking_uri)
@@ -67,16 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs.correct", description=__doc__.split("\n", 1)[0])
     add_common_arguments(parser)
     parser.add_argument("--plan", action="store_true", help="print what would run, and stop")
-    parser.add_argument(
-        "--decisions",
-        type=Path,
-        help="which exemplars to drop or to keep, as the review page of corrector.exemplars.curation saved it",
-    )
-    parser.add_argument(
-        "--accept-exemplars",
-        action="store_true",
-        help="train on exemplars that are not effective, too, without checking them",
-    )
     parser.add_argument(
         "--checkpoint-seconds",
         type=float,
@@ -126,6 +117,16 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=0,
         help="GPUs that the cluster's autoscaler may bring, from zero; lanes wait for them (default: those that are there)",
+    )
+    parser.add_argument(
+        "--decisions",
+        type=Path,
+        help="which exemplars to drop or to keep, as the review page of corrector.exemplars.curation saved it",
+    )
+    parser.add_argument(
+        "--accept-exemplars",
+        action="store_true",
+        help="train on exemplars that are not effective, too, without checking them",
     )
 
 

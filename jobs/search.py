@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
+        from corrector.exemplars.curation import Decisions
         from jobs.inputs.batch import check_batch
         from jobs.tuning.plan import check_search_work
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run=options.run_id or f"{options.batch.stem}-search",
             base=options.base,
             precision=options.precision,
+            decisions=Decisions.load(options.decisions),
+            accept_exemplars=options.accept_exemplars,
         )
         check_search_work(work)
         check_registry(work.run.storage, options.tracking_uri)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support.servers import SharedServers, use_object_store
+from tests.support.waiting import LONG
 
 if TYPE_CHECKING:
     from cluster.head import Head
@@ -48,8 +49,10 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process; system tests begin first, since they are the longest."""
+    """A file's tests run in one process; system tests begin first, since they are the longest, and may take long."""
     for item in items:
+        if item.nodeid.startswith("tests/system/") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONG))
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     items.sort(key=lambda item: not item.nodeid.startswith("tests/system/"))

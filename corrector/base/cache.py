@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from corrector.files import remove_least_recently_used
 from corrector.storage import Storage, StoredFile
 
 logger = logging.getLogger(__name__)
@@ -81,18 +82,7 @@ class ContentCache:
 
         Objects on S3 stay: there the folder has copies.
         """
-        found = []
-        for path in self.storage.disk.glob(f"??/*{_SUFFIX}"):
-            with suppress(OSError):  # another process removes it
-                status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
-        excess = sum(size for _, size, _ in found) - budget
-        for _, size, path in sorted(found):
-            if excess <= 0:
-                return
-            with suppress(OSError):
-                path.unlink()
-            excess -= size
+        remove_least_recently_used(self.storage.disk.glob(f"??/*{_SUFFIX}"), budget)
 
     def _entry(self, key: str) -> StoredFile:
         if not _KEY.fullmatch(key):

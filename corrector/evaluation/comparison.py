@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -50,10 +50,7 @@ class Comparison:
     @classmethod
     def of(cls, entry: FailingPrompt, settings: EvaluationSettings) -> Comparison:
         """The comparison that ``settings`` ask for; the prompt's own seeds count up from ``settings.seed``."""
-        wordings = (entry.prompt, *entry.paraphrases)
-        own = tuple(
-            (wordings[index % len(wordings)], _seed(settings, index)) for index in range(settings.images)
-        )
+        own = own_rows((entry.prompt, *entry.paraphrases), settings)
         guard_seeds = _seeds(settings, settings.images, settings.guard_images)
         guards = [GuardSamples(prompt=prompt, seeds=guard_seeds) for prompt in entry.guard_prompts]
         negative_seeds = _seeds(settings, settings.images, settings.hard_negative_images)
@@ -100,6 +97,13 @@ class Comparison:
     @property
     def _neighbours(self) -> tuple[GuardSamples, ...]:
         return (*self.guards, *self.negatives)
+
+
+def own_rows(wordings: Sequence[str], settings: EvaluationSettings) -> tuple[Row, ...]:
+    """The rows of a prompt's own images: its wordings in turn, and seeds that count up from ``settings.seed``."""
+    return tuple(
+        (wordings[index % len(wordings)], _seed(settings, index)) for index in range(settings.images)
+    )
 
 
 def _seeds(settings: EvaluationSettings, start: int, count: int) -> tuple[int, ...]:

@@ -5,8 +5,9 @@ into training and held-out, and notes on the files that were left out. `generati
 imported when they are first used, because torch takes seconds to import and `generation` does without it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from corrector.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from corrector.exemplars.exemplar_set import Exemplar, ExemplarSet, file_digests, load_exemplars
@@ -25,20 +26,12 @@ __all__ = [
     "to_tensor",
 ]
 
-_MODULES = {
-    "exemplar_set": ("Exemplar", "ExemplarSet", "file_digests", "load_exemplars"),
-    "files": ("Limits",),
-    "fit": ("to_image", "to_tensor"),
-    "sheet": ("contact_sheet",),
-}
-
-
-def __getattr__(name: str) -> object:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "exemplar_set": ("Exemplar", "ExemplarSet", "file_digests", "load_exemplars"),
+        "files": ("Limits",),
+        "fit": ("to_image", "to_tensor"),
+        "sheet": ("contact_sheet",),
+    },
+)

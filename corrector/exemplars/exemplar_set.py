@@ -24,6 +24,8 @@ from corrector.exemplars.files import (
 )
 from corrector.exemplars.fit import fit, to_tensor
 from corrector.exemplars.formats import ENDINGS, HEAD_BYTES, format_of
+from corrector.exemplars.generation.reading import read_generations
+from corrector.exemplars.provenance import ExemplarSource, Generation, SourceKind, used_digests
 
 FEW_HELD_OUT = 4
 """Below this many held-out exemplars a note says that scores against them mean little."""
@@ -37,13 +39,18 @@ class Exemplar:
 
     Attributes:
         path: Its file; the first by name if several have the same pixels.
-        sha256: SHA-256 of the decoded pixels before resizing; a PNG and a BMP of one picture have the same.
         image: float32 `[3, R, R]` in 0..1, cropped and resized by `fit`.
+        source: Where it came from, what it cost, and who decided about it.
     """
 
     path: Path
-    sha256: str
     image: torch.Tensor
+    source: ExemplarSource
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the decoded pixels before resizing; a PNG and a BMP of one picture have the same."""
+        return self.source.sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +61,17 @@ class ExemplarSet:
         training: The exemplars that the fine-tune trains on; at least one.
         held_out: The exemplars that it does not train on; the images are compared with them.
         notes: One sentence for each file that was left out or changed, and for what the set lacks.
+        dropped: The images that people, or a curation, dropped.
     """
 
     training: tuple[Exemplar, ...]
     held_out: tuple[Exemplar, ...]
     notes: tuple[str, ...]
+    dropped: tuple[ExemplarSource, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the pixels, their split and their resolution; names and notes do not count."""
+        """SHA-256 of the pixels, their split and their resolution; names, sources and notes do not count."""
         content = {
             "resolution": self.training[0].image.shape[-1],
             "training": [exemplar.sha256 for exemplar in self.training],
@@ -73,7 +82,12 @@ class ExemplarSet:
     @property
     def file_digests(self) -> dict[str, str]:
         """File name -> SHA-256 of the exemplar, training exemplars first."""
-        return {each.path.name: each.sha256 for each in (*self.training, *self.held_out)}
+        return used_digests(self.sources)
+
+    @property
+    def sources(self) -> tuple[ExemplarSource, ...]:
+        """Where each image came from: training, held out, then dropped."""
+        return (*(each.source for each in (*self.training, *self.held_out)), *self.dropped)
 
     def training_images(self) -> torch.Tensor:
         """`[N, 3, R, R]` in 0..1, N at least 1."""
@@ -95,6 +109,7 @@ class _Candidate:
     pixels: int
     fingerprint: Fingerprint
     fitted: Image.Image
+    generation: Generation | None
 
 
 def load_exemplars(
@@ -105,6 +120,7 @@ def load_exemplars(
     seed: int = 0,
     limits: Limits | None = None,
     name: str | None = None,
+    kind: SourceKind = "folder",
 ) -> ExemplarSet:
     """Reads every image directly in `folder` and splits the usable ones into training and held-out.
 
@@ -119,7 +135,8 @@ def load_exemplars(
             that judge a correction need held-out exemplars as much as training needs its own.
         seed: Seed of the split.
         limits: Bounds on files and pixels; `Limits()` by default.
-        name: What errors call the folder; its path by default.
+        name: What errors and sources call the folder; its path by default.
+        kind: What it was made from.
 
     Raises:
         UserError: No such folder, or fewer usable images than the split needs (2; 1 with nothing held out).
@@ -129,11 +146,11 @@ def load_exemplars(
         raise ValueError(f"resolution {resolution}: expected at least 1")
     if not 0.0 <= held_out_fraction < 1.0:
         raise ValueError(f"held_out_fraction {held_out_fraction}: expected 0 <= fraction < 1")
-    root = opened(folder)
+    root, place = opened(folder), name or str(folder)
     candidates, notes = _candidates(root, resolution, limits or Limits())
     unique, dropped = _unique(candidates)
     notes += dropped
-    _require_enough(name or str(folder), len(unique), held_out_fraction, notes)
+    _require_enough(place, len(unique), held_out_fraction, notes)
     ranked = sorted(
         unique, key=lambda item: hashlib.sha256(f"{seed}/{item.fingerprint.sha256}".encode()).hexdigest()
     )
@@ -143,7 +160,20 @@ def load_exemplars(
             f"only {held} held-out {'exemplar' if held == 1 else 'exemplars'} of {len(ranked)}: distances to "
             f"them mean little; add images until at least {FEW_HELD_OUT} are held out"
         )
-    exemplars = [Exemplar(root / c.name, c.fingerprint.sha256, to_tensor(c.fitted)) for c in ranked]
+    exemplars = [
+        Exemplar(
+            root / each.name,
+            to_tensor(each.fitted),
+            ExemplarSource(
+                name=each.name,
+                sha256=each.fingerprint.sha256,
+                kind=kind,
+                place=place,
+                generation=each.generation,
+            ),
+        )
+        for each in ranked
+    ]
     return ExemplarSet(tuple(exemplars[held:]), tuple(exemplars[:held]), tuple(notes))
 
 
@@ -168,7 +198,8 @@ def file_digests(folder: Path, *, limits: Limits | None = None) -> dict[str, str
 
 def _candidates(root: Path, resolution: int, limits: Limits) -> tuple[list[_Candidate], list[str]]:
     found: list[_Candidate] = []
-    notes: list[str] = []
+    generations, remarks = read_generations(root)
+    notes = list(remarks)
     others: list[str] = []
     chosen, beyond = names(root, limits)
     for name in chosen:
@@ -185,7 +216,9 @@ def _candidates(root: Path, resolution: int, limits: Limits) -> tuple[list[_Cand
             continue
         notes += [f"{printable(name)}: {remark}" for remark in _remarks(name, picture, resolution)]
         image = picture.image
-        found.append(_Candidate(name, image.width * image.height, fingerprint(image), fit(image, resolution)))
+        made = generations.get(hashlib.sha256(content).hexdigest()) if generations else None
+        pixels = image.width * image.height
+        found.append(_Candidate(name, pixels, fingerprint(image), fit(image, resolution), made))
     if others:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         notes.append(f"not images, ignored: {', '.join(printable(name) for name in others[:_NAMED])}{more}")

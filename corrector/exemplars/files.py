@@ -85,13 +85,17 @@ def names(root: Path, limits: Limits) -> tuple[list[str], int]:
     return chosen, visible - len(chosen)
 
 
-def read(root: Path, name: str, limits: Limits) -> bytes:
+def read(root: Path, name: str, limits: Limits, *, is_image: bool = True) -> bytes:
     """The bytes of one file directly in `root`, a real path.
 
     Symbolic links are followed only to regular files inside `root`.
 
+    Args:
+        is_image: Whether it should be an image.
+
     Raises:
-        NotAnImageError: Neither its name nor its first bytes are those of an image; the rest is not read.
+        NotAnImageError: It should be an image, and neither its name nor its first bytes are those of one; the rest is
+            not read.
         UnreadableFileError: It is no regular file, is outside `root`, empty, too large, or may not be read.
     """
     try:
@@ -104,7 +108,7 @@ def read(root: Path, name: str, limits: Limits) -> bytes:
             status = os.fstat(descriptor)
             _require_regular(status.st_mode)
             head = file.read(HEAD_BYTES)
-            if not (promises_image(name) or format_of(head) or foreign_format_of(head)):
+            if is_image and not (promises_image(name) or format_of(head) or foreign_format_of(head)):
                 raise NotAnImageError("is not an image; remove it")
             if status.st_size > limits.file_bytes:
                 raise UnreadableFileError(

@@ -26,7 +26,7 @@ def read_csv(text: str, file: str, log: MistakeLog) -> Node:
     """
     before = len(log.errors)
     root = Place(file, 1)
-    (place, names), *rows = _records(text, file, log) or [(root, [])]
+    (place, names), *rows = records(text, file, log) or [(root, [])]
     header, misspelt = _header(names, place, log)
     for name in _REQUIRED:
         if names and name not in header and name not in misspelt:
@@ -53,7 +53,8 @@ def read_csv(text: str, file: str, log: MistakeLog) -> Node:
     return Node(root, {"prompts": prompts} | ({"base": base} if base else {}))
 
 
-def _records(text: str, file: str, log: MistakeLog) -> list[tuple[Place, list[str]]]:
+def records(text: str, file: str, log: MistakeLog) -> list[tuple[Place, list[str]]]:
+    """The records with a cell that is not empty, each with its first line; what is no CSV is logged."""
     first_line = text.lstrip("\n").partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -47,8 +47,9 @@ class GateThresholds(BaseModel):
     """How far predictions of a guard prompt may go towards the corrected prompt's before its images are drawn."""
     max_lost_guard_images: int = Field(default=0, ge=0, le=10_000)
     """How many images of any one guard prompt may cease to show their prompt."""
-    min_right_rate: float = Field(default=0.65, ge=0, le=1)
-    """Where a judge of images is configured: the lower bound of the share of right corrected images."""
+    min_right_rate: float = Field(default=0.64, ge=0, le=1)
+    """Where a judge of images is configured: the lower bound of the share of right corrected images. The default is
+    reached by 26 of 32 images, or 15 of 16."""
     max_right_p: float = Field(default=0.01, gt=0, lt=1)
     """Where a judge of images is configured: the p of McNemar's test that images turned right stays below this, and that of
     turning wrong above it for every guard prompt."""

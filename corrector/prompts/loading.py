@@ -1,6 +1,7 @@
 """Reading a batch file: bytes to text, text to located values by format, located values to a batch."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
 def _read(path: Path, file: str, log: MistakeLog) -> Node | None:
     """The file's values; None where they cannot be read, which is logged."""
     try:
-        text = _read_text(path)
+        text = read_text(path, SUFFIXES)
         before = len(log.errors)
         for number, line in enumerate(text.split("\n"), start=1):
             if found := _FORBIDDEN.search(line):
@@ -97,12 +98,17 @@ def _read(path: Path, file: str, log: MistakeLog) -> Node | None:
         return None
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, suffixes: Sequence[str]) -> str:
+    """The text of a file of at most `MAX_BYTES`, with the line ends of Unix and without a byte order mark.
+
+    Raises:
+        Unreadable: It is no such file, or its name ends otherwise than in one of `suffixes`.
+    """
     try:
         if not path.is_file():
             raise Unreadable(None, "a folder; name the batch file in it" if path.is_dir() else "no such file")
-        if path.suffix.lower() not in SUFFIXES:
-            expected = ", ".join(SUFFIXES)
+        if path.suffix.lower() not in suffixes:
+            expected = ", ".join(suffixes)
             raise Unreadable(None, f"cannot tell the format; the name must end in one of {expected}")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

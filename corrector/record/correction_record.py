@@ -26,6 +26,7 @@ from corrector.cost import CorrectionCost
 from corrector.errors import UserError
 from corrector.evaluation.comparison import GuardSamples, NegativeSamples
 from corrector.evaluation.scorecard import Scorecard
+from corrector.exemplars.provenance import ExemplarSource
 from corrector.files import file_sha256, replace_folder, staging_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class CorrectionRecord(BaseModel):
     )
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds per stage.")
     cost: CorrectionCost | None = Field(default=None, description="FLOPs per stage, of what was computed.")
+    exemplars: tuple[ExemplarSource, ...] = Field(
+        default=(),
+        description="Sources and decisions of the exemplars: training, held out, dropped. Older records have none.",
+    )
     lineage: dict[str, Any] = Field(
         default_factory=dict,
         description="Exemplar digests {file: sha256}, code and package versions, seeds, hyper-parameters.",

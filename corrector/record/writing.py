@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from corrector.adapters import Adapter, save_adapter
 from corrector.base import BaseSpec
 from corrector.evaluation import Comparison
+from corrector.exemplars.provenance import ExemplarSource, used_digests
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
 from corrector.record.correction_record import ADAPTER_FOLDER, CorrectionRecord
 
@@ -60,15 +61,14 @@ def correction_record(
     work_id: str,
     evaluation: EvaluationSettings,
     gate: GateThresholds,
-    exemplar_digests: Mapping[str, str],
+    exemplars: Sequence[ExemplarSource],
     code: str,
-    dropped_exemplars: Mapping[str, str] | None = None,
     **outcome: Any,
 ) -> CorrectionRecord:
     """The record of ``entry``; ``outcome`` are its remaining fields, ``code`` is a :func:`code_version`.
 
     Args:
-        dropped_exemplars: By whom and why each image of the exemplars was dropped, by the SHA-256 of its pixels.
+        exemplars: Those of training, those held out, and those that were dropped.
     """
     return CorrectionRecord(
         name=entry.name,
@@ -81,9 +81,9 @@ def correction_record(
         seeds=tuple(seed for _, seed in comparison.own),
         sampled_prompts=tuple(text for text, _ in comparison.own),
         guards=comparison.guards,
+        exemplars=tuple(exemplars),
         lineage={
-            "exemplars": dict(exemplar_digests),
-            **({"dropped_exemplars": dict(dropped_exemplars)} if dropped_exemplars else {}),
+            "exemplars": used_digests(exemplars),
             "code_version": code,
             "precision": spec.precision,
             "training_seed": entry.hyperparameters.seed,

@@ -17,12 +17,13 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 from corrector.adapters import FORMATS
+from corrector.errors import UserError
 from corrector.registry.comparison import fetch_compared
 from corrector.registry.download import export
 from corrector.registry.failures import RegistryError
 from corrector.registry.garbage import OLDER_THAN, collect_garbage
-from corrector.registry.listing import PAGE, find_version, list_models, show_model
-from corrector.registry.promotion import promote, reject, retire, rollback, scorecard
+from corrector.registry.listing import PAGE, find_record, find_version, list_models, show_model
+from corrector.registry.promotion import promote, reject, retire, rollback
 from corrector.registry.references import CANDIDATE, Reference, Version
 from corrector.registry.review_log import Entry, history
 from corrector.registry.sharing import LIFETIME, LONGEST, share
@@ -30,6 +31,7 @@ from corrector.registry.tags import GRADE
 from corrector.registry.traffic import Mode, set_traffic, traffic
 from corrector.registry.verify import DigestCheck, verify
 from corrector.report.comparison import compare_records, write_comparison
+from corrector.report.provenance import COLUMNS, source_rows, sources_text
 from corrector.report.verdict_texts import grade_text
 
 _TIMES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -171,6 +173,7 @@ def _show(options: argparse.Namespace, place: dict[str, Any], console: Console) 
         version = find_version(reference, **place)
         rows = [("aliases", ", ".join(version.aliases)), *sorted(version.tags.items())]
         console.print(_table((str(version), ""), rows))
+        _show_exemplars(version, place, console)
         return
     headings = ("version", "verdict", "review", "change of FID", "aliases", "registered", "SHA-256")
     console.print(
@@ -185,6 +188,17 @@ def _show(options: argparse.Namespace, place: dict[str, Any], console: Console) 
             ),
         )
     )
+
+
+def _show_exemplars(version: Version, place: dict[str, Any], console: Console) -> None:
+    try:
+        sources = find_record(version, **place).exemplars
+    except UserError as error:  # the tags stay of use
+        _say(console, str(error))
+        return
+    if sources:
+        _say(console, f"\nexemplars: {sources_text(sources)}")
+        console.print(_table(COLUMNS, source_rows(sources)))
 
 
 def _diff(options: argparse.Namespace, place: dict[str, Any], console: Console) -> None:
@@ -205,7 +219,7 @@ def _promote(options: argparse.Namespace, place: dict[str, Any], console: Consol
     elif reference == Reference(reference.name):
         reference = Reference(reference.name, alias=CANDIDATE)
     chosen = find_version(reference, **place)
-    card = scorecard(chosen, **place)
+    card = find_record(chosen, **place).scorecard
     if card is not None:
         _say(console, f"{chosen}: {grade_text(card) or 'the gate did not pass it'}")
         for text in card.verdict.unknown:

@@ -1,10 +1,12 @@
-"""Lists what is registered: a page of names, or all versions of one name."""
+"""Lists what is registered: a page of names, all versions of one name, or one version and its record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from corrector.record.correction_record import CorrectionRecord
+from corrector.registry.download import read_record
 from corrector.registry.failures import RegistryError
 from corrector.registry.references import Reference, Version, check_name, resolve, versions
 from corrector.registry.store import open_store
@@ -80,3 +82,14 @@ def find_version(reference: Reference, *, tracking_uri: str | None, root: Path) 
     """
     with open_store(tracking_uri, root, writing=False) as store:
         return resolve(store, reference)
+
+
+def find_record(version: Version, *, tracking_uri: str | None, root: Path) -> CorrectionRecord:
+    """The record that `version` was registered from.
+
+    Raises:
+        RegistryError: It is missing, or about other bytes than the version's.
+        RecordError: It cannot be read.
+    """
+    with open_store(tracking_uri, root, writing=False) as store:
+        return read_record(store, version)

@@ -1,7 +1,7 @@
 """The MLflow run of one record: parameters, metrics, tags, and these artifacts:
 
-record.json, scorecard.json, entry.json, before_after.png, review.html, images.zip (`corrector.record.archive`) and
-model/ (`model_folder`).
+record.json, scorecard.json, entry.json, exemplars.json, before_after.png, review.html, images.zip
+(`corrector.record.archive`) and model/ (`model_folder`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ REVIEW_PAGE = "review.html"
 SHEET_FILE = "before_after.png"
 SCORECARD_FILE = "scorecard.json"
 ENTRY_FILE = "entry.json"
+EXEMPLARS_FILE = "exemplars.json"
+"""Sources and decisions of the exemplars, where the record has them."""
 
 _METRICS_PER_BATCH = 1000
 _PARAMETERS_PER_BATCH = 100
@@ -135,6 +137,10 @@ def _stage_files(record: CorrectionRecord, folder: Path, staged: Path) -> None:
         pack_images(folder, staged / ARCHIVE_FILE)
     entry = json.dumps(record.entry, indent=2, ensure_ascii=False) + "\n"
     (staged / ENTRY_FILE).write_text(entry, encoding="utf-8")
+    if record.exemplars:
+        exemplars = record.model_dump(mode="json", include={"exemplars"})
+        text = json.dumps(exemplars, indent=2, ensure_ascii=False) + "\n"
+        (staged / EXEMPLARS_FILE).write_text(text, encoding="utf-8")
     if record.scorecard is not None:
         card = record.scorecard.model_dump_json(indent=2) + "\n"
         (staged / SCORECARD_FILE).write_text(card, encoding="utf-8")

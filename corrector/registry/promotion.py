@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrector.evaluation.scorecard import Scorecard
 from corrector.registry.download import download_adapter, read_record
 from corrector.registry.failures import RegistryError
 from corrector.registry.references import (
@@ -84,16 +83,6 @@ def promote(
         if objections and not (why and why.strip()):
             raise RegistryError(f"{chosen}: {'; '.join(objections)}; to promote it all the same, say --why")
         return review.promote("promoted", chosen, who, why or "", overridden=bool(objections))
-
-
-def scorecard(version: Version, *, tracking_uri: str | None, root: Path) -> Scorecard | None:
-    """The scorecard in the record of `version`, which a reviewer is told before a promotion.
-
-    Raises:
-        RegistryError: The record is missing, or about other bytes than the version's.
-    """
-    with open_store(tracking_uri, root, writing=False) as store:
-        return read_record(store, version).scorecard
 
 
 def rollback(name: str, *, who: str, why: str, tracking_uri: str | None, root: Path) -> Entry:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from corrector.evaluation.scorecard import Scorecard
 from corrector.evaluation.scorecard_figures import plain
+from corrector.exemplars.provenance import ExemplarSource, dollars
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.model_card import escape, verdict_text
 
@@ -49,8 +51,29 @@ def record_tags(record: CorrectionRecord) -> dict[str, str]:
         tags[SCORES] = headline(record.scorecard)
     chosen = record.entry.get("hyperparameters") or {}
     tags |= {name: chosen[name] for name in _FILTERED if name in chosen}
+    tags |= _exemplar_tags(record.exemplars)
     tags |= {f"lineage.{safe_key(name)}": value for name, value in record.lineage.items()}
     return {name: cut(_text(value)) for name, value in tags.items() if value not in (None, "")}
+
+
+def _exemplar_tags(sources: Sequence[ExemplarSource]) -> dict[str, Any]:
+    """Numbers, sources, models and cost of the exemplars, and who decided about them; none for older records."""
+    if not sources:
+        return {}
+    used = sum(each.is_used for each in sources)
+    generations = [each.generation for each in sources if each.generation]
+    return {
+        "exemplars": used,
+        "exemplars_dropped": len(sources) - used,
+        "exemplar_sources": _listed("generated" if each.generation else each.kind for each in sources),
+        "exemplar_models": _listed(each.model for each in generations),
+        "exemplar_dollars": round(dollars(sources), 4),
+        "exemplars_decided_by": _listed(each.decision.by for each in sources if each.decision),
+    }
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(sorted(set(texts)))
 
 
 def headline(card: Scorecard) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from corrector.errors import UserError
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.page import write_page
+from corrector.report.provenance import sources_text
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def _facts(version: ComparedVersion) -> dict[str, str]:
             values = "; ".join(text for text in (figure.arms_text, figure.change_text) if text)
             found[figure.name] = f"{values} (n = {figure.n_text})"
     found["base"] = f"{record.base_reference} at {record.base_revision[:12]}"
+    if record.exemplars:
+        found["exemplars"] = sources_text(record.exemplars)
     return found | {
         str(name): str(value) for name, value in (record.entry.get("hyperparameters") or {}).items()
     }

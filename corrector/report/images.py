@@ -36,6 +36,11 @@ def inline_image(path: Path, longest: int) -> InlineImage:
             image = opened.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return InlineImage(None, longest, longest, False)
+    return inline_picture(image, longest)
+
+
+def inline_picture(image: Image.Image, longest: int) -> InlineImage:
+    """As `inline_image`, of an RGB picture in memory, which may be made smaller."""
     pixelated = max(image.size) <= PIXEL_ART
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=2.0)
     encoded = io.BytesIO()

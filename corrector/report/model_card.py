@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from corrector.evaluation.scorecard import Scorecard
 from corrector.record.correction_record import CorrectionRecord
+from corrector.report.provenance import COLUMNS, source_rows, sources_text
 from corrector.report.verdict_texts import (
     grade_text,
     guards_not_drawn,
@@ -58,6 +60,7 @@ def model_card(record: CorrectionRecord, name: str) -> str:
         _purpose(record),
         _verdict(record),
         _figures(record.scorecard) if record.scorecard else "",
+        _exemplars(record),
         _origin(record),
         _LOADING.strip().format(name=name),
         f"## Licence\n\n{_LICENCE.format(base=escape(record.base_reference))}",
@@ -89,12 +92,23 @@ def _figures(card: Scorecard) -> str:
         [each.name, each.base_text, each.corrected_text, each.change_text, each.n_text]
         for each in card.figures()
     ]
-    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
-    table = "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
     return (
         "## Figures\n\nBase and corrected with the same prompts and seeds, against held-out exemplars.\n\n"
-        + table
+        + _table(rows)
     )
+
+
+def _exemplars(record: CorrectionRecord) -> str:
+    if not record.exemplars:
+        return ""
+    table = _table([COLUMNS, *source_rows(record.exemplars)])
+    return f"## Exemplars\n\n{escape(sources_text(record.exemplars))}\n\n{table}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row has the headings."""
+    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _origin(record: CorrectionRecord) -> str:
@@ -110,7 +124,7 @@ def _origin(record: CorrectionRecord) -> str:
     lines = [
         f"- {escape(str(name))}: {escape(str(value))}" for name, value in facts.items() if value is not None
     ]
-    return "\n".join(["## Origin", "", *lines, "", "Exemplars, seeds and packages: record.json."])
+    return "\n".join(["## Origin", "", *lines, "", "Seeds and packages: record.json."])
 
 
 def verdict_text(record: CorrectionRecord) -> str:

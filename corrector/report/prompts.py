@@ -14,6 +14,7 @@ from corrector.evaluation.scorecard_parts import GuardScore, HardNegativeScore
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import interval_rows, loss_plot
+from corrector.report.provenance import source_rows, sources_text
 from corrector.report.verdict_texts import (
     grade_text,
     guards_not_drawn,
@@ -103,6 +104,8 @@ def prompt_view(
         "seconds": ", ".join(f"{stage} {duration(value)}" for stage, value in record.seconds.items()),
         "duration": duration(sum(record.seconds.values())) if record.seconds else "–",
         "cost": cost_text(record, Settings.from_environment().device_hour_dollars),
+        "sources_text": sources_text(record.exemplars),
+        "sources": source_rows(record.exemplars),
         "entry": json.dumps(record.entry, indent=2, ensure_ascii=False, default=str),
         **_lineage(record),
         **_verdict(record),

@@ -134,8 +134,7 @@ def _record(
         work_id=task.work_id,
         evaluation=settings.evaluation,
         gate=settings.gate,
-        exemplar_digests=task.exemplar_digests,
-        dropped_exemplars=task.dropped_exemplars,
+        exemplars=task.sources,
         code=settings.code_version,
         **outcome,
     )

@@ -26,7 +26,8 @@ class BatchWork:
 
     Attributes:
         exemplars: The exemplars of every prompt, by the prompt's name.
-        decisions: People's decisions, with which exemplars are checked when they are encoded; None: no check.
+        decisions: People's decisions about exemplars; the dropped ones are left out already.
+        check_exemplars: Whether exemplars are checked when they are encoded.
     """
 
     batch: CorrectionBatch
@@ -34,7 +35,8 @@ class BatchWork:
     run: RunFolder
     tasks: tuple[PromptTask, ...]
     exemplars: Mapping[str, ExemplarSet]
-    decisions: Decisions | None = None
+    decisions: Decisions
+    check_exemplars: bool
 
     @property
     def missing(self) -> tuple[PromptTask, ...]:
@@ -56,14 +58,14 @@ def check_batch(
     base: str | None = None,
     precision: Precision = "auto",
     settings: Settings | None = None,
-    decisions: Path | None = None,
+    decisions: Decisions | None = None,
     accept_exemplars: bool = True,
 ) -> BatchWork:
     """Read and check a batch file, its base and all its exemplars, which are fetched first where they lie elsewhere.
 
     Args:
         settings: The environment's; default: read now.
-        decisions: A file of decisions about exemplars; those that it drops are left out.
+        decisions: Decisions about exemplars; those that they drop are left out.
         accept_exemplars: Whether sets that are not effective are accepted; else encoding refuses them.
 
     Raises:
@@ -75,9 +77,8 @@ def check_batch(
     if batch.evaluation.judge is not None:
         installed_judge(batch.evaluation.judge)
     run_folder = RunFolder(storage, run or path.stem)
-    decided = Decisions.load(decisions) if decisions else Decisions()
+    decisions = decisions or Decisions()
     exemplars: dict[str, ExemplarSet] = {}
-    dropped: dict[str, Mapping[str, str]] = {}
     mistakes: list[BatchError] = []
     for entry in batch.prompts:
         hyper = entry.hyperparameters
@@ -89,17 +90,13 @@ def check_batch(
                 seed=hyper.seed,
                 settings=settings,
             )
-            exemplars[entry.name], dropped[entry.name] = without_dropped(found, decided)
+            exemplars[entry.name] = without_dropped(found, decisions)
         except UserError as error:
             mistakes.append(batch.mistake(entry, "exemplars", str(error).removeprefix("exemplars: ")))
     if mistakes:
         raise BatchErrors(mistakes)
-    tasks = [
-        _task(batch, entry, spec, exemplars[entry.name], run_folder, dropped[entry.name])
-        for entry in batch.prompts
-    ]
-    checked = None if accept_exemplars else decided
-    return BatchWork(batch, spec, run_folder, tuple(tasks), exemplars, checked)
+    tasks = tuple(_task(batch, entry, spec, exemplars[entry.name], run_folder) for entry in batch.prompts)
+    return BatchWork(batch, spec, run_folder, tasks, exemplars, decisions, not accept_exemplars)
 
 
 def _task(
@@ -108,7 +105,6 @@ def _task(
     spec: BaseSpec,
     exemplars: ExemplarSet,
     run: RunFolder,
-    dropped: Mapping[str, str],
 ) -> PromptTask:
     digests = [each.sha256 for each in (*exemplars.training, *exemplars.held_out)]
     work_id = entry.work_id(spec.identity, digests, batch.evaluation, batch.gate)
@@ -117,6 +113,5 @@ def _task(
         entry=entry,
         exemplars=ExemplarImages.of(exemplars).key,
         folder=run.prompt(entry.name, work_id),
-        exemplar_digests=exemplars.file_digests,
-        dropped_exemplars=dropped,
+        sources=exemplars.sources,
     )

@@ -10,11 +10,9 @@ from corrector.base import ContentCache
 from corrector.errors import UserError
 from corrector.evaluation import FeatureMemory
 from corrector.evaluation.verdicts import named_judge
-from corrector.exemplars.curation import Decisions, curate_images
-from corrector.exemplars.files import printable
+from corrector.exemplars.curation import REVIEW, Decisions, curate_images
+from corrector.exemplars.provenance import used_digests
 from jobs.inputs.prompt_task import PromptTask
-
-_NAMED = 5
 
 
 def require_effective(
@@ -32,21 +30,10 @@ def require_effective(
     for task in tasks:
         exemplars = task.load_exemplars(cache)
         images = torch.cat([exemplars.training, exemplars.held_out])
-        memory.recall(images)
         curation = curate_images(
-            task.exemplar_digests, images, memory=memory, prompt=task.entry.prompt, decisions=decisions
+            used_digests(task.sources), images, memory=memory, prompt=task.entry.prompt, decisions=decisions
         )
-        memory.keep(images)
-        if curation.grade != "not effective":
-            continue
-        found = [str(reason) for reason in curation.reasons if reason.grade == "not effective"]
-        wrong = [each for each in curation.images if not each.used]
-        found += [f"{printable(each.name)}: {'; '.join(map(str, each.reasons))}" for each in wrong[:_NAMED]]
-        found += [f"and {len(wrong) - _NAMED} images more"] * (len(wrong) > _NAMED)
-        refusals.append(f"{task.entry.name}: the exemplars are not effective\n  " + "\n  ".join(found))
-    if refusals:
-        raise UserError(
-            "\n".join(refusals)
-            + "\nlook at them with `python -m corrector.exemplars.curation FOLDER --page review.html`, and submit again with "
-            "--decisions FILE, or with --accept-exemplars"
-        )
+        refusals.append(curation.refusal(task.entry.name))
+    if any(refusals):
+        remedy = f"{REVIEW}, and submit again with --decisions FILE, or with --accept-exemplars"
+        raise UserError("\n".join([*filter(None, refusals), remedy]))

@@ -5,11 +5,11 @@ Imports no torch: the queue's process, and each process that receives a task, im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corrector.errors import UserError
+from corrector.exemplars.provenance import ExemplarSource
 from corrector.prompts import FailingPrompt
 from jobs.inputs.run_folder import PromptFolder
 
@@ -27,8 +27,7 @@ class PromptTask:
         work_id: Content hash of the inputs that determine the result; equal work has an equal id.
         exemplars: The cache key of the decoded exemplars.
         folder: The prompt's files in the run's storage.
-        exemplar_digests: SHA-256 of each exemplar file that is used, by file name.
-        dropped_exemplars: By whom and why each exemplar was dropped, by the SHA-256 of its pixels.
+        sources: Where each exemplar came from and who decided about it; training, held out, then dropped.
         rungs: The rungs at which a trial of a search is scored while it trains; empty in a correction.
     """
 
@@ -36,8 +35,7 @@ class PromptTask:
     entry: FailingPrompt
     exemplars: str
     folder: PromptFolder
-    exemplar_digests: Mapping[str, str]
-    dropped_exemplars: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[ExemplarSource, ...] = ()
     rungs: tuple[Rung, ...] = ()
 
     @property

@@ -134,7 +134,7 @@ def encode_on_cluster(work: BatchWork, tasks: Sequence[PromptTask], plan: LanePl
         device,
         most,
         check=_is_one_machine(nodes),
-        decisions=work.decisions,
+        decisions=work.decisions if work.check_exemplars else None,
     )
     if beside:
         return encoded

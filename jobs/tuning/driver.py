@@ -299,6 +299,7 @@ class SearchJob:
             run=run.run,
             base=spec.reference,
             precision=spec.precision,
+            decisions=self._work.decisions,
         )
         for task in best.missing:
             if not (task.folder.sampled.exists() or task.folder.record.exists()):

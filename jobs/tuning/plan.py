@@ -80,7 +80,6 @@ class PromptSearch:
             entry=entry,
             exemplars=self.exemplars,
             folder=PromptFolder(self.trial_folder(index).place),
-            exemplar_digests={},
             rungs=(*rungs_of_trial(self.rungs, steps), *further),
         )
 

@@ -17,8 +17,6 @@ from rich.table import Table
 
 from corrector.evaluation.trial_score import Choice
 from corrector.files import write_atomically
-from corrector.prompts import FailingPrompt
-from corrector.prompts.exemplar_references import is_address
 from corrector.prompts.search_settings import Configuration
 from corrector.record.search_results import (
     PromptSearchResult,
@@ -27,6 +25,7 @@ from corrector.record.search_results import (
     TrialResult,
 )
 from jobs.inputs.batch import BatchWork
+from jobs.inputs.batch_text import sections_of, values_of
 from jobs.lanes.queue import Progress
 from jobs.log_context import log_context, logs_json
 from jobs.tuning.plan import PromptSearch
@@ -183,32 +182,20 @@ def write_best_batch(work: BatchWork, chosen: dict[str, Configuration]) -> Path:
 
 
 def _best_batch(work: BatchWork, chosen: dict[str, Configuration], folder: Path, name: str) -> str:
-    """The text of the batch file; paths of exemplars are relative to `folder`."""
+    """The text of the batch file; paths of exemplars are relative to `folder`.
+
+    Entries have the hyper-parameters that were searched even where they have the default value.
+    """
     batch = work.batch
     prompts = [
-        _entry(entry, chosen[entry.name], str(batch.exemplar_folder(entry)), folder)
+        values_of(entry, batch, folder) | chosen[entry.name]
         for entry in batch.prompts
         if entry.name in chosen
     ]
-    content: dict[str, Any] = {"base": work.spec.reference}
-    for name, section in (("evaluation", batch.evaluation), ("gate", batch.gate)):
-        if changed := section.model_dump(mode="json", exclude_defaults=True):
-            content[name] = changed
-    content["prompts"] = prompts
+    content = {**sections_of(batch, work.spec.reference), "prompts": prompts}
     head = (
         f"# The best of {batch.path.name} by search. From the folder that the search was run in:\n"
         f"#     python -m jobs.correct {name}\n"
     )
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     return head + text
-
-
-def _entry(
-    entry: FailingPrompt, configuration: Configuration, exemplars: str, folder: Path
-) -> dict[str, Any]:
-    """An entry of the batch file; contains the hyper-parameters that were searched even where they have the default value."""
-    values = entry.model_dump(mode="json", exclude={"hyperparameters"}, exclude_defaults=True)
-    values["name"] = entry.name
-    if not is_address(entry.exemplars):
-        values["exemplars"] = os.path.relpath(exemplars, folder)
-    return values | entry.hyperparameters.model_dump(mode="json", exclude_defaults=True) | configuration

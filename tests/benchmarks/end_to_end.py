@@ -1,44 +1,38 @@
-"""End to end: prompts corrected per hour of one device, from a pipeline folder on disk to saved adapters.
+"""End to end: prompts corrected per hour of one device, from a pipeline folder on disk to saved adapters with verdicts.
 
-    python -m tests.benchmarks.end_to_end [--prompts 16] [--steps 500] [--reference PATH] [--out FILE.json]
+    python -m tests.benchmarks.end_to_end [--prompts 16] [--steps 500] [--pairs 16] [--reference PATH] [--out FILE.json]
 
 The clock runs while the base is resolved and loaded, prompts and exemplars are encoded, all fine-tunes are trained in
-shared packs, and every adapter is saved in diffusers' format. "One after another" is the same in an engine of one slot;
---alone of the prompts are trained so, and each of the rest is taken to last as long as their mean. The reference is one run
-of diffusers' script; where --reference-steps is below --steps the rest of its steps are taken to last as long as its median
-step. The text encoders and the VAE have the right shapes and are otherwise tiny, for both.
+shared packs, every adapter is saved in diffusers' format, and --pairs images of it and of the base are drawn and scored. "One
+after another" is the same in an engine of one slot; --alone of the prompts are corrected so, and each of the rest is taken to
+last as long as their mean. The reference is one run of diffusers' script, whose adapter is then judged by the same protocol
+with images that diffusers' pipeline draws; where --reference-steps is below --steps the rest of its steps are taken to last as
+long as its median step. The text encoders and the VAE have the right shapes and are otherwise tiny, for both.
 """
 
 import argparse
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from PIL import Image
+from torch import Tensor
 
 from corrector.adapters import save_adapter
-from corrector.base import (
-    BaseSpec,
-    encode_images,
-    encode_prompts,
-    load_scheduler,
-    load_transformer,
-    load_vae,
-    resolve_base,
-)
+from corrector.base import LatentPosterior, TextEmbeddings, resolve_base
 from corrector.dreambooth import Engine, FineTune
 from corrector.exemplars.fit import to_tensor
+from corrector.loaded_base import NEGATIVE_PROMPT, Base
 from corrector.prompts import HyperParameters
 from tests.benchmarks import command
+from tests.benchmarks.judging import Protocol, judge, judge_by_pipeline
 from tests.benchmarks.machine import release_memory, synchronise
-from tests.benchmarks.reference import Reference, write_images, write_pipeline
+from tests.benchmarks.reference import PROMPT, Reference, write_images, write_pipeline
 from tests.benchmarks.subject import EXEMPLARS, Subject
 from tests.reference.script import ReferenceScript
 
@@ -68,68 +62,82 @@ def correct(
 ) -> Stages:
     """Corrects the first ``prompts`` prompts in packs of ``slots``, and says how long each stage took."""
     release_memory(subject.device)
-    stage = Stages(subject.device)
+    stage, protocol = Stages(subject.device), Protocol(options.pairs, options.sampling_steps)
     with stage("load"):
         spec = resolve_base(str(folder))
+        base = Base(spec, device=subject.device, dtype=subject.dtype)
     with stage("encode"):
-        tasks = encoded(subject, spec, images, options, prompts)
+        texts = [f"a person lying on the grass {number}" for number in range(prompts)]
+        embeddings = base.encode([NEGATIVE_PROMPT, *texts])
+        pixels = pictures(images)
+        posterior = base.encode_images(pixels)
     with stage("load"):
-        transformer = load_transformer(spec, dtype=subject.dtype, device=subject.device)
-        scheduler = load_scheduler(spec)
-    with stage("train"):
-        engine = _engine(transformer, scheduler, slots, options)
-    waiting = deque(tasks)
+        engine = _engine(base, slots, options)
     with tempfile.TemporaryDirectory() as output:
-        while waiting or engine.active:
+        for first in range(0, prompts, slots):
+            pack = texts[first : first + slots]
             with stage("train"):
-                while waiting and engine.free_slots:
-                    engine.admit(waiting.popleft())
-                while engine.active and not engine.finished:
+                for text in pack:
+                    engine.admit(_fine_tune(text, posterior, embeddings, options, seed=texts.index(text)))
+                while engine.active:
                     engine.step()
+                adapters = {text: engine.release(text) for text in pack}
             with stage("save"):
-                for name in engine.finished:
-                    save_adapter(engine.release(name), Path(output) / name)
+                for text, adapter in adapters.items():
+                    save_adapter(adapter, Path(output) / text)
+            with stage("judge"):
+                judge(protocol, adapters, embeddings, base, engine.bank, pixels)
     return stage
 
 
-def encoded(
-    subject: Subject, spec: BaseSpec, images: Path, options: argparse.Namespace, prompts: int
-) -> list[FineTune]:
-    """The fine-tunes, their prompts and exemplars encoded on the device."""
-    texts = [f"a person lying on the grass {number}" for number in range(prompts)]
-    embeddings = encode_prompts(spec, texts, cache=None, device=subject.device)
-    pixels = torch.stack([to_tensor(Image.open(path)) for path in sorted(images.iterdir())])
-    vae = load_vae(spec, dtype=torch.float32, device=subject.device)
-    return [
-        FineTune(
-            name=f"prompt-{number}",
-            posterior=encode_images(vae, pixels),
-            prompt=embeddings[text],
-            hyperparameters=HyperParameters(
-                rank=options.rank,
-                batch_size=options.batch,
-                steps=options.steps,
-                seed=number,
-                preservation="none",
-            ),
-        )
-        for number, text in enumerate(texts)
-    ]
+def pictures(folder: Path) -> Tensor:
+    """The pictures in ``folder``: ``[N, 3, H, W]``, values 0 to 1."""
+    return torch.stack([to_tensor(Image.open(path)) for path in sorted(folder.iterdir())])
 
 
-def of_reference(script: Reference, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds that the script takes for one prompt, its start included."""
+def _fine_tune(
+    text: str,
+    posterior: LatentPosterior,
+    embeddings: Mapping[str, TextEmbeddings],
+    options: argparse.Namespace,
+    *,
+    seed: int,
+) -> FineTune:
+    return FineTune(
+        name=text,
+        posterior=posterior,
+        prompt=embeddings[text],
+        hyperparameters=HyperParameters(
+            rank=options.rank,
+            batch_size=options.batch,
+            steps=options.steps,
+            seed=seed,
+            preservation="none",
+        ),
+    )
+
+
+def of_reference(script: Reference, images: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds that the script and the judging of its adapter take for one prompt, their starts included."""
     steps = min(options.reference_steps, options.steps)
     settings = HyperParameters(
         rank=options.rank, batch_size=options.batch, steps=options.steps, preservation="none"
     )
     start = time.perf_counter()
     run = script.train(settings, steps=steps)
-    whole = time.perf_counter() - start
+    training = time.perf_counter() - start + (options.steps - steps) * run.seconds_per_step
+    stage = Stages(script.subject.device)
+    with stage("judge"):
+        protocol = Protocol(options.pairs, options.sampling_steps)
+        judge_by_pipeline(
+            protocol, PROMPT, run.adapter, script.subject, script.folder / "pipeline", pictures(images)
+        )
     return {
         "reference_measured_steps": steps,
         "reference_seconds_per_step": run.seconds_per_step,
-        "reference_seconds_per_prompt": whole + (options.steps - steps) * run.seconds_per_step,
+        "reference_train_seconds_per_prompt": training,
+        "reference_judge_seconds_per_prompt": stage.total,
+        "reference_seconds_per_prompt": training + stage.total,
     }
 
 
@@ -137,7 +145,7 @@ def outcome(
     report: command.Report, subject: Subject, options: argparse.Namespace, packed: Stages, alone: Stages
 ) -> dict[str, Any]:
     """The figures of the run."""
-    each = (alone.seconds["train"] + alone.seconds["save"]) / options.alone
+    each = sum(alone.seconds[stage] for stage in ("train", "save", "judge")) / options.alone
     sequential = packed.seconds["load"] + packed.seconds["encode"] + options.prompts * each
     settings = HyperParameters(rank=options.rank, batch_size=options.batch, preservation="none")
     flops = options.prompts * options.steps * subject.step_flops(settings, _resolution(subject, options))
@@ -145,6 +153,7 @@ def outcome(
         "prompts": options.prompts,
         "steps": options.steps,
         "slots": options.slots,
+        "pairs": options.pairs,
         "resolution": _resolution(subject, options),
         "seconds": packed.total,
         **{f"{stage}_seconds": seconds for stage, seconds in packed.seconds.items()},
@@ -176,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         row = outcome(report, subject, options, packed, alone)
         if options.reference is not None:
             row |= of_reference(
-                Reference(subject, resolution, ReferenceScript(options.reference), Path(name)), options
+                Reference(subject, resolution, ReferenceScript(options.reference), Path(name)),
+                images,
+                options,
             )
             seconds = row["reference_seconds_per_prompt"]
             row |= {
@@ -184,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "packed_over_reference": options.prompts * seconds / packed.total,
             }
     report.add(row)
-    report.show(f"from start to saved adapters, {options.model}", COLUMNS)
+    report.show(f"from start to verdicts, {options.model}", COLUMNS)
 
 
 COLUMNS = {
@@ -196,6 +207,7 @@ COLUMNS = {
     "encode_seconds": "encode s",
     "train_seconds": "train s",
     "save_seconds": "save s",
+    "judge_seconds": "judge s",
     "prompts_per_hour": "prompts/h",
     "sequential_prompts_per_hour": "one after another",
     "packed_over_sequential": "ratio",
@@ -205,13 +217,17 @@ COLUMNS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command.parser("Corrected prompts per device hour, from start to saved adapters.")
+    parser = command.parser("Corrected prompts per device hour, from start to verdicts.")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--slots", type=int, default=16, help="fine-tunes in the pack")
     parser.add_argument("--batch", type=int, default=1, help="exemplar rows per fine-tune and step")
     parser.add_argument("--resolution", type=int, help="pixels a side (default: 512, or the small base's)")
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument(
+        "--pairs", type=int, default=16, help="images of base and adapter that judge a prompt"
+    )
+    parser.add_argument("--sampling-steps", type=int, default=28)
     command.add_compile(parser)
     parser.add_argument("--alone", type=int, default=1, help="prompts that are measured one after another")
     parser.add_argument(
@@ -224,14 +240,14 @@ def _resolution(subject: Subject, options: argparse.Namespace) -> int:
     return options.resolution or subject.default_resolution
 
 
-def _engine(
-    transformer: SD3Transformer2DModel,
-    scheduler: FlowMatchEulerDiscreteScheduler,
-    slots: int,
-    options: argparse.Namespace,
-) -> Engine:
+def _engine(base: Base, slots: int, options: argparse.Namespace) -> Engine:
     engine = Engine(
-        transformer, scheduler, slots=slots, rank=options.rank, report_every=10, compile=options.compile
+        base.transformer,
+        base.scheduler,
+        slots=slots,
+        rank=options.rank,
+        report_every=10,
+        compile=options.compile,
     )
     command.check_compiled(options.compile, engine.compiled)
     return engine

@@ -40,28 +40,27 @@ class Reference:
     folder: Path
 
     def train(self, settings: HyperParameters, *, steps: int, checkpointing: bool = False) -> ReferenceRun:
-        """One fine-tune, for ``steps`` steps."""
+        """One fine-tune, for ``steps`` steps; its output stays in ``folder``."""
         mixed = {torch.bfloat16: "bf16", torch.float32: "no"}[self.subject.dtype]
-        with tempfile.TemporaryDirectory(dir=self.folder) as output:
-            return self.script.train(
-                self.folder / "pipeline",
-                images=write_images(
-                    self.folder / f"images-{settings.batch_size}", _whole_batches(settings), self.resolution
-                ),
-                prompt=PROMPT,
-                output=Path(output),
-                rank=settings.rank,
-                steps=steps,
-                batch_size=settings.batch_size,
-                resolution=self.resolution,
-                learning_rate=settings.learning_rate,
-                seed=settings.seed,
-                mixed_precision=mixed,
-                max_sequence_length=self.subject.text_lengths[1],
-                cpu=self.subject.device.type == "cpu",
-                gradient_checkpointing=checkpointing,
-                checkpointing_steps=10 * steps,
-            )
+        return self.script.train(
+            self.folder / "pipeline",
+            images=write_images(
+                self.folder / f"images-{settings.batch_size}", _whole_batches(settings), self.resolution
+            ),
+            prompt=PROMPT,
+            output=Path(tempfile.mkdtemp(dir=self.folder)),
+            rank=settings.rank,
+            steps=steps,
+            batch_size=settings.batch_size,
+            resolution=self.resolution,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed,
+            mixed_precision=mixed,
+            max_sequence_length=self.subject.text_lengths[1],
+            cpu=self.subject.device.type == "cpu",
+            gradient_checkpointing=checkpointing,
+            checkpointing_steps=10 * steps,
+        )
 
 
 @contextmanager

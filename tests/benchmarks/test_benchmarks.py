@@ -186,8 +186,9 @@ def test_bank_and_peft_are_timed_on_the_same_work() -> None:
 def test_end_to_end_counts_every_stage(run: Run) -> None:
     (row,) = run(
         end_to_end.main, "--prompts", "3", "--steps", "2", "--slots", "2", "--rank", "4", "--alone", "1",
+        "--pairs", "2", "--sampling-steps", "2",
     )  # fmt: skip
-    stages = [row[f"{stage}_seconds"] for stage in ("load", "encode", "train", "save")]
+    stages = [row[f"{stage}_seconds"] for stage in ("load", "encode", "train", "save", "judge")]
     assert all(seconds > 0 for seconds in stages) and row["seconds"] == pytest.approx(sum(stages))
     assert row["prompts_per_hour"] == pytest.approx(3 * 3600 / row["seconds"])
     assert row["sequential_seconds"] > row["load_seconds"] + row["encode_seconds"]
@@ -207,6 +208,10 @@ def test_the_script_is_timed_beside(run: Run, reference_checkout: Path) -> None:
         "2",
         "--reference-steps",
         "6",
+        "--pairs",
+        "2",
+        "--sampling-steps",
+        "2",
         *reference,
     )
     assert row["reference_measured_steps"] == 6 and row["packed_over_reference"] > 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,9 +76,14 @@ def _pool(scene: Scene, fault: str, size: int) -> Tensor:
     return pictures(scene, range(34_000, 34_000 + size))
 
 
-def curated(row: Row, number: int, size: int, memory: FeatureMemory) -> tuple[Curation, set[str]]:
-    """The verdicts on one set of `row`, and the names of its bad images; `number` decides everything random."""
-    random, scene = Random(f"{row.name}/{number}"), SCENES[number % len(SCENES)]
+def files_of(
+    row: Row, scene: Scene, number: int, size: int
+) -> tuple[dict[str, Image.Image], dict[str, bool]]:
+    """The images of one set of `row` by their file's name, and whether each shows its scene rightly, copies included.
+
+    The names of bad images start with "bad"; `number` decides everything random.
+    """
+    random = Random(f"{row.name}/{number}")
     bad = [random.choice(row.faults) for _ in range(BAD)] if row.faults else []
     good = _pool(scene, "", size)[random.sample(range(size), IMAGES - len(bad))]
     unused = {fault: random.sample(range(size), BAD) for fault in FAULTS}
@@ -88,12 +93,23 @@ def curated(row: Row, number: int, size: int, memory: FeatureMemory) -> tuple[Cu
             files[f"bad-{k}.jpg"] = to_image(good[k]).resize((COPY_SIDE, COPY_SIDE), Image.Resampling.LANCZOS)
         else:
             files[f"bad-{k}.png"] = to_image(_pool(scene, fault, size)[unused[fault].pop()])
-    truth = {name: not name.startswith("bad") or bad[int(name[4])] in FAULTS[3:] for name in files}
+    return files, {name: not name.startswith("bad") or bad[int(name[4])] in FAULTS[3:] for name in files}
+
+
+def save(files: Mapping[str, Image.Image], folder: Path) -> None:
+    """Write the images, JPEG where the name says so."""
+    for name, image in files.items():
+        image.save(folder / name, quality=75)
+
+
+def curated(row: Row, number: int, size: int, memory: FeatureMemory) -> tuple[Curation, set[str]]:
+    """The verdicts on one set of `row`, and the names of its bad images."""
+    scene = SCENES[number % len(SCENES)]
+    files, truth = files_of(row, scene, number, size)
     known = {to_tensor(image).numpy().tobytes(): truth[name] for name, image in files.items()}
     memory.judge = KnownJudge(known, f"{row.name}/{number}") if row.judged else None
     with tempfile.TemporaryDirectory() as folder:
-        for name, image in files.items():
-            image.save(Path(folder) / name, quality=75)
+        save(files, Path(folder))
         verdicts = curate_folder(Path(folder), resolution=64, memory=memory, prompt=canonical_prompt(scene))
     return verdicts, {name for name in files if name.startswith("bad")}
 

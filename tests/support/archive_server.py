@@ -25,10 +25,14 @@ class Web:
     redirects: dict[str, str] = field(default_factory=dict)
     claimed: dict[str, int] = field(default_factory=dict)
     """Lengths in the header of bodies, where they are not the true ones."""
+    validators: dict[str, dict[str, str]] = field(default_factory=dict)
+    """ETag or Last-Modified of bodies; to a request that has its value the answer is 304."""
     unending: set[str] = field(default_factory=set)
     """Paths at which the headers begin and never end."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Host and target of each request."""
+    statuses: list[int] = field(default_factory=list)
+    """Of the answers."""
 
     @property
     def port(self) -> int:
@@ -95,15 +99,27 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", web.redirects[path])
             self.end_headers()
+        elif self._conditions() & set(web.validators.get(path, {}).values()):
+            self.send_response(304)
+            self.end_headers()
         elif path in web.bodies:
             body = web.bodies[path]
             self.send_response(200)
+            for name, value in web.validators.get(path, {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(web.claimed.get(path, len(body))))
             self.end_headers()
             with suppress(OSError):
                 self.wfile.write(body)
         else:
             self.send_error(403 if "Signature" in self.path else 404)
+
+    def _conditions(self) -> set[str]:
+        return {self.headers[name] for name in ("If-None-Match", "If-Modified-Since") if name in self.headers}
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self.server.web.statuses.append(code)
+        super().send_response(code, message)
 
     def _begin(self) -> None:
         with suppress(OSError):

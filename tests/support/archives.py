@@ -6,6 +6,7 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from typing import Literal
 
 from tests.support.pictures import content, drawn
 
@@ -22,11 +23,14 @@ def zipped(files: Mapping[str, bytes], *, method: int = zipfile.ZIP_STORED) -> b
 
 
 def tarred(
-    files: Mapping[str, bytes], *special: tarfile.TarInfo, mode: str = "w", form: int = tarfile.PAX_FORMAT
+    files: Mapping[str, bytes],
+    *special: tarfile.TarInfo,
+    mode: Literal["w", "w:gz"] = "w",
+    form: int = tarfile.PAX_FORMAT,
 ) -> bytes:
     """A tar archive with these files, then with entries without content; `mode` "w:gz" packs it."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode, format=form) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=stream, mode=mode, format=form) as archive:
         for name, body in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(body)

@@ -1,4 +1,7 @@
-"""A stand-in for an images API on loopback: it draws scenes of `tests.world`, well or badly, and misbehaves as it is told."""
+"""A stand-in for an images API on loopback: it draws scenes of `tests.world`, well or badly, and misbehaves as it is told.
+
+`python -m tests.support.images_api PORT` serves until it is stopped.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import base64
 import hashlib
 import io
 import json
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -93,10 +97,10 @@ class ImagesApiServer:
 
 
 @contextmanager
-def images_api() -> Iterator[ImagesApiServer]:
-    """The server, for the duration of the context."""
+def images_api(port: int = 0) -> Iterator[ImagesApiServer]:
+    """The server, for the duration of the context; at a free port by default."""
     api = ImagesApiServer()
-    server = _Server(("127.0.0.1", 0), _Handler)
+    server = _Server(("127.0.0.1", port), _Handler)
     server.api = api
     api.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -187,3 +191,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: what matters is in `ImagesApiServer`."""
+
+
+def serve(api: AbstractContextManager[Any]) -> None:
+    """Serve until Ctrl-C; prints the address and the key."""
+    with api as server, suppress(KeyboardInterrupt):
+        print(f"{server.url} takes the key {KEY}", flush=True)
+        server.closing.wait()
+
+
+if __name__ == "__main__":
+    serve(images_api(int(sys.argv[1])))

@@ -80,7 +80,7 @@ def prompt_tasks(
         )
         tasks.append(
             PromptTask(
-                f"work-{name}", entry, f"exemplars-{name}", PromptFolder(storage.below(f"prompts/{name}")), {}
+                f"work-{name}", entry, f"exemplars-{name}", PromptFolder(storage.below(f"prompts/{name}"))
             )
         )
     for share in split(tasks, EVALUATION, 1):

@@ -34,6 +34,7 @@ from corrector.evaluation.scorecard_parts import (
     SanityScore,
     SimilarityScore,
 )
+from corrector.exemplars.provenance import Decision, ExemplarSource, Generation
 from corrector.files import file_sha256
 from corrector.prompts import EvaluationSettings, GateThresholds
 from corrector.prompts.variations import Difference
@@ -144,6 +145,7 @@ def write_record(
         if tried
         else (),
         "seconds": {"training": 61.4, "sampling": 22.9, "scoring": 3.2} if tried else {"training": 5.1},
+        "exemplars": sources(),
         "lineage": {
             "code_version": "0.1.0+4f2a91c",
             "exemplars": {f"{k:02d}.png": hashlib.sha256(bytes([k])).hexdigest() for k in range(12)},
@@ -155,6 +157,30 @@ def write_record(
     record = CorrectionRecord(**(fields | changes))
     record.save(folder)
     return record
+
+
+def sources() -> tuple[ExemplarSource, ...]:
+    """A generated exemplar, one of a folder that somebody kept, and a generated one that somebody dropped."""
+    folder = ExemplarSource(
+        name="01.png", sha256=hashlib.sha256(bytes([1])).hexdigest(), kind="folder", place="exemplars/person"
+    )
+    made = Generation(
+        model="gpt-image-1",
+        host="api.openai.com",
+        prompt="a person lying on the grass",
+        revised_prompt="A person lies on a lawn | from above",
+        request_id="req-7",
+        dollars=0.04,
+    )
+    first = folder.model_copy(update={"name": "00.png", "sha256": hashlib.sha256(bytes([0])).hexdigest()})
+    dropped = Decision(decision="drop", by="Ana", why="three legs")
+    return (
+        first.model_copy(update={"generation": made}),
+        folder.model_copy(update={"decision": Decision(decision="keep", by="Bea")}),
+        folder.model_copy(
+            update={"name": "02.png", "sha256": "2" * 64, "generation": made, "decision": dropped}
+        ),
+    )
 
 
 def _negatives(scene: Scene) -> dict[Difference, Scene]:

@@ -57,7 +57,7 @@ def plan(
         hyperparameters=HyperParameters(rank=2, steps=steps, batch_size=2, learning_rate=1e-3),
     )
     place = PromptFolder(folder / "prompts" / name)
-    task = PromptTask(f"work-{name}", entry, f"exemplars-{name}", place, {})
+    task = PromptTask(f"work-{name}", entry, f"exemplars-{name}", place)
     for share in split([task], evaluation, 1):
         encode(spec, share, folder / "cache", "cpu", 1)
     found = rungs(SEARCH, evaluation, steps=steps, num_inference_steps=spec.num_inference_steps)

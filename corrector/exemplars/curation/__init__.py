@@ -5,11 +5,13 @@ about images against the verdicts, by content digest.
 """
 
 from corrector.exemplars.curation.curate import curate_folder, curate_images
-from corrector.exemplars.curation.decisions import Decision, Decisions
+from corrector.exemplars.curation.decisions import Decisions
 from corrector.exemplars.curation.dropping import without_dropped
-from corrector.exemplars.curation.verdicts import Curation, Grade, ImageVerdict, Reason
+from corrector.exemplars.curation.verdicts import REVIEW, Curation, Grade, ImageVerdict, Reason
+from corrector.exemplars.provenance import Decision
 
 __all__ = [
+    "REVIEW",
     "Curation",
     "Decision",
     "Decisions",

@@ -37,7 +37,7 @@ def _curate(options: argparse.Namespace) -> int:
         resolution=options.resolution,
         memory=FeatureMemory(judge=named_judge(options.judge)),
         prompt=options.prompt,
-        decisions=Decisions.load(options.decisions) if options.decisions else None,
+        decisions=Decisions.load(options.decisions),
     )
     for each in curation.images:
         decision = f" ({each.decision.decision} by {each.decision.by})" if each.decision else ""

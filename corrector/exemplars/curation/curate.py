@@ -32,7 +32,7 @@ MAX_SPOILED = 0.1
 """Share of a set's different images that may be not effective before the set is."""
 MIN_DIVERSITY = 0.42
 """Median distance of two images of a set, 0 to 2, averaged over the feature spaces. Renders of one figure in one pose and
-place have less, renders of a figure in all poses more."""
+place have less, renders of a figure in all poses more. Photographs of one pose have more, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +104,14 @@ def curate_images(
     Args:
         digests: SHA-256 of each image's decoded pixels by its file's name, in the order of `images`.
         images: `[N, 3, R, R]` in 0..1.
-        memory, prompt, decisions: As for `curate_folder`.
+        memory, prompt, decisions: As for `curate_folder`; features come from and go to the memory's cache.
         known: What is known to be wrong with an image, by its name.
         others: Verdicts on further files, which are not measured: duplicates, and files that could not be read.
     """
     choices, known = (decisions or Decisions()).decisions, known or {}
     dropped = {digest for digest, each in choices.items() if each.decision == "drop"}
     measured = [row for row, digest in enumerate(digests.values()) if digest not in dropped]
+    memory.recall(images[measured])
     found = dict(zip(measured, image_reasons(images[measured], memory, prompt), strict=True))
     verdicts = [
         ImageVerdict(
@@ -120,6 +121,7 @@ def curate_images(
     ]
     asked = memory.judge is not None and prompt is not None
     reasons = _set_reasons([verdicts[row] for row in measured], memory)
+    memory.keep(images[measured])
     teaches, lacks = _words([each for each in verdicts if each.used], reasons, asked=asked)
     everything = sorted((*verdicts, *others), key=lambda each: each.name)
     return Curation(tuple(everything), tuple(reasons), tuple(teaches), tuple(lacks))
@@ -207,8 +209,13 @@ def _words(
         lacks.append("Variety: with few images a fine-tune learns these images rather than the prompt.")
     if "diversity" in found:
         lacks.append("Other subjects, poses, views and backgrounds: the images show about one of each.")
-    elif len(used) >= FEW:
-        teaches.append("That subject, pose or background may vary: the images differ clearly.")
+    else:
+        if len(used) >= FEW:
+            teaches.append("That subject, pose, view or background may vary: the images differ clearly.")
+        lacks.append(
+            "Which of subject, pose, view and background vary: no check sees it. Photographs of one person in one "
+            "pose differ more than renders of many poses in one place. Look at the images."
+        )
     if not asked:
         lacks.append(
             "Not run, for want of a judge or a prompt: whether the images show the prompt, and whether the anomaly is "

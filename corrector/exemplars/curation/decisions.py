@@ -8,19 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from corrector.errors import UserError
+from corrector.exemplars.provenance import Decision
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Decision(BaseModel):
-    """A decision about one image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    decision: Literal["keep", "drop"]
-    by: str = Field(min_length=1, max_length=200)
-    """Who decided: a person's name, or `curation` where a verdict did."""
-    why: str = Field(default="", max_length=1000)
 
 
 class Decisions(BaseModel):
@@ -32,12 +22,14 @@ class Decisions(BaseModel):
     decisions: dict[Digest, Decision] = Field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path) -> Decisions:
-        """Read a decision file.
+    def load(cls, path: Path | None) -> Decisions:
+        """Read a decision file; None: there are no decisions.
 
         Raises:
             UserError: It is missing, or not such a file.
         """
+        if path is None:
+            return cls()
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
@@ -50,13 +42,4 @@ class Decisions(BaseModel):
     @property
     def dropped(self) -> dict[str, str]:
         """Digest -> who dropped it and why, of each dropped image."""
-        return {
-            digest: f"by {each.by}" + (f": {each.why}" if each.why else "")
-            for digest, each in self.decisions.items()
-            if each.decision == "drop"
-        }
-
-    @property
-    def kept(self) -> frozenset[str]:
-        """Digests of the images that are to be kept whatever the verdict."""
-        return frozenset(digest for digest, each in self.decisions.items() if each.decision == "keep")
+        return {digest: str(each) for digest, each in self.decisions.items() if each.decision == "drop"}

@@ -8,11 +8,18 @@ from typing import Literal
 
 from torch import Tensor
 
-from corrector.exemplars.curation.decisions import Decision, Decisions
+from corrector.exemplars.curation.decisions import Decisions
+from corrector.exemplars.files import printable
+from corrector.exemplars.provenance import Decision
 
 Grade = Literal["effective", "doubtful", "not effective"]
 GRADES: tuple[Grade, ...] = ("effective", "doubtful", "not effective")
 """From best to worst."""
+
+REVIEW = "look at them with `python -m corrector.exemplars.curation FOLDER --page review.html`"
+"""What to do about a refusal, first."""
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,17 @@ class Curation:
     def used(self) -> tuple[ImageVerdict, ...]:
         """The images of the curated set."""
         return tuple(each for each in self.images if each.used)
+
+    def refusal(self, name: str) -> str:
+        """Why the exemplars of the prompt `name` are refused, with a few of their images; empty where they are not."""
+        if self.grade != "not effective":
+            return ""
+        lines = [f"{name}: the exemplars are not effective"]
+        lines += [str(reason) for reason in self.reasons if reason.grade == self.grade]
+        unused = [each for each in self.images if not each.used]
+        lines += [f"{printable(each.name)}: {'; '.join(map(str, each.reasons))}" for each in unused[:_NAMED]]
+        lines += [f"and {len(unused) - _NAMED} images more"] * (len(unused) > _NAMED)
+        return "\n  ".join(lines)
 
     def decided(self) -> Decisions:
         """The decisions of people, and a drop by `curation` for each other image that is not effective."""

@@ -23,8 +23,8 @@ from corrector.exemplars.generation.images_api import (
 )
 from corrector.exemplars.generation.journal import Journal, Outcome, Request
 from corrector.exemplars.generation.plan import Plan
-from corrector.exemplars.generation.transport import NoAnswerError, NotSentError, Response
 from corrector.files import write_atomically
+from corrector.http_client import NoAnswerError, NotSentError, Response
 
 MAX_FAILURES = 5
 """After so many requests in a row that may have been billed and brought no image, a collection stops."""
@@ -107,7 +107,12 @@ class Collection:
     def _asked(self) -> Request | None:
         if (chosen := self._next()) is None:
             return None
-        asked_for = {"model": self._api.model, "size": self._api.size, **self._api.parameters}
+        asked_for = {
+            **self._api.parameters,
+            "host": self._api.host,
+            "model": self._api.model,
+            "size": self._api.size,
+        }
         return self._journal.ask(*chosen, self._plan.price, asked_for)
 
     def _perform(self, request: Request) -> None:

@@ -23,7 +23,7 @@ from corrector.exemplars.generation.collection import Collection
 from corrector.exemplars.generation.images_api import ImagesApi
 from corrector.exemplars.generation.journal import FOLDER, Journal, Outcome
 from corrector.exemplars.generation.plan import Plan
-from corrector.exemplars.generation.transport import origin
+from corrector.http_client import origin
 
 _MAX_KEY_CHARACTERS = 4096
 

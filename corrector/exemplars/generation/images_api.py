@@ -10,9 +10,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from corrector.exemplars.files import Limits, printable
-from corrector.exemplars.generation.transport import Response, UnusableUrlError, download, exchange
+from corrector.http_client import (
+    LargeAnswerError,
+    NoAnswerError,
+    Response,
+    UnusableUrlError,
+    exchange,
+    fetch,
+    origin,
+)
+
+MAX_REDIRECTS = 3
+"""Of the URL of an image."""
 
 _REFUSALS = frozenset(("contentpolicyviolation", "moderationblocked", "contentfilter", "contentfiltered"))
 _NO_MONEY = frozenset(("insufficientquota", "billinghardlimitreached"))
@@ -42,6 +54,11 @@ class ImagesApi:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 300.0
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def host(self) -> str:
+        """The API's host, with its port where `base_url` has one."""
+        return urlsplit(self.base_url).netloc
 
     def generate(self, prompt: str, images: int, request_id: str) -> Response:
         """Ask once for `images` images; see `exchange` for what it raises.
@@ -84,11 +101,42 @@ class ImagesApi:
         if not isinstance(url, str):
             raise UnusableAnswerError("it has neither b64_json nor url")
         try:
-            return download(
-                url, api_url=self.base_url, seconds=self.timeout, max_bytes=self.limits.file_bytes
-            )
-        except UnusableUrlError as error:
+            return self._fetched(url)
+        except (LargeAnswerError, UnusableUrlError) as error:
             raise UnusableAnswerError(f"its URL: {error}") from None
+
+    def _fetched(self, url: str) -> bytes:
+        """What is at the URL of an image, or where it redirects to.
+
+        Every URL on the way must be http or https (https where the API's is), and its host must have public addresses only,
+        unless host and port are the API's own.
+        """
+        api = urlsplit(self.base_url)
+
+        def check(hop: str) -> bool:
+            try:
+                parts = urlsplit(hop)
+                place = origin(parts)
+            except ValueError as error:
+                raise UnusableUrlError(str(error)) from None
+            if api.scheme == "https" and parts.scheme != "https":
+                raise UnusableUrlError("is not encrypted, though the API is")
+            return place != origin(api)
+
+        response = fetch(
+            url,
+            check=check,
+            redirects=MAX_REDIRECTS,
+            seconds=self.timeout,
+            max_bytes=self.limits.file_bytes,
+        )
+        if response.status in (408, 429) or response.status >= 500:
+            raise NoAnswerError(f"status {response.status}")
+        if response.location is not None:
+            raise UnusableUrlError(f"more than {MAX_REDIRECTS} redirects")
+        if response.status != 200:
+            raise UnusableUrlError(f"status {response.status}")
+        return response.body
 
     def explained(self, response: Response) -> str:
         """What an answer that is no success says, on one line, without the key."""

@@ -29,6 +29,7 @@ from corrector.exemplars.files import printable
 from corrector.files import write_atomically
 
 FOLDER = ".generation"
+JOURNAL_FILE = "journal.jsonl"
 
 
 class Outcome(StrEnum):
@@ -74,7 +75,7 @@ class Journal:
     def __init__(self, folder: Path, prompt: str) -> None:
         """For `opened`: read the journal, or begin it for `prompt`."""
         self.folder = folder
-        self.path = folder / FOLDER / "journal.jsonl"
+        self.path = folder / FOLDER / JOURNAL_FILE
         self.requests: dict[int, Request] = {}
         self._answers = folder / FOLDER / "answers"
         self._answers.mkdir(exist_ok=True)
@@ -144,13 +145,13 @@ class Journal:
         request = Request(max(self.requests, default=0) + 1, secrets.token_hex(8), prompt, price, images)
         self._append(
             {
+                **asked_for,
                 "event": "asked",
                 "request": request.number,
                 "id": request.id,
                 "prompt": prompt,
                 "images": images,
                 "price": str(price),
-                **asked_for,
             }
         )
         self.requests[request.number] = request

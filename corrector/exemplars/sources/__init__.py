@@ -4,7 +4,8 @@
 its content.
 """
 
+from corrector.exemplars.sources.cache import ResolvedSource
 from corrector.exemplars.sources.limits import SourceLimits
-from corrector.exemplars.sources.resolving import ResolvedSource, load_source, resolve_source
+from corrector.exemplars.sources.resolving import load_source, resolve_source
 
 __all__ = ["ResolvedSource", "SourceLimits", "load_source", "resolve_source"]

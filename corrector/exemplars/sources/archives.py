@@ -83,7 +83,7 @@ def _read_zipped(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limits: Sour
 
 
 def _tar_entries(file: _BoundedReader, limits: SourceLimits) -> Iterator[Entry]:
-    with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]  # it needs no write()
         count = 0
         while (member := archive.next()) is not None:
             archive.members.clear()  # it keeps them all otherwise

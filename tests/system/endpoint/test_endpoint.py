@@ -34,7 +34,7 @@ from tests.support.served_registry import NAME
 from tests.support.surveys import HttpRater
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.xdist_group("ray")
 
 LYING = "a person lying on the grass"
 GUARD = "a person standing on the grass"

@@ -17,7 +17,7 @@ from tests.support.metrics_pages import exposed
 from tests.support.paths import PROJECT
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 RUN = "night"
 

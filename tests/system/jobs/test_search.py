@@ -40,7 +40,6 @@ pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_conne
 KNOWN = {"rank": 4, "learning_rate": 1e-2}
 
 
-@pytest.mark.timeout(600)
 def test_a_killed_search_goes_on_where_it_was_and_its_best_is_registered(
     ray_head: Head, tmp_path: Path, small_sd3: Path
 ) -> None:

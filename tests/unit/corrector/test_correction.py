@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_losses_images_and_scorecard_are_those_of_a_lane_to_the_digit(
     exemplars = load_exemplars(Path(prompt.exemplars), resolution=SIDE)
     key = ExemplarImages.of(exemplars).store(ContentCache(tmp_path / "cache"))
     place = PromptFolder(tmp_path / "prompt")
-    task = PromptTask(correction.record.work_id, prompt, key, place, exemplars.file_digests)
+    task = PromptTask(correction.record.work_id, prompt, key, place, exemplars.sources)
     run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1)
     assert [point.loss for point in correction.record.curve] == curve(task)
     score_prompt(task, ScoringSettings(spec, EVALUATION, corrector.GateThresholds(), code_version()))
@@ -103,6 +104,25 @@ def test_a_judge_is_asked_and_drawing_stops_when_the_verdict_is_known(
     assert card.looks[-1].decision == "refused"
     assert len(found.before) == len(found.after) == len(found.comparison) == card.looks[-1].n
     assert "right images" in [check.name for check in card.verdict.reasons if not check.passed]
+
+
+def test_exemplars_are_checked_unless_they_are_accepted(
+    correction: corrector.Correction, prompt: corrector.FailingPrompt, small_sd3: Path, tmp_path: Path
+) -> None:
+    assert any(note.startswith("the exemplars are doubtful: number: 6 images") for note in correction.notes)
+    gone = [each.sha256 for each in correction.record.exemplars[:3]]
+    decided = {digest: {"decision": "drop", "by": "Ana", "why": "three legs"} for digest in gone}
+    decisions = tmp_path / "decisions.json"
+    decisions.write_text(json.dumps({"decisions": decided}))
+    base = corrector.Base(resolve_base(str(small_sd3)))
+    refusal = (
+        r"the exemplars are not effective\n  number: 3 images .*\nlook at them with .*accept_exemplars=True"
+    )
+    with pytest.raises(corrector.UserError, match=refusal):
+        correct(prompt, base, decisions=decisions)
+    accepted = correct(prompt, base, decisions=decisions, accept_exemplars=True)
+    assert [each.sha256 for each in accepted.record.exemplars if not each.is_used] == gone
+    assert not any("doubtful" in note for note in accepted.notes)
 
 
 def test_plain_diffusers_loads_what_save_writes(

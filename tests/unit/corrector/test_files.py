@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all, also when several threads write the same one."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +8,14 @@ from threading import Barrier
 
 import pytest
 
-from corrector.files import file_sha256, publish_folder, replace_folder, staging_folder, write_atomically
+from corrector.files import (
+    file_sha256,
+    publish_folder,
+    remove_least_recently_used,
+    replace_folder,
+    staging_folder,
+    write_atomically,
+)
 
 WRITERS = 8
 
@@ -72,3 +80,31 @@ def test_replaced_folders_are_never_mixed(tmp_path: Path) -> None:
 def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("budget", "spared_since", "left"),
+    [
+        (10**6, 9.0, ["a", "b", "c"]),
+        (125_000, 9.0, ["b", "c"]),
+        (0, 9.0, []),
+        (0, 1.0, ["c"]),
+    ],
+)
+def test_files_and_folders_are_removed_in_the_order_of_their_last_use(
+    tmp_path: Path, budget: int, spared_since: float, left: list[str]
+) -> None:
+    (tmp_path / "b").write_bytes(bytes(50_000))
+    for name in ("a", "c"):
+        (tmp_path / name / "in").mkdir(parents=True)
+        (tmp_path / name / "in" / "file").write_bytes(bytes(50_000))
+    for second, name in enumerate(("a", "b", "c")):
+        os.utime(tmp_path / name, (second, second))
+    remove_least_recently_used(tmp_path.iterdir(), budget, spared_since=spared_since)
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+def test_what_another_process_removes_first_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"x")
+    remove_least_recently_used([tmp_path / "gone", tmp_path / "there"], 0)
+    assert list(tmp_path.iterdir()) == []

@@ -70,10 +70,16 @@ def test_a_password_in_the_tracking_address_is_not_shown() -> None:
     assert "secret" not in repr(settings)
 
 
-def test_the_size_of_the_image_cache_is_a_number_of_gib() -> None:
-    variable = "CORRECTOR_IMAGE_CACHE_GIB"
-    assert Settings.from_environment({variable: "0.5"}).image_cache_bytes == 2**29
-    assert Settings.from_environment({}).image_cache_bytes == 32 * 2**30
+@pytest.mark.parametrize(
+    ("variable", "attribute", "default"),
+    [
+        ("CORRECTOR_IMAGE_CACHE_GIB", "image_cache_bytes", 32),
+        ("CORRECTOR_EXEMPLAR_CACHE_GIB", "exemplar_cache_bytes", 16),
+    ],
+)
+def test_the_size_of_a_cache_is_a_number_of_gib(variable: str, attribute: str, default: int) -> None:
+    assert getattr(Settings.from_environment({variable: "0.5"}), attribute) == 2**29
+    assert getattr(Settings.from_environment({}), attribute) == default * 2**30
     for wrong in ("much", "-1", "inf"):
         with pytest.raises(UserError, match=f'{variable}: "{wrong}" is no size; give a number of GiB'):
             Settings.from_environment({variable: wrong})

@@ -17,7 +17,13 @@ def test_what_only_base_and_exemplars_can_tell_is_told_before_anything_starts(
     for file in list((tmp_path / "person").glob("*.png"))[2:]:
         file.unlink()
 
-    assert main([str(path), "--storage", str(tmp_path / "runs")]) == 2
+    decisions = tmp_path / "decisions.json"
+    options = [str(path), "--storage", str(tmp_path / "runs"), "--decisions", str(decisions)]
+    assert main(options) == 2
+    assert f"decisions: cannot read {decisions}" in capsys.readouterr().err
+
+    decisions.write_text("{}")
+    assert main([*options, "--accept-exemplars"]) == 2
 
     told = capsys.readouterr().err
     assert "search.space.rank: rank 900 (person) is above the width of the base's layers" in told

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from corrector.exemplars import load_exemplars
 from corrector.exemplars.__main__ import main
+from corrector.exemplars.provenance import Generation, dollars
 from tests.benchmarks import collection_kills
 from tests.support.commands import run
 from tests.support.images_api import KEY, Fault, ImagesApiServer, images_api, png, refusal
 from tests.support.paths import PROJECT
+from tests.support.pictures import drawn
 from tests.support.small_disk import SmallDisk
 
 PROMPT = "a person lying on the grass"
@@ -83,6 +86,45 @@ def test_every_image_is_recorded_with_its_origin(api: ImagesApiServer, tmp_path:
     assert ended["request_id"] == "req-0"
     assert image["revised_prompt"] == f"{PROMPT}, revised"
     assert {image["sha256"]} == stored(tmp_path) and (tmp_path / image["file"]).exists()
+
+
+def test_a_loaded_set_says_what_made_each_image_and_what_it_cost(
+    api: ImagesApiServer, tmp_path: Path
+) -> None:
+    collect(api, tmp_path, "--count", "3")
+    next(tmp_path.glob("*-0001-*")).rename(tmp_path / "renamed.png")
+    drawn(64, 64, 1).save(tmp_path / "own.png")
+    found = load_exemplars(tmp_path, resolution=64, name="people")
+    made = {each.name: each.generation for each in found.sources}
+    assert {each.place for each in found.sources} == {"people"}
+    assert made.pop("own.png") is None
+    assert made["renamed.png"] == Generation(
+        model="world",
+        host=urlsplit(api.url).netloc,
+        prompt=PROMPT,
+        revised_prompt=f"{PROMPT}, revised",
+        request_id="req-0",
+        dollars=0.04,
+    )
+    assert dollars(found.sources) == pytest.approx(3 * 0.04)
+
+
+def test_a_damaged_journal_is_a_note_and_no_failure(api: ImagesApiServer, tmp_path: Path) -> None:
+    collect(api, tmp_path, "--count", "3")
+    path = tmp_path / ".generation/journal.jsonl"
+    whole = path.read_text()
+    lines = [*whole.splitlines(), "[]", '{"event": "ended", "request": 1, "images": "no", "paid_images": 1}']
+    path.write_text("\n".join([*lines, '{"event": "ended", "requ']))
+    found = load_exemplars(tmp_path, resolution=64)
+    note = f".generation/journal.jsonl: 3 of {len(lines) + 1} lines are damaged; what they say is not known"
+    assert note in found.notes
+    assert all(each.generation for each in found.sources)
+    path.write_text(whole.replace('"0.04"', '"NaN"'))
+    assert not any(each.generation for each in load_exemplars(tmp_path, resolution=64).sources)
+    path.unlink()
+    path.mkdir()
+    (note, *_) = load_exemplars(tmp_path, resolution=64).notes
+    assert note.startswith(".generation/journal.jsonl: is a folder")
 
 
 def test_nothing_is_sent_before_the_plan_is_confirmed(api: ImagesApiServer, tmp_path: Path) -> None:
@@ -265,6 +307,18 @@ def test_urls_that_lead_elsewhere_are_not_fetched(
         collect(api, tmp_path, "--count", "1")
     (ended,) = journal(tmp_path, "ended")
     assert ended["outcome"] == "unusable" and said in ended["detail"]
+
+
+def test_an_image_at_a_url_that_is_too_large_or_none_is_unusable(
+    api: ImagesApiServer, tmp_path: Path
+) -> None:
+    api.as_url = True
+    api.files["/images/0-0"] = (302, {"Location": "http://[/"}, b"")
+    api.files["/images/1-0"] = (200, {"Content-Length": str(2**40)}, b"")
+    assert collect(api, tmp_path, "--count", "1", "--max-images", "3").returncode == 0
+    details = [ended["detail"] for ended in journal(tmp_path, "ended")]
+    assert details[0] == "image 1: its URL: was redirected to what is no URL"
+    assert details[1].startswith("image 1: its URL: the answer is larger than")
 
 
 def test_an_image_that_cannot_be_fetched_now_is_fetched_later_and_not_bought_again(

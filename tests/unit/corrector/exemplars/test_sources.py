@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,28 @@ def test_the_same_images_give_the_same_work_id(tmp_path: Path, environment: Sett
         assert len({work_id(place, tmp_path, environment) for place in places}) == 1
 
 
+def test_every_exemplar_says_where_it_came_from_without_credentials(
+    tmp_path: Path, environment: Settings
+) -> None:
+    (tmp_path / "plain").mkdir()
+    for name, body in PICTURES.items():
+        (tmp_path / "plain" / name).write_bytes(body)
+    dataset(tmp_path / "dataset")
+    (tmp_path / "a.zip").write_bytes(zipped(PICTURES))
+    with serving() as web:
+        web.bodies["/a"] = (tmp_path / "a.zip").read_bytes()
+        wanted = {
+            "plain": ("folder", "plain"),
+            "dataset": ("dataset", "dataset"),
+            "a.zip": ("archive", "a.zip"),
+            f"{web.url}/a?signature=SECRET": ("archive", f"{web.url}/a?…"),
+        }
+        for reference, source in wanted.items():
+            found = load_source(reference, tmp_path, resolution=32, settings=environment)
+            assert {(each.kind, each.place) for each in found.sources} == {source}
+            assert len(found.sources) == len(PICTURES)
+
+
 @pytest.mark.parametrize("split", ["train", "data/validation", "."])
 def test_of_a_dataset_folder_the_images_are_read_and_the_captions_not(
     split: str, tmp_path: Path, environment: Settings
@@ -96,6 +119,32 @@ def test_a_plain_folder_is_not_copied(tmp_path: Path, environment: Settings) -> 
     assert not environment.cache.exists()
 
 
+def test_what_was_not_used_for_long_leaves_a_full_cache(tmp_path: Path, environment: Settings) -> None:
+    small = replace(environment, exemplar_cache_bytes=0)
+    for number, name in enumerate(("unused", "used", "new")):
+        body = zipped({f"{each}.png": PICTURES[f"{each}.png"] for each in (number, number + 1)})
+        (tmp_path / f"{name}.zip").write_bytes(body)
+    unused, used = (
+        resolve_source(name, tmp_path, settings=small).folder for name in ("unused.zip", "used.zip")
+    )
+    for folder in (unused, used):
+        os.utime(folder.parent, (0, 0))
+    assert resolve_source("used.zip", tmp_path, settings=small).folder == used
+    new = resolve_source("new.zip", tmp_path, settings=small).folder
+    assert [folder.exists() for folder in (unused, used, new)] == [False, True, True]
+    assert resolve_source("unused.zip", tmp_path, settings=small).folder == unused
+    assert len(list(unused.iterdir())) == 2
+
+
+def test_a_dataset_folder_in_use_stays_in_a_full_cache(tmp_path: Path, environment: Settings) -> None:
+    small = replace(environment, exemplar_cache_bytes=0)
+    dataset(tmp_path / "dataset")
+    found = resolve_source("dataset", tmp_path, settings=small)
+    os.utime(found.folder.parent, (0, 0))
+    assert resolve_source("dataset", tmp_path, settings=small) == found
+    assert len(list(found.folder.iterdir())) == len(PICTURES)
+
+
 def test_too_few_images_are_told_by_the_name_in_the_batch_file(tmp_path: Path, environment: Settings) -> None:
     (tmp_path / "a.zip").write_bytes(zipped({"0.png": PICTURES["0.png"]}))
     with pytest.raises(UserError, match=r'only 1 usable image where 2 are needed in "a.zip"'):
@@ -115,7 +164,7 @@ def test_a_job_tells_the_line_of_an_archive_that_it_cannot_use(tmp_path: Path, e
     )
     batch.write_text("prompts:\n" + entry.format("good"))
     (task,) = check_batch(batch, storage=tmp_path / "runs", settings=environment).tasks
-    assert len(task.exemplar_digests) == len(PICTURES)
+    assert len(task.sources) == len(PICTURES)
 
 
 def test_the_check_of_a_plain_batch_file_imports_nothing_of_this() -> None:

@@ -240,3 +240,47 @@ def test_a_web_page_is_no_archive(web: Web, cache: Path) -> None:
     )
     assert "is not there; check the URL (the server answered 404)" in refusal(f"{web.url}/other.zip", cache)
     assert "has the unknown host" in refusal("https://nowhere.invalid/lying.zip", cache)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"ETag": '"1"'}, {"ETag": '"2"'}),
+        (
+            {"Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"},
+            {"Last-Modified": "Tue, 03 Nov 2026 10:00:00 GMT"},
+        ),
+    ],
+)
+def test_an_archive_is_downloaded_again_when_it_was_modified(
+    web: Web, cache: Path, before: dict[str, str], after: dict[str, str]
+) -> None:
+    url = f"{web.url}/lying.zip?X-Signature=secret"
+    web.bodies["/lying.zip"], web.validators["/lying.zip"] = zipped(PICTURES), before
+    first = resolved(url, cache)
+    assert resolved(url, cache) == first
+    assert web.statuses == [200, 304]
+    web.bodies["/lying.zip"] = zipped(dict(list(PICTURES.items())[:3]))
+    web.validators["/lying.zip"] = after
+    second = resolved(url, cache)
+    assert len(list(second.folder.iterdir())) == 3
+    assert resolved(url, cache) == second
+    assert web.statuses == [200, 304, 200, 304]
+    assert "secret" not in "".join(str(path) + path.read_text("latin-1") for path in cache.rglob("*.json"))
+
+
+def test_an_archive_without_etag_and_time_is_always_downloaded(web: Web, cache: Path) -> None:
+    web.bodies["/lying.zip"], web.validators["/lying.zip"] = zipped(PICTURES), {"ETag": '"1"'}
+    resolved(f"{web.url}/lying.zip", cache)
+    del web.validators["/lying.zip"]
+    first = resolved(f"{web.url}/lying.zip", cache)
+    assert resolved(f"{web.url}/lying.zip", cache) == first
+    assert web.statuses == [200, 200, 200]
+
+
+def test_an_archive_that_is_no_longer_kept_is_downloaded(web: Web, cache: Path) -> None:
+    web.bodies["/lying.zip"], web.validators["/lying.zip"] = zipped(PICTURES), {"ETag": '"1"'}
+    first = resolved(f"{web.url}/lying.zip", cache)
+    shutil.rmtree(first.folder.parent)
+    assert len(list(resolved(f"{web.url}/lying.zip", cache).folder.iterdir())) == len(PICTURES)
+    assert web.statuses == [200, 200]

@@ -15,6 +15,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from corrector.evaluation import Scorecard
+from corrector.exemplars.provenance import ExemplarSource
 from corrector.record.correction_record import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, RecordError
 from corrector.registry import OtherBytes, RegistryError, fetch, model_name, register
 from tests.support.records import write_record
@@ -43,6 +44,29 @@ def test_a_corrected_prompt_becomes_a_candidate_with_its_lineage(
     assert "how many images are right" in found.description
     assert found.tags["lineage.code_version"] == "0.1.0+4f2a91c"
     assert json.loads(found.tags["lineage.exemplars"]) == record.lineage["exemplars"]
+
+
+def test_a_version_is_found_by_the_sources_of_its_exemplars(
+    root: Path, corrected: Path, tmp_path: Path, client: MlflowClient
+) -> None:
+    version = register(corrected, tracking_uri=None, root=root)
+    write_record(tmp_path / "older", PERSON, pairs=1, guard_images=1, work_id="older", exemplars=())
+    older = register(tmp_path / "older", tracking_uri=None, root=root)
+    (found,) = client.search_model_versions("tags.exemplar_sources LIKE '%generated%'")
+    assert str(found.version) == version.version
+    assert {name: value for name, value in found.tags.items() if name.startswith("exemplar")} == {
+        "exemplars": "2",
+        "exemplars_dropped": "1",
+        "exemplar_sources": "folder, generated",
+        "exemplar_models": "gpt-image-1",
+        "exemplar_dollars": "0.08",
+        "exemplars_decided_by": "Ana, Bea",
+    }
+    listed = Path(client.download_artifacts(version.run_id, "exemplars.json")).read_text()
+    kept = [ExemplarSource.model_validate(each) for each in json.loads(listed)["exemplars"]]
+    assert kept == list(CorrectionRecord.load(corrected).exemplars)
+    without = client.get_model_version(NAME, str(older.version)).tags
+    assert not [name for name in without if name.startswith("exemplar")]
 
 
 def test_its_run_holds_parameters_curves_scores_and_images(

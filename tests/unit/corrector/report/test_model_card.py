@@ -23,6 +23,10 @@ def test_the_card_tells_what_why_and_how_well(tmp_path: Path) -> None:
         "## Licence",
     ):
         assert fact in card
+    assert "1 dropped by Ana; $0.08 for generating them, the dropped ones included" in card
+    assert (
+        r'revised "A person lies on a lawn \| from above" | $0.04 | drop by Ana: three legs | 22222' in card
+    )
     assert r"| false route, all hard negatives | 100% | 50% | −50 points \[−85, \+7\] | 4 |" in card
     assert "| false route: a robot lying on the grass | 100% | 50% |" in card
     fid = r"| fid\_opennsfw | 133.8 \[102.4, 162\] | 53.8 \[22.4, 82\] | −80 \[−111.4, −51.8\] | 2 against 8 exemplars |"

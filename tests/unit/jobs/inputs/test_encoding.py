@@ -32,7 +32,7 @@ def item(number: int, *, guards: int = 1, flip: bool = False) -> PromptTask:
             "hyperparameters": {"horizontal_flip": flip},
         }
     )
-    return PromptTask(f"work-{number}", entry, f"exemplars-{number}", PromptFolder(Path("folder")), {})
+    return PromptTask(f"work-{number}", entry, f"exemplars-{number}", PromptFolder(Path("folder")))
 
 
 def test_shares_hold_every_text_and_every_prompt_once() -> None:

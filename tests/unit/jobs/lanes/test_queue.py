@@ -21,7 +21,7 @@ def item(name: str, *, priority: int = 0, rank: int = 4) -> PromptTask:
         priority=priority,
         hyperparameters=HyperParameters(rank=rank, preservation="none"),
     )
-    return PromptTask(f"work-{name}", entry, "key", PromptFolder(Path("/runs") / name), {})
+    return PromptTask(f"work-{name}", entry, "key", PromptFolder(Path("/runs") / name))
 
 
 def names(items: list[PromptTask]) -> list[str]:

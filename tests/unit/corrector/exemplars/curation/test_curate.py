@@ -27,10 +27,18 @@ class Strict:
         return [bool(image[:, 0, 0].mean() > 0.9) for image in images]
 
 
-def curate(folder: Path, images: dict[str, Image.Image], **options: object) -> Curation:
+def curate(
+    folder: Path,
+    images: dict[str, Image.Image],
+    *,
+    memory: FeatureMemory | None = None,
+    prompt: str | None = None,
+    decisions: Decisions | None = None,
+) -> Curation:
     for name, image in images.items():
         image.save(folder / name, quality=75)
-    return curate_folder(folder, resolution=64, **({"memory": FeatureMemory()} | options))  # type: ignore[arg-type]  # any
+    memory = memory or FeatureMemory()
+    return curate_folder(folder, resolution=64, memory=memory, prompt=prompt, decisions=decisions)
 
 
 def good(count: int = 12) -> dict[str, Image.Image]:
@@ -82,6 +90,17 @@ def test_few_images_cannot_teach_variety_and_agreement_is_not_run(tmp_path: Path
     assert "one of each" in lacks
     assert "Not run, for want of a judge" in lacks
     assert "Not run, with fewer than 8 images" in lacks
+
+
+def test_images_that_differ_are_not_said_to_differ_in_pose(tmp_path: Path) -> None:
+    scenes = [
+        Scene(subject, "standing", place)
+        for subject in ("person", "dog")
+        for place in ("grass", "street", "snow")
+    ]
+    found = curate(tmp_path, {f"{number}.png": render(scene, number) for number, scene in enumerate(scenes)})
+    assert "diversity" not in {reason.check for reason in found.reasons}
+    assert "Which of subject, pose, view and background vary: no check sees it" in " ".join(found.lacks)
 
 
 def test_too_few_images_are_not_effective(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""A stand-in for a vision-language model behind `POST /chat/completions`, on loopback: the oracle looks at the images.
+
+It judges pictures of the world's prompts, errs with a given probability, and misbehaves as it is told.
+`python -m tests.support.judge_api PORT` serves until it is stopped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
+from typing import Any
+
+import torch
+from PIL import Image
+
+from corrector.exemplars import to_tensor
+from tests.oracle import Oracle
+from tests.oracle.judge import SCENES
+from tests.support.images_api import KEY, Fault, refusal, serve
+
+_SIDE = 64
+_DATA_URL = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
+
+
+def says(content: str | None, **message: Any) -> Fault:
+    """A paid answer that is a chat completion with this text in place of a verdict."""
+    return Fault(body=_completion(content, **message), sold=True)
+
+
+@dataclass
+class JudgeApiServer:
+    """The server's behaviour, which tests may change at any time, and what it saw.
+
+    Attributes:
+        url: What clients take as the base URL.
+        noise: Probability that a verdict is the opposite; it depends on the image.
+        faults: Each is for one request, in order; without any, requests are served.
+        always: Misbehaviour of every request for which `faults` has none.
+        requests: The body of each POST.
+        billed: Number of requests that were charged for.
+        arrived: Called at each POST.
+    """
+
+    url: str = ""
+    noise: float = 0.0
+    faults: deque[Fault] = field(default_factory=deque)
+    always: Fault | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    billed: int = 0
+    arrived: Callable[[], object] = lambda: None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    closing: threading.Event = field(default_factory=threading.Event)
+    oracle: Oracle = field(default_factory=Oracle.load)
+
+    def verdict(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What the oracle says of the one picture and the world's prompt in a request."""
+        parts = asked["messages"][-1]["content"]
+        text = next(part["text"] for part in parts if part["type"] == "text")
+        url = next(part["image_url"]["url"] for part in parts if part["type"] == "image_url")
+        found = _DATA_URL.fullmatch(url)
+        assert found is not None, "the picture is no PNG in a data: URL"
+        content = base64.b64decode(found[1], validate=True)
+        picture = Image.open(io.BytesIO(content)).convert("RGB").resize((_SIDE, _SIDE))
+        (seen,) = self.oracle.judge(torch.stack([to_tensor(picture)]))
+        scene = SCENES.get(max((known for known in SCENES if known in text.lower()), key=len, default=""))
+        shown = (seen.subject, seen.pose, seen.place)
+        matches = scene is not None and shown == (scene.subject, scene.pose, scene.place)
+        anatomy = seen.intact
+        if Random(content).random() < self.noise:
+            matches = anatomy = not (matches and anatomy)
+        reason = f"a {seen.subject} {seen.pose} on the {seen.place}, {'sound' if anatomy else 'broken'}"
+        return {"anatomy": anatomy, "matches_prompt": matches, "reason": " ".join(reason.split())}
+
+
+@contextmanager
+def judge_api(port: int = 0) -> Iterator[JudgeApiServer]:
+    """The server, for the duration of the context; at a free port by default."""
+    api = JudgeApiServer()
+    server = _Server(("127.0.0.1", port), _Handler)
+    server.api = api
+    api.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield api
+    finally:
+        api.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+    api: JudgeApiServer
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_POST(self) -> None:
+        api = self.server.api
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with api.lock:
+            api.requests.append(asked)
+            fault = api.faults.popleft() if api.faults else api.always or Fault(sold=True)
+        api.arrived()
+        if self.path != "/v1/chat/completions" or self.headers["Authorization"] != f"Bearer {KEY}":
+            fault = refusal(401, "invalid_api_key", f"wrong key: {self.headers['Authorization']}")
+        if fault.sold:
+            with api.lock:
+                api.billed += 1
+        if fault.silent:
+            api.closing.wait()
+            return
+        body = fault.body
+        if body is None:
+            with api.lock:
+                body = _completion(json.dumps(api.verdict(asked)))
+        with suppress(ConnectionError):
+            self.send_response(fault.status)
+            for name, value in {"Content-Length": str(len(body)), **fault.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body[: fault.cut])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: what matters is in `JudgeApiServer`."""
+
+
+def _completion(content: str | None, **message: Any) -> bytes:
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": content, **message},
+    }
+    return json.dumps({"object": "chat.completion", "choices": [choice]}).encode()
+
+
+if __name__ == "__main__":
+    serve(judge_api(int(sys.argv[1])))
