@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
+        from corrector.detectors.paid_chat import sending_is_confirmed
         from jobs.diagnosis.driver import DiagnosisJob, check_work
 
         work = check_work(
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for said in work.sends:
             console.print(said, markup=False, highlight=False)
-        if work.sends and not (options.yes or _confirmed()):
+        if work.sends and not (options.yes or sending_is_confirmed()):
             print("nothing was sent; add --yes to judge")
             return 1
         return DiagnosisJob(work, console).run()
@@ -60,10 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def _confirmed() -> bool:
-    return sys.stdin.isatty() and input("send? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _parser() -> argparse.ArgumentParser:

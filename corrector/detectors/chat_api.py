@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from corrector.detectors.judge_settings import JudgeSettings
@@ -47,16 +48,19 @@ class RefusedError(Exception):
         self.is_billed = is_billed
 
 
-def ask(settings: JudgeSettings, instruction: str, question: str, png: bytes, schema: dict[str, Any]) -> str:
-    """What the model writes about one image, at temperature 0.
+def ask(
+    settings: JudgeSettings, instruction: str, question: str, images: Sequence[bytes], schema: dict[str, Any]
+) -> str:
+    """What the model writes about some images, at temperature 0.
 
     Args:
+        images: PNG files, in the order in which the model sees them.
         schema: JSON Schema of the answer, which the API may enforce.
 
     Raises:
         BusyError, FailedError, HopelessError, RefusedError: There is no answer.
     """
-    picture = {"url": "data:image/png;base64," + base64.b64encode(png).decode("ascii")}
+    pictures = [{"url": "data:image/png;base64," + base64.b64encode(png).decode("ascii")} for png in images]
     body = {
         "model": settings.model,
         "temperature": 0,
@@ -66,7 +70,7 @@ def ask(settings: JudgeSettings, instruction: str, question: str, png: bytes, sc
                 "role": "user",
                 "content": [
                     {"type": "text", "text": question},
-                    {"type": "image_url", "image_url": picture},
+                    *({"type": "image_url", "image_url": picture} for picture in pictures),
                 ],
             },
         ],

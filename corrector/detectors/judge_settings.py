@@ -16,6 +16,7 @@ from corrector.settings import Settings
 URL_VARIABLE = "CORRECTOR_JUDGE_URL"
 _MODEL, _KEY = "CORRECTOR_JUDGE_MODEL", "CORRECTOR_JUDGE_KEY"
 _PRICE, _BUDGET = "CORRECTOR_JUDGE_PRICE", "CORRECTOR_JUDGE_BUDGET"
+AGREEMENT_VARIABLE = "CORRECTOR_JUDGE_AGREEMENT"
 _MAX_KEY_CHARACTERS = 4096
 
 
@@ -29,6 +30,7 @@ class JudgeSettings:
         budget: Dollars that may be spent on this model of this API over all runs that share `folder`.
         folder: Where answers and the amount spent are kept.
         key: Sent to this API only and shown nowhere.
+        agreement: File with the model's agreement with people, or None.
         parallel: Requests at a time.
         timeout: Seconds for one answer.
         patience: Seconds for which an API that does not take requests is asked again.
@@ -40,13 +42,15 @@ class JudgeSettings:
     budget: Decimal
     folder: Path
     key: str | None = field(default=None, repr=False)
+    agreement: Path | None = None
     parallel: int = 4
     timeout: float = 120.0
     patience: float = 600.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> JudgeSettings:
-        """From `CORRECTOR_JUDGE_URL`, `_MODEL`, `_PRICE`, `_BUDGET`, and `_KEY` where the API wants one.
+        """From `CORRECTOR_JUDGE_URL`, `_MODEL`, `_PRICE`, `_BUDGET`, `_KEY` where the API wants one, and `_AGREEMENT`, the
+        file that `python -m corrector.preference agree` wrote, where there is one.
 
         Answers are kept in the folder `judge` of `CORRECTOR_CACHE`. `environment`: default: the process's.
 
@@ -77,6 +81,7 @@ class JudgeSettings:
             budget=_dollars(_BUDGET, required(_BUDGET, "dollars that may be spent in all, such as 5")),
             folder=Settings.from_environment(environment).cache / "judge",
             key=key or None,
+            agreement=Path(written) if (written := variables.get(AGREEMENT_VARIABLE)) else None,
         )
 
 

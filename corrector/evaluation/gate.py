@@ -20,20 +20,20 @@ def judge(measured: Measurements, thresholds: GateThresholds) -> GateVerdict:
     Guard prompts are not judged where the prompt's own images were refused before any was drawn. A stored scorecard can be
     judged again by other thresholds.
     """
-    checks = own_checks(measured, thresholds)
+    checks, verdicts = own_checks(measured, thresholds), measured.decisive_verdicts
     if (
         measured.guards
         or measured.guard_shifts
         or not (measured.looks and measured.looks[-1].decision == "refused")
     ):
         checks += (_guards(measured, thresholds),)
-        if measured.verdicts is not None:
-            checks += (_right_guards(measured.verdicts, thresholds),)
+        if verdicts is not None:
+            checks += (_right_guards(verdicts, thresholds),)
     passed = all(check.passed for check in checks)
     return GateVerdict(
         passed=passed,
         reasons=checks,
-        grade=None if not passed else "improved" if measured.verdicts is None else "fixed",
+        grade=None if not passed else "improved" if verdicts is None else "fixed",
         unknown=tuple(_unknown(measured, thresholds)),
     )
 
@@ -52,17 +52,17 @@ def own_checks(measured: Measurements, thresholds: GateThresholds) -> tuple[Chec
         checks += (_enough("enough images", measured.n, thresholds.min_images, "images an arm"),)
     if thresholds.max_fid_difference is not None:
         checks += (_fid_difference(measured.distances, thresholds, thresholds.max_fid_difference),)
-    if measured.verdicts is not None or thresholds.min_grade == "fixed":
-        checks += (_right_images(measured.verdicts, thresholds),)
+    if measured.decisive_verdicts is not None or thresholds.min_grade == "fixed":
+        checks += (_right_images(measured, thresholds),)
     return checks
 
 
 def _unknown(measured: Measurements, thresholds: GateThresholds) -> list[str]:
     """What the verdict cannot know, in words."""
     found = []
-    if measured.verdicts is None:
+    if measured.decisive_verdicts is None:
         found.append(
-            "how many images are right: no judge of images is configured, and images that are still wrong may lie nearer"
+            f"how many images are right: {_no_verdicts(measured)}, and images that are still wrong may lie nearer"
         )
         if measured.guards or measured.guard_shifts:
             found.append(
@@ -74,6 +74,13 @@ def _unknown(measured: Measurements, thresholds: GateThresholds) -> list[str]:
             f"whether images copy training exemplars: {exemplars} exemplars cannot decide it, {_DECIDES_COPIES} would"
         )
     return found
+
+
+def _no_verdicts(measured: Measurements) -> str:
+    """Why there is no verdict an image that decides."""
+    if measured.verdicts is None:
+        return "no judge of images is configured"
+    return f"{measured.verdicts.judge} is advisory: {measured.verdicts.advisory}"
 
 
 def _copies_decidable(training: int, held_out: int, thresholds: GateThresholds) -> bool:
@@ -191,10 +198,12 @@ def _copies(nearest: Sequence[NearestScore], thresholds: GateThresholds) -> Chec
     return _check(name, share <= most(worst), share, most(worst), detail)
 
 
-def _right_images(verdicts: VerdictScore | None, thresholds: GateThresholds) -> Check:
-    name, least = "right images", thresholds.min_right_rate
+def _right_images(measured: Measurements, thresholds: GateThresholds) -> Check:
+    name, least, verdicts = "right images", thresholds.min_right_rate, measured.decisive_verdicts
     if verdicts is None:
-        return _unmeasured(name, least, "the grade fixed needs a judge of images, and none is configured")
+        return _unmeasured(
+            name, least, f"the grade fixed needs a judge of images that decides; {_no_verdicts(measured)}"
+        )
     rate, p, most = verdicts.right_corrected, verdicts.own.p_better, thresholds.max_right_p
     detail = (
         f"{verdicts.judge} calls {rate.value:.0%} of {len(verdicts.own.corrected)} corrected images right, of the base's "

@@ -32,7 +32,7 @@ from corrector.evaluation.scorecard_parts import (
     SimilarityScore,
     VerdictScore,
 )
-from corrector.evaluation.verdicts import mcnemar_p, right_share
+from corrector.evaluation.verdicts import advisory_reason, mcnemar_p, right_share
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 SIMILARITY_SIDE = 256
@@ -297,6 +297,7 @@ def verdict_score(comparison: Comparison, images: ComparisonImages, memory: Feat
     own = _right_images(texts[0], texts, images.base, images.corrected, memory)
     return VerdictScore(
         judge=memory.judge.name,
+        advisory=advisory_reason(memory.judge),
         right_base=right_share(own.base),
         right_corrected=right_share(own.corrected),
         own=own,

@@ -90,6 +90,11 @@ class Measurements(FrozenModel):
     )
     not_run: tuple[NotRun, ...] = ()
 
+    @property
+    def decisive_verdicts(self) -> VerdictScore | None:
+        """The verdicts that the gate follows; None without a judge, or with one that is advisory."""
+        return self.verdicts if self.verdicts and self.verdicts.advisory is None else None
+
     def figures(self) -> list[Figure]:
         """Every figure that was measured, in the order in which reports show them."""
         found = list(self.verdicts.figures()) if self.verdicts else []

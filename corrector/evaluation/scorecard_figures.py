@@ -163,6 +163,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{max(0, digits - 1 - int(exponent))}f}".replace("-", "−")
 
 
+def share_text(share: Interval | None) -> str:
+    """A share for reading, in percent with its interval; "–" for none."""
+    return "–" if share is None else f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
+
+
 def signed(difference: float) -> str:
     """A difference for reading: with its sign and up to four significant digits."""
     return ("+" if difference > 0 else "") + _significant(difference)

@@ -258,6 +258,10 @@ class VerdictScore(FrozenModel):
     """A judge's verdicts on the images of the prompt and of its guard prompts."""
 
     judge: str
+    advisory: str | None = Field(
+        default=None,
+        description="Why the gate does not follow the verdicts; None: it does.",
+    )
     right_base: Interval = Field(description="Share of the prompt's images that are right.")
     right_corrected: Interval
     own: RightImages
@@ -265,10 +269,11 @@ class VerdictScore(FrozenModel):
 
     def figures(self) -> Iterator[Figure]:
         """The share of right images of the prompt and of each guard prompt."""
-        n = len(self.own.base)
+        n, decides = len(self.own.base), self.advisory is None
+        advice = "" if decides else f"; advisory: {self.advisory}"
         yield Figure(
             f"right images, by {self.judge}", self.right_base, self.right_corrected, n, unit="share", better="higher",
-            gates=True, headline=True, note=f"McNemar's exact p = {number(self.own.p_better, 2)}",
+            gates=decides, headline=True, note=f"McNemar's exact p = {number(self.own.p_better, 2)}{advice}",
             logged={"right_base": self.right_base.value, "right_corrected": self.right_corrected.value,
                     "right_p": self.own.p_better},
         )  # fmt: skip
@@ -276,7 +281,7 @@ class VerdictScore(FrozenModel):
             before, after = (sum(arm) / len(arm) for arm in (guard.base, guard.corrected))
             yield Figure(
                 f"right images of guard: {guard.prompt}", before, after, len(guard.base), unit="share", better="higher",
-                gates=True, note=f"McNemar's exact p of harm = {number(guard.p_worse, 2)}", logged={},
+                gates=decides, note=f"McNemar's exact p of harm = {number(guard.p_worse, 2)}", logged={},
             )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ JUDGES = "corrector.image_judges"
 class ImageJudge(Protocol):
     """Says which images are right.
 
+    A judge may also have an attribute `advisory`: why its verdicts are only shown (`advisory_reason`).
+
     Attributes:
         name: Stored with its verdicts and shown beside them.
     """
@@ -30,6 +32,11 @@ class ImageJudge(Protocol):
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Sequence[bool]:
         """Whether each of `images` `[N, 3, H, W]` in 0..1 is a right picture of its prompt; deterministic."""
         ...
+
+
+def advisory_reason(judge: ImageJudge) -> str | None:
+    """Why the gate shows the judge's verdicts and does not follow them; None: it does, as for a judge that says nothing."""
+    return getattr(judge, "advisory", None)
 
 
 def installed_judge(name: str) -> EntryPoint:

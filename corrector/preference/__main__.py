@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from corrector.errors import UserError
 from corrector.exemplars.files import printable
+from corrector.preference.survey import MIN_KAPPA, MIN_PAIRS
 from corrector.preference.survey_folder import open_survey
 
 _MAX_NAME = 200
@@ -19,7 +20,7 @@ _WIDTH = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0: done, 1: the survey was closed before, 2: the user must act."""
+    """Run the command; 0: done, 1: the survey was closed before, or the judge did not finish, 2: the user must act."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
         added.set_defaults(run=run)
         added.add_argument("survey", type=Path, metavar="SURVEY", help="the survey's folder")
-        if name != "make":
+        if name not in ("make", "judge"):
             added.add_argument(
                 "--database",
                 metavar="URL",
@@ -93,7 +94,32 @@ def _parser() -> argparse.ArgumentParser:
         default=0.2,
         help="difference that matters, from 0 to 1 (%(default)s)",
     )
+    _add_judge_commands(command)
     return top
+
+
+def _add_judge_commands(command: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    judging = command("judge", _judge, "ask a vision-language model which arm it prefers")
+    judging.add_argument("--yes", action="store_true", help="send images to the API without asking")
+    judging.add_argument(
+        "--images", action="store_true",
+        help="let the gate's judge vision-language judge each image, too, so that `agree` compares it with people",
+    )  # fmt: skip
+    agreement = command("agree", _agree, "how far the judge agrees with people, and whether it is trusted")
+    agreement.add_argument(
+        "--kappa", type=_kappa, default=MIN_KAPPA, help="Cohen's kappa from which it is trusted (%(default)s)"
+    )
+    agreement.add_argument(
+        "--pairs", type=_count, default=MIN_PAIRS, help="pairs that trust needs (%(default)s)"
+    )
+    attachment = command("attach", _attach, "store the results with a registered version")
+    attachment.add_argument("version", metavar="NAME/VERSION", help='the registered version that is arm "b"')
+    attachment.add_argument(
+        "--tracking-uri", help="an MLflow server (default: MLFLOW_TRACKING_URI, else the local registry)"
+    )
+    attachment.add_argument(
+        "--root", type=Path, help="folder of the local registry (default: registry in CORRECTOR_RUNS)"
+    )
 
 
 def _make(options: argparse.Namespace) -> int:
@@ -115,6 +141,7 @@ def _make(options: argparse.Namespace) -> int:
             id=survey_id(options.survey),
             title=options.title,
             arms=source.arms,
+            adapters=source.adapters,
             seed=options.seed,
             pairs=options.pairs,
             checks=options.checks,
@@ -213,6 +240,37 @@ def _analyse(options: argparse.Namespace) -> int:
     return main_analyse(
         options.survey, options.database, options.out, smallest_effect=options.smallest_effect
     )
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from corrector.preference.judge_command import main_judge
+
+    return main_judge(options.survey, yes=options.yes, images=options.images)
+
+
+def _agree(options: argparse.Namespace) -> int:
+    from corrector.preference.judge_command import main_agree
+
+    return main_agree(options.survey, options.database, min_kappa=options.kappa, min_pairs=options.pairs)
+
+
+def _attach(options: argparse.Namespace) -> int:
+    from corrector.preference.attach_command import main_attach
+
+    return main_attach(
+        options.survey,
+        options.database,
+        options.version,
+        tracking_uri=options.tracking_uri,
+        root=options.root,
+    )
+
+
+def _kappa(text: str) -> float:
+    kappa = float(text)
+    if not -1 <= kappa <= 1:
+        raise argparse.ArgumentTypeError("expected a number from -1 to 1")
+    return kappa
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corrector.errors import UserError
-from corrector.evaluation.scorecard_figures import Interval, number
+from corrector.evaluation.scorecard_figures import number, share_text
 from corrector.exemplars.files import printable
 from corrector.files import write_atomically
 from corrector.preference.analysis import Analysis, QuestionAnalysis, analyse
@@ -53,7 +53,7 @@ def _question_lines(found: QuestionAnalysis) -> list[str]:
         "cannot be said" if more is None else str(more)
         for more in (found.power.more_at_effect_seen, found.power.more_at_smallest_effect)
     )
-    wins = f"b wins {_share(found.win_rate)} of {found.decided} decided pairs of {len(found.pairs)}"
+    wins = f"b wins {share_text(found.win_rate)} of {found.decided} decided pairs of {len(found.pairs)}"
     answers = f"both bad {_percent(found.both_bad)}, left {_percent(found.left_share)}"
     wanted = f"{smallest} at a mean score of {found.power.smallest_effect:g}"
     return [
@@ -65,7 +65,3 @@ def _question_lines(found: QuestionAnalysis) -> list[str]:
 
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
-
-
-def _share(interval: Interval) -> str:
-    return f"{interval.value:.0%} [{interval.low:.0%}, {interval.high:.0%}]"

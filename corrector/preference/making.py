@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -39,7 +39,7 @@ class SurveyPlan:
     """What a survey is to be.
 
     Attributes:
-        arms: As in Survey.
+        arms, adapters: As in Survey.
         pairs: Number of pairs that count, at most; they are drawn evenly from the prompts.
         checks: Number of attention checks: one image beside the same with its patches shuffled.
     """
@@ -51,6 +51,7 @@ class SurveyPlan:
     pairs: int = 40
     checks: int = 4
     repeats: float = 0.1
+    adapters: Mapping[Arm, str] = field(default_factory=dict)
 
 
 def pairs_of_record(folder: Path, record: CorrectionRecord) -> list[ImagePair]:
@@ -105,6 +106,7 @@ def make_survey(found: Sequence[ImagePair], destination: Path, plan: SurveyPlan)
                 id=plan.id,
                 title=plan.title,
                 arms=plan.arms,
+                adapters=dict(plan.adapters),
                 pairs=(*pairs, *checks),
                 repeats=plan.repeats,
                 seed=plan.seed,
@@ -131,7 +133,7 @@ def _evenly(found: Sequence[ImagePair], most: int, random: Random) -> list[Image
 
 
 def _copied(pair: ImagePair, images: Path) -> SurveyPair:
-    a, b = _read(pair.a), _read(pair.b)
+    a, b = read_pixels(pair.a), read_pixels(pair.b)
     if a.size != b.size:
         # Another size would tell the arms apart.
         side = min(*a.size, *b.size)
@@ -142,7 +144,7 @@ def _copied(pair: ImagePair, images: Path) -> SurveyPair:
 
 
 def _check(pair: ImagePair, images: Path, random: Random) -> SurveyPair:
-    whole = _read(random.choice((pair.a, pair.b)))
+    whole = read_pixels(random.choice((pair.a, pair.b)))
     expected: Arm = random.choice(("a", "b"))
     shown = {expected: whole, "b" if expected == "a" else "a": _shuffled(whole, random)}
     return SurveyPair(
@@ -154,8 +156,12 @@ def _check(pair: ImagePair, images: Path, random: Random) -> SurveyPair:
     )
 
 
-def _read(path: Path) -> Image.Image:
-    """The pixels alone, as RGB."""
+def read_pixels(path: Path) -> Image.Image:
+    """An image's pixels alone, as RGB.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     try:
         with Image.open(path) as image:
             return Image.fromarray(np.asarray(image.convert("RGB")))

@@ -26,6 +26,7 @@ class SurveySource:
 
     arms: dict[Arm, str]
     pairs: list[ImagePair]
+    adapters: dict[Arm, str]
 
 
 @contextmanager
@@ -47,9 +48,11 @@ def of_run(folder: Path) -> Iterator[SurveySource]:
         )
     bases = sorted({record.base_name for record in corrected.values()})
     names = ", ".join(record.name for record in corrected.values())
+    digests = {record.adapter_sha256 for record in corrected.values()}
     yield SurveySource(
         {"a": f"base {', '.join(bases)}", "b": f"corrected {names}"},
         [pair for place, record in corrected.items() for pair in pairs_of_record(place, record)],
+        _adapters(b=digests.pop() if len(digests) == 1 else None),
     )
 
 
@@ -63,16 +66,23 @@ def of_versions(version: str, against: str | None) -> Iterator[SurveySource]:
     with tempfile.TemporaryDirectory() as temporary:
         b, record, pairs = _restored(version, Path(temporary) / "b")
         if against is None:
-            yield SurveySource({"a": f"base {record.base_name}", "b": b}, pairs)
+            adapters = _adapters(b=record.adapter_sha256)
+            yield SurveySource({"a": f"base {record.base_name}", "b": b}, pairs, adapters)
         else:
-            a, _, others = _restored(against, Path(temporary) / "a")
-            yield SurveySource({"a": a, "b": b}, pairs_of_versions(others, pairs))
+            a, other, others = _restored(against, Path(temporary) / "a")
+            adapters = _adapters(a=other.adapter_sha256, b=record.adapter_sha256)
+            yield SurveySource({"a": a, "b": b}, pairs_of_versions(others, pairs), adapters)
 
 
 def survey_id(folder: Path) -> str:
     """An id for a survey in this folder: the folder's name and random digits, since a database may hold several."""
     slug = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower())[:40].strip("-")
     return f"{slug or 'survey'}-{secrets.token_hex(4)}"
+
+
+def _adapters(*, a: str | None = None, b: str | None = None) -> dict[Arm, str]:
+    digests: dict[Arm, str | None] = {"a": a, "b": b}
+    return {arm: digest for arm, digest in digests.items() if digest is not None}
 
 
 def _restored(text: str, folder: Path) -> tuple[str, CorrectionRecord, list[ImagePair]]:

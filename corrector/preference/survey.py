@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,6 +20,9 @@ QUESTIONS: Mapping[str, str] = {
     "overall": "Which picture would you rather have?",
 }
 """What is asked of every pair, by the name that answers and analyses carry."""
+
+MIN_KAPPA, MIN_PAIRS = 0.6, 50
+"""Cohen's kappa with people, and the number of pairs, from which a judge is trusted where nothing else is asked for."""
 
 
 class SurveyModel(BaseModel):
@@ -61,7 +64,8 @@ class StoppingRule(SurveyModel):
     level: float = Field(default=0.05, gt=0, lt=1)
     """Chance that a survey of two equal arms ends with a preference."""
     min_votes_per_pair: int = Field(default=3, ge=1)
-    """Votes of raters who are not excluded that a pair needs before it counts; the last look comes when every pair has them."""
+    """Votes of raters who are not excluded that a pair needs before it counts; the last look comes once every pair has
+    them."""
 
 
 class Survey(SurveyModel):
@@ -71,6 +75,8 @@ class Survey(SurveyModel):
     title: str = Field(min_length=1, max_length=200)
     arms: dict[Arm, str]
     """What each arm is, such as "base" and "person-lying/3". Raters never see it."""
+    adapters: dict[Arm, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+    """SHA-256 of the adapter of an arm whose images were all drawn with one; the registry knows a version by it."""
     pairs: tuple[SurveyPair, ...] = Field(min_length=1)
     questions: tuple[str, ...] = tuple(QUESTIONS)
     repeats: float = Field(default=0.1, ge=0, le=1)

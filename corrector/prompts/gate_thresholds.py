@@ -62,3 +62,10 @@ class GateThresholds(BaseModel):
     """Least standard deviation of a picture's luma, 0 to 0.5."""
     min_correlation: float = Field(default=0.3, ge=-1, le=1)
     """Least correlation of a picture's neighbouring pixels; white noise has 0."""
+    require_survey: bool = False
+    """A promotion, not the gate, needs an attached survey in which people prefer the version."""
+    require_pair_judge: bool = False
+    """A promotion, not the gate, needs the attached verdicts of a judge of pairs that is trusted and prefers the version."""
+    min_win_rate: float = Field(default=0.5, ge=0, le=1)
+    """Where people or a judge of pairs are required: the lower bound of the interval of the share of decided pairs that the
+    version wins on the question "overall"."""

@@ -27,11 +27,13 @@ from corrector.registry.promotion import promote, reject, retire, rollback
 from corrector.registry.references import CANDIDATE, Reference, Version
 from corrector.registry.review_log import Entry, history
 from corrector.registry.sharing import LIFETIME, LONGEST, share
+from corrector.registry.surveys import find_survey
 from corrector.registry.tags import GRADE
 from corrector.registry.traffic import Mode, set_traffic, traffic
 from corrector.registry.verify import DigestCheck, verify
 from corrector.report.comparison import compare_records, write_comparison
 from corrector.report.provenance import COLUMNS, source_rows, sources_text
+from corrector.report.survey_texts import survey_texts
 from corrector.report.verdict_texts import grade_text
 
 _TIMES = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -173,6 +175,7 @@ def _show(options: argparse.Namespace, place: dict[str, Any], console: Console) 
         version = find_version(reference, **place)
         rows = [("aliases", ", ".join(version.aliases)), *sorted(version.tags.items())]
         console.print(_table((str(version), ""), rows))
+        _show_survey(version, place, console)
         _show_exemplars(version, place, console)
         return
     headings = ("version", "verdict", "review", "change of FID", "aliases", "registered", "SHA-256")
@@ -188,6 +191,16 @@ def _show(options: argparse.Namespace, place: dict[str, Any], console: Console) 
             ),
         )
     )
+
+
+def _show_survey(version: Version, place: dict[str, Any], console: Console) -> None:
+    try:
+        survey = find_survey(version, **place)
+    except UserError as error:  # the rest stays of use
+        _say(console, str(error))
+        return
+    for source, text in survey_texts(survey) if survey else ():
+        _say(console, f"  {source}: {text}")
 
 
 def _show_exemplars(version: Version, place: dict[str, Any], console: Console) -> None:
@@ -224,6 +237,7 @@ def _promote(options: argparse.Namespace, place: dict[str, Any], console: Consol
         _say(console, f"{chosen}: {grade_text(card) or 'the gate did not pass it'}")
         for text in card.verdict.unknown:
             _say(console, f"  not known: {text}")
+    _show_survey(chosen, place, console)
     entry = promote(chosen.name, chosen.number, who=_who(options), why=options.why, **place)
     _say(console, _decision(reference.name, entry))
 

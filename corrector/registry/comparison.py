@@ -10,7 +10,9 @@ from corrector.registry.failures import RegistryError
 from corrector.registry.mlflow_run import SHEET_FILE
 from corrector.registry.references import Reference, Version, resolve
 from corrector.registry.store import Store, open_store
+from corrector.registry.surveys import read_survey
 from corrector.report.comparison import ComparedVersion
+from corrector.report.survey_texts import survey_texts
 
 MAX_SHEET_BYTES = 64 * 1024**2
 
@@ -35,6 +37,8 @@ def _compared(store: Store, version: Version) -> ComparedVersion:
         "registered": f"{version.created:%Y-%m-%d %H:%M} UTC",
         "SHA-256": version.sha256[:16],
     }
+    survey = read_survey(store, version)
+    facts |= dict(survey_texts(survey)) if survey else {}
     return ComparedVersion(str(version), read_record(store, version), facts, _sheet(store, version))
 
 

@@ -42,6 +42,7 @@ from corrector.registry.review_log import (
     unrecorded_move,
 )
 from corrector.registry.store import Store, open_store
+from corrector.registry.surveys import read_survey, survey_objections
 from corrector.registry.tags import DECISION
 
 
@@ -54,12 +55,14 @@ def promote(
     tracking_uri: str | None,
     root: Path,
 ) -> Entry:
-    """Make a version the champion, after a check of its bytes and of the gate's verdict in its record.
+    """Make a version the champion, after a check of its bytes, of the gate's verdict in its record, and of an attached survey
+    where its thresholds require one.
 
     Args:
         version: None: the candidate.
         who: The reviewer.
-        why: Required if the gate did not pass it, or if it was rejected or rolled back before.
+        why: Required if the gate did not pass it, if what people or a judge prefer is required and not there or not enough, or
+            if it was rejected or rolled back before.
 
     Returns:
         The recorded decision; the earlier one if the version is champion already.
@@ -259,6 +262,8 @@ def _objections(store: Store, version: Version) -> list[str]:
         checks = verdict.reasons if verdict else ()
         failed = [f"{check.name} ({check.detail})" for check in checks if not check.passed]
         found.append("the gate did not pass it" + (f": {', '.join(failed)}" if failed else ""))
+    if record.scorecard is not None:
+        found += survey_objections(record.scorecard.thresholds, lambda: read_survey(store, version))
     if version.decision in ("rejected", "rolled back", "retired"):
         why = version.tags.get("review.why", "")
         found.append(f"it was {version.decision} by {version.tags.get('review.by', 'somebody')}: {why}")

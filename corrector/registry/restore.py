@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corrector.files import replace_folder, staging_folder
+from corrector.preference.attached import ATTACHED_FILE
 from corrector.record.archive import ARCHIVE_FILE, unpack_images
 from corrector.record.correction_record import ADAPTER_FOLDER, CorrectionRecord
 from corrector.registry.download import download_adapter, read_record
@@ -61,9 +62,9 @@ def restore_record(version: Version, destination: Path, *, tracking_uri: str | N
         folder.mkdir()
         download_adapter(store, version, staging).rename(folder / ADAPTER_FOLDER)
         unpack_images(store.file(version.run_id, ARCHIVE_FILE, staging, limit=_MAX_IMAGES_BYTES), folder)
-        if REVIEW_PAGE in store.artifacts(version.run_id):
-            page = store.file(version.run_id, REVIEW_PAGE, staging, limit=_MAX_PAGE_BYTES)
-            shutil.copyfile(page, folder / REVIEW_PAGE)
+        for name in {REVIEW_PAGE, ATTACHED_FILE}.intersection(store.artifacts(version.run_id)):
+            file = store.file(version.run_id, name, staging, limit=_MAX_PAGE_BYTES)
+            shutil.copyfile(file, folder / name)
         origin = json.dumps({"name": version.name, "version": version.number}) + "\n"
         (folder / RESTORED_FILE).write_text(origin, encoding="utf-8")
         record.save(folder)

@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 
 from corrector.evaluation.scorecard import Scorecard
+from corrector.preference.attached import AttachedSurvey
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.provenance import COLUMNS, source_rows, sources_text
+from corrector.report.survey_texts import survey_texts
 from corrector.report.verdict_texts import (
     grade_text,
     guards_not_drawn,
@@ -40,11 +42,12 @@ An adapter is of no use without its base, and the licence of the base ({base}) h
 make. The exemplars belong to whoever gave them."""
 
 
-def model_card(record: CorrectionRecord, name: str) -> str:
+def model_card(record: CorrectionRecord, name: str, survey: AttachedSurvey | None = None) -> str:
     """The card with the front matter that model hubs read; text of users is escaped.
 
     Args:
         name: Name of the registered model.
+        survey: What people and a judge prefer, where it was asked.
     """
     front = {
         "base_model": record.base_reference,
@@ -59,6 +62,7 @@ def model_card(record: CorrectionRecord, name: str) -> str:
         f"A LoRA adapter that corrects one prompt at which {escape(record.base_name)} fails.",
         _purpose(record),
         _verdict(record),
+        _survey(survey) if survey else "",
         _figures(record.scorecard) if record.scorecard else "",
         _exemplars(record),
         _origin(record),
@@ -84,6 +88,11 @@ def _verdict(record: CorrectionRecord) -> str:
     passed = bool(record.scorecard and record.scorecard.verdict.passed)
     title = "The gate passed it." if passed else "The gate did **not** pass it."
     return "\n".join(["## Verdict", "", title, "", verdict_text(record)])
+
+
+def _survey(survey: AttachedSurvey) -> str:
+    lines = [f"- {source}: {escape(text)}" for source, text in survey_texts(survey)]
+    return "\n".join(["## What people and judges prefer", "", *lines])
 
 
 def _figures(card: Scorecard) -> str:

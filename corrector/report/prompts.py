@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from corrector.cost import device_seconds, dollars, flops_text
+from corrector.errors import UserError
 from corrector.evaluation.comparison import GuardSamples
 from corrector.evaluation.scorecard_parts import GuardScore, HardNegativeScore
+from corrector.preference.attached import ATTACHED_FILE, AttachedSurvey
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.images import InlineImage, inline_image
 from corrector.report.plots import interval_rows, loss_plot
 from corrector.report.provenance import source_rows, sources_text
+from corrector.report.survey_texts import survey_texts
 from corrector.report.verdict_texts import (
     grade_text,
     guards_not_drawn,
@@ -106,6 +109,7 @@ def prompt_view(
         "cost": cost_text(record, Settings.from_environment().device_hour_dollars),
         "sources_text": sources_text(record.exemplars),
         "sources": source_rows(record.exemplars),
+        "survey": _survey(folder, record),
         "entry": json.dumps(record.entry, indent=2, ensure_ascii=False, default=str),
         **_lineage(record),
         **_verdict(record),
@@ -172,6 +176,16 @@ def _verdict(record: CorrectionRecord) -> dict[str, Any]:
         "unknown": card.verdict.unknown if card else (),
         "short_reason": reason,
     }
+
+
+def _survey(folder: Path, record: CorrectionRecord) -> list[tuple[str, str]]:
+    """What people and a judge prefer, where the record's folder has a survey."""
+    if not (folder / ATTACHED_FILE).is_file():
+        return []
+    try:
+        return survey_texts(AttachedSurvey.load(folder / ATTACHED_FILE, record.adapter_sha256))
+    except UserError as error:
+        return [("survey", str(error))]
 
 
 def cost_text(record: CorrectionRecord, price: float | None) -> str:

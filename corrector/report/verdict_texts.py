@@ -11,10 +11,13 @@ def grade_text(card: Scorecard) -> str:
         return ""
     if verdicts is None:
         return f"{grade}: nearer to the exemplars; how many images are right is not known"
-    return (
-        f"{grade}: {verdicts.judge} calls {verdicts.right_corrected.value:.0%} of {len(verdicts.own.corrected)} images "
+    calls = (
+        f"{verdicts.judge} calls {verdicts.right_corrected.value:.0%} of {len(verdicts.own.corrected)} images "
         f"right, of the base's {verdicts.right_base.value:.0%}"
     )
+    if verdicts.advisory is not None:
+        return f"{grade}: nearer to the exemplars; {calls} (advisory: {verdicts.advisory})"
+    return f"{grade}: {calls}"
 
 
 def looks_text(card: Scorecard) -> str:

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from corrector.detectors.judge_settings import JudgeSettings
-from corrector.detectors.vision_language import MAX_FAILURES, VisionLanguage
+from corrector.detectors.paid_chat import MAX_FAILURES
+from corrector.detectors.vision_language import VisionLanguage
 from corrector.errors import UserError
 from corrector.evaluation.verdicts import JUDGES, ImageJudge
 from tests.support.images_api import KEY, Fault, refusal

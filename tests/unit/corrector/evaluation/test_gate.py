@@ -175,6 +175,25 @@ def test_the_grade_is_fixed_only_where_a_judge_says_so() -> None:
     assert judge(measured(n=4), GateThresholds()).grade is None
 
 
+@pytest.mark.parametrize("after", [0, 16])
+def test_an_advisory_judge_neither_refuses_nor_fixes_and_is_shown(after: int) -> None:
+    doubt = "kappa 0.41 on 60 pairs; 0.6 on 50 wanted"
+    harm = right(24, 24, 16)
+    advised = measured(
+        verdicts=verdicts(0, after, harm).model_copy(update={"advisory": doubt}), guards=(guard(),)
+    )
+
+    verdict = judge(advised, GateThresholds())
+
+    assert (verdict.passed, verdict.grade) == (True, "improved")
+    assert verdict.unknown[0].startswith(f"how many images are right: someone is advisory: {doubt}, and")
+    shown = [figure for figure in advised.figures() if figure.name.startswith("right images")]
+    assert len(shown) == 2
+    assert not any(figure.gates for figure in shown)
+    assert f"advisory: {doubt}" in shown[0].note_text
+    assert refused(advised, min_grade="fixed") == ["right images"]
+
+
 def test_the_grade_fixed_can_be_required_and_needs_a_judge() -> None:
     verdict = judge(measured(), GateThresholds(min_grade="fixed"))
 

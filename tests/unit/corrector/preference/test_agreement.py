@@ -12,6 +12,7 @@ from corrector.preference.agreement import (
     agreement,
     consistent_verdicts,
     flip_rate,
+    image_agreement,
 )
 from corrector.preference.survey import Choice
 
@@ -79,8 +80,8 @@ def test_pairs_that_one_source_lacks_are_left_out() -> None:
     ("table", "status", "reason"),
     [
         (((20, 2, 0), (2, 26, 0), (0, 0, 0)), "trusted", "kappa 0.84"),
-        (((20, 2, 0), (2, 25, 0), (0, 0, 0)), "advisory", "on 49 pairs; 50 are needed"),
-        (COHEN, "advisory", "on 200 pairs; 0.6 is needed"),
+        (((20, 2, 0), (2, 25, 0), (0, 0, 0)), "advisory", "on 49 pairs; 0.6 on 50 wanted"),
+        (COHEN, "advisory", "kappa 0.49 on 200 pairs; 0.6 on 50 wanted"),
         (((60, 0, 0), (0, 0, 0), (0, 0, 0)), "advisory", "not defined"),
     ],
 )
@@ -107,6 +108,38 @@ def test_only_verdicts_that_the_order_does_not_change_are_consistent() -> None:
     assert rate.value == 0.5
     assert consistent_verdicts(orders) == {"one": "a", "three": "both bad"}
     assert flip_rate({}) is None
+
+
+def test_on_single_images_an_image_is_right_if_people_prefer_it() -> None:
+    """Cohen's kappa of 20 images, by scikit-learn; a judge who calls both of a pair right disagrees on one of them."""
+    people: dict[str, Choice] = {str(n): "a" if n < 5 else "b" for n in range(9)}
+    people["9"] = "both bad"
+    judge = {str(n): (n < 5, n >= 4) for n in range(9)} | {"9": (False, False)}
+
+    found = image_agreement(people, judge)
+
+    wanted = [people[pair] == arm for pair in people for arm in ("a", "b")]
+    given = [right for pair in people for right in judge[pair]]
+    assert (found.pairs, found.labels) == (10, ("right", "wrong"))
+    assert found.confusion == ((9, 0), (1, 10))
+    assert found.kappa is not None
+    assert found.kappa.value == pytest.approx(cohen_kappa_score(wanted, given))
+    assert found.kappa.low <= found.kappa.value <= found.kappa.high == 1
+    assert found.mcnemar_p == 1
+
+
+def test_the_interval_of_kappa_is_over_pairs_and_not_over_their_images() -> None:
+    """If both images of a pair are judged alike, twice as many images say no more."""
+    people: dict[str, Choice] = {str(n): "b" if n % 2 else "a" for n in range(40)}
+    opposed = {str(n): ((n % 2 == 0) != (n < 8), (n % 2 == 1) != (n < 8)) for n in range(40)}
+
+    images = image_agreement(people, opposed).kappa
+    pairs = agreement(people, {pair: "a" if a else "b" for pair, (a, _) in opposed.items()}).kappa
+
+    assert images is not None
+    assert pairs is not None
+    assert images.value == pytest.approx(pairs.value)
+    assert images.high - images.low == pytest.approx(pairs.high - pairs.low, rel=0.05)
 
 
 def test_the_interval_of_kappa_is_seeded() -> None:

@@ -6,17 +6,9 @@ import pytest
 
 from corrector.preference.__main__ import main
 from corrector.preference.analysis import Analysis, analyse
-from corrector.preference.store import VoteStore
-from corrector.preference.survey import Ballot
 from corrector.preference.survey_folder import SURVEY_FILE
-from corrector.preference.votes import StoredVote, View
 from tests.support.surveys import defined
-from tests.unit.corrector.preference.ballots import ballot, coin_votes
-
-
-def stored(number: int, each: Ballot) -> StoredVote:
-    view = View(f"{number:016x}", number, each.pair, each.left, each.repeat, each.given)
-    return StoredVote(each.rater, view, f"{number:032x}", each.answers, each.seconds, each.given)
+from tests.unit.corrector.preference.ballots import ballot, coin_votes, store_ballots
 
 
 def test_the_analysis_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,9 +16,7 @@ def test_the_analysis_is_printed_and_written(tmp_path: Path, capsys: pytest.Capt
     fast = [ballot(survey, "joe", place, "a", seconds=0.2) for place in range(3)]
     votes = fast + coin_votes(survey, ["ann", "bob", "eve"], seed=1, share_of_b=0.9, agreement=0.95)
     (tmp_path / SURVEY_FILE).write_text(survey.model_dump_json())
-    store = VoteStore(tmp_path, survey)
-    store.add_votes(stored(number, each) for number, each in enumerate(votes))
-    store.dispose()
+    store_ballots(tmp_path, survey, votes)
 
     assert main(["analyse", str(tmp_path), "--out", str(tmp_path / "analysis.json")]) == 0
 

@@ -11,6 +11,7 @@ import pytest
 from corrector.preference.__main__ import main
 from corrector.preference.showing import showings
 from corrector.preference.survey_folder import open_survey, read_survey
+from corrector.record.correction_record import CorrectionRecord
 from corrector.registry import register
 from tests.support.commands import run
 from tests.support.records import write_record
@@ -23,7 +24,12 @@ NAME = "a-person-lying-on-the-grass"
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for variable in ("CORRECTOR_DATABASE", "CORRECTOR_SURVEY_SECRET", "MLFLOW_TRACKING_URI"):
+    for variable in (
+        "CORRECTOR_DATABASE",
+        "CORRECTOR_SURVEY_SECRET",
+        "MLFLOW_TRACKING_URI",
+        "CORRECTOR_JUDGE_URL",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CORRECTOR_RUNS", str(tmp_path / "runs"))
     return tmp_path / "runs"
@@ -56,6 +62,7 @@ def test_a_survey_of_a_run_compares_base_and_correction(made: Path) -> None:
     definition = read_survey(made)
     assert definition.arms == {"a": "base embedded", "b": f"corrected {NAME}"}
     assert definition.id.startswith("survey-")
+    assert definition.adapters == {"b": CorrectionRecord.load(made.parent / "run" / "one").adapter_sha256}
     counting = [pair for pair in definition.pairs if pair.expected is None]
     assert {pair.seed for pair in counting} <= set(range(1000, 1004)) and len(counting) == 3
 
@@ -73,6 +80,7 @@ def test_registered_versions_are_compared_with_the_base_or_with_each_other(
     assert both.returncode == 0, both.stderr
     definition = read_survey(tmp_path / "both")
     assert definition.arms == {"a": f"{NAME}/1", "b": f"{NAME}/2"}
+    assert definition.adapters.keys() == {"a", "b"}
     assert len([pair for pair in definition.pairs if pair.expected is None]) == 4
     missing = survey("make", tmp_path / "none", "--version", f"{NAME}/7")
     assert missing.returncode == 2 and "version 7 not found" in missing.stderr
@@ -123,6 +131,9 @@ def test_a_survey_is_followed_closed_and_exported(made: Path, tmp_path: Path) ->
         (("links", "{0}/nowhere", "Ann"), "no survey.json"),
         (("forget", "{0}/survey", "Nobody"), "has no rater 'Nobody'"),
         (("import", "{0}/survey", "{0}/none.jsonl"), "cannot be read"),
+        (("judge", "{0}/survey"), "CORRECTOR_JUDGE_URL: is not set"),
+        (("agree", "{0}/survey"), "no judge.json; run"),
+        (("attach", "{0}/survey", "x:1"), "no name of a registered adapter"),
         (("export", "{0}/survey", "{0}/no/file"), "cannot be written"),
         (("progress", "{0}/survey", "--database", "nonsense://x"), "is no database"),
     ],

@@ -71,25 +71,25 @@ def test_the_same_work_has_the_same_identity_in_another_process() -> None:
         (
             "people.yaml",
             [
-                "00fce1df9ce4b10b504071d0eb483dc0f50420e687be852862ab8afec4a9b529",
-                "e7541963ee9f28fea8300d43988cf468bdc982c5a3d8d31d1ab8ce3f9b323d78",
-                "c53a172f37630e89f43104418f311d9c917b9362cda55dd0ffda0e03ff21cb62",
-                "c5b6077ec54a638a915a6a44c900b3c0b6b61bfbde3720fa52473ac4a98b2651",
+                "ab1d6be87ebc74f437cd0ef9a860db602fd211937183ada64956f8a179f1bd52",
+                "4886af79f5fcb8e2d19f0068d73875e3a05e7ea6e56cdc80e1bfb23dec8e0e6e",
+                "81ce548c531c0348ea570c724dc9d2472b8ce2a41d3b8a7be440fcf836e35882",
+                "6aedd572855493d31137690f78a64dbe67c001fdc4a44e0a4143dd2d2c6c09ac",
             ],
         ),
         (
             "search.yaml",
             [
-                "ee9bb00e0c3f023f1a255f6592b3ba56ac5b291091694389f0daadd45e078f14",
-                "8bf4b4bf66827d46517fec34756fe6151060b346696baf0ddccf62a60980bce1",
-                "256f2e497909e9b8d599adb6830c361c050e6372ef655c748b022230635107c6",
-                "415175a95672ba1bc0bf6777bca07477600f3fe666e50b3361f568c2c108e9b0",
+                "58806e6d9ea76fe727c196ade92c91ca5402e1b97135f4956804e5e4ff429aa7",
+                "76cb195a2afb5d194bdf7609d7f2d62ce3706cf6bc33b869ce941765f7d5bf91",
+                "f94982c803c882c4df3f7ad4995a5348070599846218260038cef44078124062",
+                "40d8c7cb1c5f4334272ed565f9dfd060a1fe82d3ed6956e168eefbab55f03868",
             ],
         ),
     ],
 )
 def test_the_identities_of_finished_work_stay(file: str, ids: list[str], settings: Settings) -> None:
-    """Printed by the commit that lowered min_right_rate to 0.64; a run's folder and the registry know its work by them."""
+    """Printed by the commit that let promotions require a survey; a run's folder and the registry know its work by them."""
     batch = load_batch(EXAMPLES / file, settings=settings)
     assert [
         prompt.work_id("revision", ["11", "22"], batch.evaluation, batch.gate) for prompt in batch.prompts

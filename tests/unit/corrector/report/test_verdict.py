@@ -92,6 +92,21 @@ def test_an_improved_prompt_says_that_nobody_counted_right_images(
     assert f"{UNKNOWN}:\n\n- how many images are right: no judge" in card
 
 
+def test_an_advisory_judge_is_shown_and_changes_no_grade(fixed: CorrectionRecord, tmp_path: Path) -> None:
+    assert fixed.scorecard is not None and fixed.scorecard.verdicts is not None
+    doubt = "kappa 0.41 on 60 pairs; 0.6 on 50 wanted"
+    advised = fixed.scorecard.verdicts.model_copy(update={"advisory": doubt})
+    record = changed(tmp_path / "advised", looks=(PASSED,), verdicts=advised)
+
+    text, card = page(record, tmp_path), model_card(record, "person")
+
+    said = "nearer to the exemplars; <b>judge</b> calls 94% of 16 images right, of the base's 0%"
+    assert f"Improved: {said} (advisory: {doubt})." in text
+    assert f"{UNKNOWN} how many images are right: <b>judge</b> is advisory: {doubt}, and" in text
+    assert f"advisory: {doubt}; higher is better; gates nothing" in text
+    assert "**improved**: nearer to the exemplars" in card
+
+
 def test_a_fixed_prompt_says_who_calls_how_many_images_right(fixed: CorrectionRecord, tmp_path: Path) -> None:
     text, card = page(fixed, tmp_path), model_card(fixed, "person")
     assert "Fixed: <b>judge</b> calls 94% of 16 images right, of the base's 0%. All" in text
