@@ -103,7 +103,9 @@ def check_command(command: str) -> None:
             assert program in _PLAIN, f"{program}: a guide should use it only if a test can check it"
 
 
-_PLAIN = frozenset((".", "sed", "curl", "export", "pip", "eval", "base64", "helm"))
+_PLAIN = frozenset(
+    (".", "sed", "curl", "echo", "export", "kill", "mkdir", "pip", "eval", "base64", "helm", "true")
+)
 
 
 def check_module(name: str, arguments: list[str]) -> None:
@@ -151,13 +153,17 @@ def _check_ray(arguments: list[str]) -> None:
         check_command(shlex.join(arguments[arguments.index("--") + 1 :]))
 
 
+_ENDS = (">", ">>", "<", "&")
+"""What follows is no argument."""
+
+
 def _simple_commands(command: str) -> Iterator[list[str]]:
     """The simple commands of a line, those inside `$(...)` too; assignments before them and redirections are left out."""
     inner = re.findall(r"\$\(([^)]*)\)", command)
     outer = re.sub(r'"?\$\([^)]*\)"?', "X", command)
     for part in [part for text in (*inner, outer) for part in re.split(r"&&|\||;", text)]:
         words = shlex.split(part)
-        words = words[: next((at for at, word in enumerate(words) if word in (">", "<")), len(words))]
+        words = words[: next((at for at, word in enumerate(words) if word in _ENDS), len(words))]
         while words and re.match(r"^\w+=", words[0]):
             words.pop(0)
         if words:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import io
@@ -207,5 +208,14 @@ def serve(api: AbstractContextManager[Any]) -> None:
         server.closing.wait()
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; see the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("wrong", type=float, nargs="?", default=0.0)
+    given = parser.parse_args(arguments)
+    serve(images_api(given.port, given.wrong))
+
+
 if __name__ == "__main__":
-    serve(images_api(int(sys.argv[1]), *map(float, sys.argv[2:])))
+    main(sys.argv[1:])

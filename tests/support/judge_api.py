@@ -6,6 +6,7 @@ It judges pictures of the world's prompts, errs with a given probability, and mi
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -13,7 +14,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,5 +151,12 @@ def _completion(content: str | None, **message: Any) -> bytes:
     return json.dumps({"object": "chat.completion", "choices": [choice]}).encode()
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; see the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    serve(judge_api(parser.parse_args(arguments).port))
+
+
 if __name__ == "__main__":
-    serve(judge_api(int(sys.argv[1])))
+    main(sys.argv[1:])
