@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.support.manifests import kubectl
+from tests.support.manifests import run_kubectl
 from tests.support.paths import PROJECT
 
 GUIDES = tuple(
@@ -131,9 +130,7 @@ def _check_kubectl(arguments: list[str]) -> None:
     folders = [word for word in arguments if word.startswith("k8s/")]
     assert all((PROJECT / folder / "kustomization.yaml").is_file() for folder in folders), folders
     asked = [] if arguments[0] == "kustomize" else ["--help"]
-    done = subprocess.run(
-        [kubectl(), *arguments, *asked], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+    done = run_kubectl(*arguments, *asked)
     assert done.returncode == 0, done.stderr
 
 
