@@ -158,7 +158,7 @@ def correct(
     entry = _with_hyperparameters(prompt, hyperparameters)
     evaluation, gate = evaluation or EvaluationSettings(), gate or GateThresholds()
     memory = FeatureMemory(judge=judge or named_judge(evaluation.judge), cache=base.cache)
-    decided = Decisions.load(Path(decisions) if decisions else None)
+    decided = Decisions.load(*([Path(decisions)] if decisions else []))
     exemplar_set = _load_exemplars(entry, base, memory, decided, check=not accept_exemplars)
     exemplars = ExemplarImages.of(exemplar_set)
     embeddings = base.encode(texts_of(entry, evaluation))

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run=options.run_id,
             base=options.base,
             precision=options.precision,
-            decisions=Decisions.load(options.decisions),
+            decisions=Decisions.load(*options.decisions),
             accept_exemplars=options.accept_exemplars,
         )
         check_registry(work.run.storage, options.tracking_uri)
@@ -121,7 +121,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decisions",
         type=Path,
-        help="which exemplars to drop or to keep, as the review page of corrector.exemplars.curation saved it",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="which exemplars to drop or to keep, as the review page of corrector.exemplars.curation saved it; may be given "
+        "several times",
     )
     parser.add_argument(
         "--accept-exemplars",

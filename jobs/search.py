@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run=options.run_id or f"{options.batch.stem}-search",
             base=options.base,
             precision=options.precision,
-            decisions=Decisions.load(options.decisions),
+            decisions=Decisions.load(*options.decisions),
             accept_exemplars=options.accept_exemplars,
         )
         check_search_work(work)

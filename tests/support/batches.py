@@ -27,7 +27,7 @@ EVALUATION = {
     "bootstrap": 20,
     "num_inference_steps": 2,
 }
-"""The least that the gate takes."""
+"""The least that the gate takes by default."""
 SPACE = {"rank": [1, 2, 4], "learning_rate": [1e-4, 1e-3, 1e-2]}
 
 
@@ -63,9 +63,10 @@ def write_batch(
 def write_search(
     folder: Path, base: Path, *, steps: int = 8, names: tuple[str, ...] = ("person",), **search: Any
 ) -> Path:
-    """A batch with a search of two rungs."""
-    given = {"trials": 5, "rungs": 2, "reduction_factor": 2, "first_images": 4, "space": SPACE} | search
-    return write_batch(folder, base, steps=steps, names=names, search=given)
+    """A batch with a search of two rungs, of 2 and of 4 images."""
+    given = {"trials": 5, "rungs": 2, "reduction_factor": 2, "first_images": 2, "space": SPACE} | search
+    sections = {"search": given, "evaluation": EVALUATION | {"images": 4}, "gate": {"min_images": 4}}
+    return write_batch(folder, base, steps=steps, names=names, **sections)
 
 
 def correct(path: Path, storage: Path, *, workers: int = 1, run: str = "batch") -> tuple[int, dict[str, Any]]:

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.support.manifests import kubectl
+from tests.support.manifests import run_kubectl
 from tests.support.paths import PROJECT
 
 GUIDES = tuple(
@@ -103,7 +102,9 @@ def check_command(command: str) -> None:
             assert program in _PLAIN, f"{program}: a guide should use it only if a test can check it"
 
 
-_PLAIN = frozenset((".", "sed", "curl", "export", "pip", "eval", "base64", "helm"))
+_PLAIN = frozenset(
+    (".", "sed", "curl", "echo", "export", "kill", "mkdir", "pip", "eval", "base64", "helm", "true")
+)
 
 
 def check_module(name: str, arguments: list[str]) -> None:
@@ -129,9 +130,7 @@ def _check_kubectl(arguments: list[str]) -> None:
     folders = [word for word in arguments if word.startswith("k8s/")]
     assert all((PROJECT / folder / "kustomization.yaml").is_file() for folder in folders), folders
     asked = [] if arguments[0] == "kustomize" else ["--help"]
-    done = subprocess.run(
-        [kubectl(), *arguments, *asked], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+    done = run_kubectl(*arguments, *asked)
     assert done.returncode == 0, done.stderr
 
 
@@ -151,13 +150,17 @@ def _check_ray(arguments: list[str]) -> None:
         check_command(shlex.join(arguments[arguments.index("--") + 1 :]))
 
 
+_ENDS = (">", ">>", "<", "&")
+"""What follows is no argument."""
+
+
 def _simple_commands(command: str) -> Iterator[list[str]]:
     """The simple commands of a line, those inside `$(...)` too; assignments before them and redirections are left out."""
     inner = re.findall(r"\$\(([^)]*)\)", command)
     outer = re.sub(r'"?\$\([^)]*\)"?', "X", command)
     for part in [part for text in (*inner, outer) for part in re.split(r"&&|\||;", text)]:
         words = shlex.split(part)
-        words = words[: next((at for at, word in enumerate(words) if word in (">", "<")), len(words))]
+        words = words[: next((at for at, word in enumerate(words) if word in _ENDS), len(words))]
         while words and re.match(r"^\w+=", words[0]):
             words.pop(0)
         if words:

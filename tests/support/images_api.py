@@ -1,10 +1,11 @@
 """A stand-in for an images API on loopback: it draws scenes of `tests.world`, well or badly, and misbehaves as it is told.
 
-`python -m tests.support.images_api PORT` serves until it is stopped.
+`python -m tests.support.images_api PORT [WRONG]` serves until it is stopped; WRONG is the share of wrong images.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import io
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
 from threading import Thread
 from typing import Any
 
@@ -72,7 +74,7 @@ class ImagesApiServer:
 
     Attributes:
         url: What clients take as the base URL.
-        broken: Draw scenes wrongly.
+        wrong: Share of the images that show broken limbs.
         as_url: Name the URLs of images in place of their content.
         side: Pixels of an image; None draws as large as asked for.
         latency: Seconds before the n-th request, from 0, is answered.
@@ -83,7 +85,7 @@ class ImagesApiServer:
     """
 
     url: str = ""
-    broken: bool = False
+    wrong: float = 0.0
     as_url: bool = False
     side: int | None = None
     latency: Callable[[int], float] = lambda _: 0.0
@@ -97,9 +99,9 @@ class ImagesApiServer:
 
 
 @contextmanager
-def images_api(port: int = 0) -> Iterator[ImagesApiServer]:
+def images_api(port: int = 0, wrong: float = 0.0) -> Iterator[ImagesApiServer]:
     """The server, for the duration of the context; at a free port by default."""
-    api = ImagesApiServer()
+    api = ImagesApiServer(wrong=wrong)
     server = _Server(("127.0.0.1", port), _Handler)
     server.api = api
     api.url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -157,7 +159,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.sold:
             side = api.side or int(asked["size"].partition("x")[0])
             drawn = [
-                png(asked["prompt"], 100 * number + i, side, api.broken) for i in range(asked.get("n", 1))
+                png(
+                    asked["prompt"],
+                    100 * number + i,
+                    side,
+                    broken=Random(f"{number}/{i}").random() < api.wrong,
+                )
+                for i in range(asked.get("n", 1))
             ]
             digests = tuple(hashlib.sha256(each).hexdigest() for each in drawn)
             with api.lock:
@@ -200,5 +208,14 @@ def serve(api: AbstractContextManager[Any]) -> None:
         server.closing.wait()
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; see the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("wrong", type=float, nargs="?", default=0.0)
+    given = parser.parse_args(arguments)
+    serve(images_api(given.port, given.wrong))
+
+
 if __name__ == "__main__":
-    serve(images_api(int(sys.argv[1])))
+    main(sys.argv[1:])

@@ -7,6 +7,7 @@ it is told.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -14,7 +15,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -200,5 +201,12 @@ def _better(right: list[bool], tie: str) -> str:
     )
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; see the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    serve(judge_api(parser.parse_args(arguments).port))
+
+
 if __name__ == "__main__":
-    serve(judge_api(int(sys.argv[1])))
+    main(sys.argv[1:])

@@ -26,6 +26,8 @@ EVALUATION = EvaluationSettings(
     hard_negative_images=3,
     num_inference_steps=2,
 )
+FEW_IMAGES = EVALUATION.model_copy(update={"images": 2, "guard_images": 1, "hard_negatives": 0})
+"""For tests of training: to extract the features of images takes most of a small lane's time."""
 
 
 class LocalClient:
@@ -88,21 +90,30 @@ def prompt_tasks(
     return tasks
 
 
-def settings(place: Storage | Path, *, slots: int = 2) -> LaneSettings:
+def settings(
+    place: Storage | Path, *, slots: int = 2, evaluation: EvaluationSettings = FEW_IMAGES
+) -> LaneSettings:
     """A lane that saves and reports after every step."""
     return LaneSettings(
         slots=slots,
         rank=2,
         cache=Storage.of(place).below("cache"),
-        evaluation=EVALUATION,
+        evaluation=evaluation,
         report_every=1,
         checkpoint_seconds=0.0,
         report_seconds=0.0,
     )
 
 
-def run_lane(place: Storage | Path, spec: BaseSpec, client: LocalClient, *, slots: int = 2) -> None:
-    Lane(spec, client, settings(place, slots=slots), CorrectionPolicy).run()
+def run_lane(
+    place: Storage | Path,
+    spec: BaseSpec,
+    client: LocalClient,
+    *,
+    slots: int = 2,
+    evaluation: EvaluationSettings = FEW_IMAGES,
+) -> None:
+    Lane(spec, client, settings(place, slots=slots, evaluation=evaluation), CorrectionPolicy).run()
 
 
 def curve(task: PromptTask) -> list[float]:
@@ -117,6 +128,6 @@ def undisturbed(path: Path, storage: Path) -> dict[str, list[float]]:
     work.store_exemplars(work.tasks)
     for share in split(work.tasks, work.batch.evaluation, 1):
         encode(spec, share, work.run.cache, "cpu", 1)
-    settings = LaneSettings(slots=2, rank=2, cache=work.run.cache, evaluation=work.batch.evaluation)
+    settings = LaneSettings(slots=2, rank=2, cache=work.run.cache, evaluation=FEW_IMAGES)
     Lane(spec, LocalClient(PromptQueue(work.tasks)), settings, CorrectionPolicy).run()
     return {task.entry.name: curve(task) for task in work.tasks}

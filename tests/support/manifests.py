@@ -30,13 +30,25 @@ def kubectl() -> str:
     return found
 
 
+def run_kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`kubectl` in the project's folder; it ends before garbage collection would pay."""
+    return subprocess.run(
+        [kubectl(), *arguments],
+        cwd=PROJECT,
+        env=os.environ | {"GOGC": "off"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def render(folder: Path, own: Path, components: Sequence[str] = ()) -> list[Object]:
     """The objects of a kustomization, with components of `k8s/` switched on by a user's own in the folder `own`."""
     own = own.resolve()
     paths = [os.path.relpath(K8S / "components" / name, own) for name in components]
     written = {"resources": [os.path.relpath(folder.resolve(), own)], "components": paths}
     (own / "kustomization.yaml").write_text(yaml.safe_dump(written))
-    done = subprocess.run([kubectl(), "kustomize", str(own)], capture_output=True, text=True, check=False)
+    done = run_kubectl("kustomize", str(own))
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each]
 

@@ -8,11 +8,15 @@ LONG = 900.0
 
 
 def wait_until(
-    condition: Callable[[], object], seconds: float = 240.0, otherwise: Callable[[], str] | None = None
+    condition: Callable[[], object],
+    seconds: float = 240.0,
+    otherwise: Callable[[], str] | None = None,
+    *,
+    every: float = 0.02,
 ) -> None:
     """Return as soon as `condition` holds; AssertionError, with what `otherwise` says, where it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         late = time.monotonic() > deadline
         assert not late, otherwise() if otherwise else f"it did not come about within {seconds:g} s"
-        time.sleep(0.02)
+        time.sleep(every)

@@ -20,6 +20,7 @@ from cluster.mlflow_server import MlflowServer
 from cluster.services import States
 from tests.support.guides import Block
 from tests.support.paths import PROJECT
+from tests.support.waiting import LONG
 
 PERSON, CAT = "person-lying-grass", "cat-running-snow"
 PROMPTS = {
@@ -108,7 +109,7 @@ class Machine:
             block.text,
             flags=re.MULTILINE,
         )
-        return self._shell("\n".join(["set +e" if ends_badly else "set -e", *after, text]))
+        return self.shell("\n".join(["set +e" if ends_badly else "set -e", *after, text]))
 
     def registry(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`python -m corrector.registry ARGUMENTS`, in a shell that knows where the servers are."""
@@ -116,13 +117,13 @@ class Machine:
 
     def with_services(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`python ARGUMENTS` in a shell that knows where the servers are."""
-        return self._shell(
+        return self.shell(
             f'eval "$(.venv/bin/python -m cluster.services env)"\nexec {shlex.join([sys.executable, *arguments])}'
         )
 
     def status_of_services(self) -> int:
         """The exit status of `python -m cluster.services status`."""
-        return self._shell(".venv/bin/python -m cluster.services status").returncode
+        return self.shell(".venv/bin/python -m cluster.services status").returncode
 
     def result(self, run: str) -> dict[str, dict[str, Any]]:
         """Name -> what `result.json` of a run says of each prompt."""
@@ -150,7 +151,7 @@ class Machine:
         """Alias -> version of a registered model."""
         return {alias: str(version) for alias, version in self.state_of_registry()[name]["aliases"].items()}
 
-    def _shell(self, script: str) -> subprocess.CompletedProcess[str]:
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run it in the checkout, for a user who has neither S3 nor MLflow of their own."""
         theirs = re.compile(r"AWS_|MLFLOW_|RAY_|CORRECTOR_|PYTHONPATH$")
         environment = {name: value for name, value in os.environ.items() if not theirs.match(name)}
@@ -160,6 +161,6 @@ class Machine:
             env={**environment, "HOME": str(self.root)},
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=LONG,
             check=False,
         )

@@ -37,7 +37,7 @@ def _curate(options: argparse.Namespace) -> int:
         resolution=options.resolution,
         memory=FeatureMemory(judge=named_judge(options.judge)),
         prompt=options.prompt,
-        decisions=Decisions.load(options.decisions),
+        decisions=Decisions.load(*options.decisions),
     )
     for each in curation.images:
         decision = f" ({each.decision.decision} by {each.decision.by})" if each.decision else ""
@@ -70,7 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", help="what the images should show, for a judge and the page's title")
     parser.add_argument("--judge", help="judge of images that an installed package registers under this name")
     parser.add_argument("--page", type=Path, help="where to write the review page (.html)")
-    parser.add_argument("--decisions", type=Path, help="the file that the review page saved")
+    parser.add_argument(
+        "--decisions",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file that the review page saved; may be given several times",
+    )
     parser.add_argument(
         "--write-decisions",
         type=Path,

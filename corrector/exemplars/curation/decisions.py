@@ -14,7 +14,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Decisions(BaseModel):
-    """Decisions by the SHA-256 of an image's decoded pixels, as in `Exemplar.sha256`. One file serves many sets."""
+    """Decisions by the SHA-256 of an image's decoded pixels, as in `Exemplar.sha256`. One file may serve many sets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,22 +22,23 @@ class Decisions(BaseModel):
     decisions: dict[Digest, Decision] = Field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path | None) -> Decisions:
-        """Read a decision file; None: there are no decisions.
+    def load(cls, *paths: Path) -> Decisions:
+        """Read decision files; about one image the last file decides.
 
         Raises:
-            UserError: It is missing, or not such a file.
+            UserError: One is missing, or not such a file.
         """
-        if path is None:
-            return cls()
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise UserError(f"decisions: cannot read {path}: {error.strerror}") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise UserError(f"decisions: {path}: {where}: {first['msg']}") from None
+        found: dict[str, Decision] = {}
+        for path in paths:
+            try:
+                found |= cls.model_validate_json(path.read_bytes()).decisions
+            except OSError as error:
+                raise UserError(f"decisions: cannot read {path}: {error.strerror}") from None
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"])) or "the file"
+                raise UserError(f"decisions: {path}: {where}: {first['msg']}") from None
+        return cls(decisions=found)
 
     @property
     def dropped(self) -> dict[str, str]:

@@ -19,6 +19,8 @@ from corrector.feedback import (
     read_verdicts,
 )
 
+pytestmark = pytest.mark.xdist_group("postgres")
+
 
 def drawn(number: int) -> GenerationRecord:
     return GenerationRecord(
@@ -35,17 +37,21 @@ def drawn(number: int) -> GenerationRecord:
     )
 
 
-def test_requests_outlive_the_process_and_the_oldest_go(database: str) -> None:
-    with closing(FeedbackStore(database, remembered=100)) as store:
-        for number in range(300):
+def test_requests_outlive_the_process_and_the_oldest_go(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corrector.feedback._TRIM_EVERY", 8)
+    with closing(FeedbackStore(database, remembered=5)) as store:
+        for number in range(10):
             store.remember(drawn(number))
-    with closing(FeedbackStore(database, remembered=100)) as again:
-        assert again.record(Verdict("r299", "team", "good", "drei Beine\n草"))
-        assert not again.record(Verdict("r0", "team", "good"))
-        assert not again.record(Verdict("r299", "other", "good"))
-    (found,) = read_verdicts(database)
+    with closing(FeedbackStore(database, remembered=5)) as again:
+        assert again.record(Verdict("r9", "team", "good", "drei Beine\n草"))
+        assert again.record(Verdict("r3", "team", "bad"))
+        assert not again.record(Verdict("r2", "team", "good"))
+        assert not again.record(Verdict("r9", "other", "good"))
+    found, _ = read_verdicts(database)
     assert (found["verdict"], found["note"], found["key"]) == ("good", "drei Beine\n草", "team")
-    assert (found["request"]["id"], found["request"]["seeds"]) == ("r299", [1, 2])
+    assert (found["request"]["id"], found["request"]["seeds"]) == ("r9", [1, 2])
 
 
 def test_a_request_that_is_drawn_again_replaces_the_earlier(database: str) -> None:
@@ -67,7 +73,7 @@ def test_several_processes_may_write(database: str) -> None:
     stores = [FeedbackStore(database, remembered=10_000) for _ in range(3)]
 
     def work(index: int) -> None:
-        for number in range(20):
+        for number in range(8):
             stores[index].remember(drawn(1000 * index + number))
             assert stores[index - 1].record(Verdict(f"r{1000 * index + number}", "team", "bad", "x" * 2000))
 
@@ -78,7 +84,7 @@ def test_several_processes_may_write(database: str) -> None:
         thread.join()
     for store in stores:
         store.close()
-    assert len({verdict["request"]["id"] for verdict in read_verdicts(database)}) == 60
+    assert len({verdict["request"]["id"] for verdict in read_verdicts(database)}) == 24
 
 
 def test_a_verdict_that_cannot_be_written_may_be_given_again(database: str) -> None:

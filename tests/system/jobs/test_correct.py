@@ -116,7 +116,7 @@ class Killer(threading.Thread):
         """Addresses beyond loopback on which the head or a lane listened while prompts were in training."""
 
     def run(self) -> None:
-        wait_until(self._find_workers)
+        wait_until(self._find_workers, every=0.2)  # a look at all processes takes as long as a step
         wait_until(lambda: list(self._prompts.glob("*/checkpoint/engine.json")))
         for worker in self._workers:
             with suppress(psutil.NoSuchProcess):

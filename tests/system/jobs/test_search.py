@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,11 +42,12 @@ KNOWN = {"rank": 4, "learning_rate": 1e-2}
 
 
 def test_a_killed_search_goes_on_where_it_was_and_its_best_is_registered(
-    ray_head: Head, tmp_path: Path, small_sd3: Path
+    ray_head: Head, tmp_path: Path, small_sd3: Path, empty_registry: Path
 ) -> None:
-    """Of a batch as a whole, begun with what an earlier search chose, with more trials than slots."""
-    path = write_search(tmp_path, small_sd3, names=("person", "dog"), scope="batch", trials=3)
+    """Of a batch as a whole, begun with what an earlier search chose."""
+    path = write_search(tmp_path, small_sd3, names=("person", "dog"), scope="batch", trials=2)
     storage = tmp_path / "runs"
+    shutil.copytree(empty_registry, storage / "registry")
     log_earlier_search(path, storage)
     printed = run_and_kill(path, storage, ray_head)
     assert "begun with what an earlier search chose: rank 4  learning_rate 0.01" in printed
@@ -60,7 +62,7 @@ def test_a_killed_search_goes_on_where_it_was_and_its_best_is_registered(
     # Noise teaches nothing, so the gate lets nothing through; the adapters are registered for people to see.
     assert status == 1
     person, dog = result.prompts
-    assert [len(person.trials), len(dog.trials)] == [3, 3]
+    assert [len(person.trials), len(dog.trials)] == [2, 2]
     assert [trial.configuration for trial in person.trials] == [trial.configuration for trial in dog.trials]
     assert person.trials[1].configuration == KNOWN
     assert [trial.state for trial in person.trials] == [trial.state for trial in dog.trials]
@@ -114,7 +116,8 @@ def run_and_kill(path: Path, storage: Path, head: Head) -> str:
         str(path),
         f"--storage={storage}",
         "--run-id=run",
-        "--slots=2",
+        "--lanes=1",
+        "--slots=4",
     ]
     log = path.with_name("search.log")
     environment = os.environ | head.environment | {"PYTHONUNBUFFERED": "1"}

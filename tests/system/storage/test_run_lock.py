@@ -12,6 +12,8 @@ from jobs.inputs.run_lock import locked
 from tests.support.lock_holder import lock_held
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("postgres")
+
 
 def is_free(run: RunFolder) -> bool:
     try:

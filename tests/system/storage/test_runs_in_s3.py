@@ -19,7 +19,7 @@ from corrector.record.correction_record import CorrectionRecord
 from corrector.storage import Storage
 from jobs.correction.scoring import ScoringSettings, score_prompt
 from jobs.lanes.queue import PromptQueue
-from tests.support.lanes import EVALUATION, LocalClient, curve, prompt_tasks, run_lane
+from tests.support.lanes import FEW_IMAGES, LocalClient, curve, prompt_tasks, run_lane
 
 
 class Disks:
@@ -143,7 +143,7 @@ def test_the_bases_images_of_a_look_cost_as_many_requests_as_one_image(
     monkeypatch.setattr(URLLib3Session, "send", counted)
 
     def images() -> BaseImages:
-        return BaseImages(Base(spec, device="cpu", cache=ContentCache(storage)), EVALUATION, 64)
+        return BaseImages(Base(spec, device="cpu", cache=ContentCache(storage)), FEW_IMAGES, 64)
 
     assert images().get(look) is None
     images().put(look, drawn)
@@ -184,7 +184,7 @@ def test_a_lane_on_another_node_goes_on_where_a_killed_one_was(
     disks.use("scorer")
     assert task.folder.sampled.fetch()
     assert curve(task) == pytest.approx(curve(undisturbed), abs=1e-6)
-    score_prompt(task, ScoringSettings(spec, EVALUATION, GateThresholds(), "abc"))
+    score_prompt(task, ScoringSettings(spec, FEW_IMAGES, GateThresholds(), "abc"))
     assert disks.files("scorer") == set()
 
     disks.use("driver")

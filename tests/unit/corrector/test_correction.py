@@ -28,10 +28,12 @@ from jobs.correction.scoring import ScoringSettings, score_prompt
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import PromptQueue
-from tests.support.lanes import EVALUATION, LocalClient, curve, run_lane
+from tests.support import lanes
+from tests.support.lanes import LocalClient, curve, run_lane
 from tests.support.paths import PROJECT
 
 SIDE = 16
+EVALUATION = lanes.EVALUATION.model_copy(update={"hard_negatives": 1, "hard_negative_images": 2})
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_losses_images_and_scorecard_are_those_of_a_lane_to_the_digit(
     key = ExemplarImages.of(exemplars).store(ContentCache(tmp_path / "cache"))
     place = PromptFolder(tmp_path / "prompt")
     task = PromptTask(correction.record.work_id, prompt, key, place, exemplars.sources)
-    run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1)
+    run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1, evaluation=EVALUATION)
     assert [point.loss for point in correction.record.curve] == curve(task)
     score_prompt(task, ScoringSettings(spec, EVALUATION, corrector.GateThresholds(), code_version()))
     folder = place.record.path

@@ -24,6 +24,8 @@ from tests.support.manifest_checks import problems
 from tests.support.manifests import K8S, Manifests, Object, name_of, render
 from tests.support.sd3_family import TOKENS, VAE_SCALE_FACTOR, configuration
 
+pytestmark = pytest.mark.xdist_group("k8s")  # both files render the same overlays
+
 Render = Callable[..., list[Object]]
 Check = Callable[..., Manifests]
 

@@ -11,6 +11,8 @@ import pytest
 from tests.support.manifest_checks import problems
 from tests.support.manifests import Manifests, Object, name_of
 
+pytestmark = pytest.mark.xdist_group("k8s")
+
 COMPONENTS = ("kueue", "monitoring", "redis", "postgres", "object-store", "gateway", "incremental-upgrade")
 REMOVED = object()
 HEAD = "spec.headGroupSpec.template.spec"

@@ -15,11 +15,11 @@ from corrector.dreambooth.workers import Workers
 from tests.support.small_tasks import diverging, engine, fine_tune
 
 TASKS = (
-    fine_tune("guard", 1, rank=4, batch_size=3, steps=4),
-    fine_tune("prior", 2, rank=8, batch_size=1, steps=6, preservation="prior"),
-    diverging(fine_tune("wild", 3, steps=6)),
+    fine_tune("guard", 1, rank=4, batch_size=3, steps=2),
+    fine_tune("prior", 2, rank=8, batch_size=1, steps=3, preservation="prior"),
+    diverging(fine_tune("wild", 3, steps=3)),
     # SingleWorker after the others' end, with one row a step: one of two workers has none.
-    fine_tune("small images", 4, size=4, batch_size=1, preservation="none", steps=9),
+    fine_tune("small images", 4, size=4, batch_size=1, preservation="none", steps=5),
 )
 
 
@@ -47,7 +47,7 @@ def work(rank: int, size: int, folder: str) -> dict[str, Any]:
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=size,
-        timeout=timedelta(seconds=120),
+        timeout=timedelta(seconds=240),
     )
     try:
         return run(engine(4, workers=Workers(rank, size), report_every=2))
@@ -65,13 +65,13 @@ def test_two_workers_train_as_one_and_hold_the_same_weights_to_the_bit(
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
     other = torch.multiprocessing.spawn(second_worker, args=(str(tmp_path),), join=False)
     assert other is not None
+    alone = run(engine(4, report_every=2))  # while the other process imports
     first = work(0, 2, str(tmp_path))
     while not other.join():
         pass
     second = torch.load(tmp_path / "1.pt")
     assert torch.equal(first["weights"], second["weights"])
     assert (first["losses"], first["failures"]) == (second["losses"], second["failures"])
-    alone = run(engine(4, report_every=2))
     assert first["failures"] == alone["failures"] == [("wild", 1)]
     torch.testing.assert_close(first["weights"], alone["weights"], rtol=1e-4, atol=1e-5)
     assert first["losses"].keys() == alone["losses"].keys()

@@ -10,14 +10,12 @@ import pytest
 from corrector.base import BaseSpec, resolve_base
 from corrector.prompts import GateThresholds
 from corrector.record.correction_record import CorrectionRecord
-from jobs.correction.sampling import DECODED_FILE, FEATURES_FILE, CorrectionPolicy, read_sampled
+from jobs.correction.sampling import DECODED_FILE, FEATURES_FILE, read_sampled
 from jobs.correction.scoring import ScoringSettings, score_prompt, write_failure
 from jobs.inputs.prompt_task import PromptTask
 from jobs.inputs.run_folder import SAMPLED_FILE, PromptFolder
-from jobs.lanes.lane import Lane
 from jobs.lanes.queue import PromptQueue
-from tests.support.lanes import EVALUATION, LocalClient, prompt_tasks, run_lane
-from tests.support.lanes import settings as lane_settings
+from tests.support.lanes import EVALUATION, FEW_IMAGES, LocalClient, prompt_tasks, run_lane
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def spec(small_sd3: Path) -> BaseSpec:
 
 @pytest.fixture(scope="module")
 def settings(spec: BaseSpec) -> ScoringSettings:
-    return ScoringSettings(spec, EVALUATION, GateThresholds(), "abc")
+    return ScoringSettings(spec, FEW_IMAGES, GateThresholds(), "abc")
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +75,7 @@ def test_what_the_first_looks_refuse_has_no_guard_images_and_says_so(
 ) -> None:
     early = EVALUATION.model_copy(update={"stop_early": True, "look_images": 2})
     (task,) = prompt_tasks(tmp_path, spec, ("person",))
-    lane = replace(lane_settings(tmp_path, slots=1), evaluation=early)
-    Lane(spec, LocalClient(PromptQueue([task])), lane, CorrectionPolicy).run()
+    run_lane(tmp_path, spec, LocalClient(PromptQueue([task])), slots=1, evaluation=early)
     looks = read_sampled(task.folder)["looks"]
 
     score_prompt(task, replace(settings, evaluation=early))

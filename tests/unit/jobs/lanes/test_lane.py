@@ -19,7 +19,9 @@ from jobs.inputs.prompt_task import PromptTask
 from jobs.lanes.lane import Lane
 from jobs.lanes.queue import PromptQueue
 from jobs.lanes.worker_group import WorkerGroup
-from tests.support.lanes import LocalClient, curve, prompt_tasks, run_lane, settings
+from tests.support.lanes import EVALUATION, LocalClient, curve, prompt_tasks, run_lane, settings
+
+NAMES = ("a", "person", "dog")
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +29,28 @@ def spec(small_sd3: Path) -> BaseSpec:
     return resolve_base(str(small_sd3))
 
 
-def test_every_prompt_ends_with_an_adapter_a_curve_and_both_arms(tmp_path: Path, spec: BaseSpec) -> None:
-    tasks = prompt_tasks(tmp_path, spec, ("a", "person", "dog"))
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, spec: BaseSpec) -> list[PromptTask]:
+    """The prompts NAMES, trained and drawn by a lane of two slots; read only."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    tasks = prompt_tasks(folder, spec, NAMES)
     queue = PromptQueue(tasks)
-    run_lane(tmp_path, spec, LocalClient(queue))
+    run_lane(folder, spec, LocalClient(queue), evaluation=EVALUATION)
     assert [each.state for each in queue.snapshot()] == ["sampled"] * 3
-    for task in tasks:
+    return tasks
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, spec: BaseSpec) -> PromptTask:
+    """The first of NAMES, trained and drawn by a lane of two slots without another prompt; read only."""
+    folder = tmp_path_factory.mktemp("alone")
+    (task,) = prompt_tasks(folder, spec, NAMES[:1])
+    run_lane(folder, spec, LocalClient(PromptQueue([task])))
+    return task
+
+
+def test_every_prompt_ends_with_an_adapter_a_curve_and_both_arms(undisturbed: list[PromptTask]) -> None:
+    for task in undisturbed:
         folder = task.folder
         images = CorrectionRecord.images(folder.sampled.path)
         assert len(images.before) == len(images.after) == 4
@@ -48,28 +66,26 @@ def test_every_prompt_ends_with_an_adapter_a_curve_and_both_arms(tmp_path: Path,
         assert not folder.checkpoint.exists()
 
 
-def test_a_prompt_trains_the_same_whatever_shares_its_lane(tmp_path: Path, spec: BaseSpec) -> None:
-    together = prompt_tasks(tmp_path / "together", spec, ("person", "dog"))
-    run_lane(tmp_path / "together", spec, LocalClient(PromptQueue(together)))
-    alone = prompt_tasks(tmp_path / "alone", spec, ("person", "dog"))[:1]
-    run_lane(tmp_path / "alone", spec, LocalClient(PromptQueue(alone)), slots=1)
-    assert curve(together[0]) == pytest.approx(curve(alone[0]), abs=1e-4)
+def test_a_prompt_trains_the_same_whatever_shares_its_lane(
+    undisturbed: list[PromptTask], alone: PromptTask
+) -> None:
+    assert curve(undisturbed[0]) == pytest.approx(curve(alone), abs=1e-4)
 
 
 @pytest.mark.parametrize("ending", ["stopped", "killed"])
-def test_an_interrupted_lane_goes_on_where_it_was(tmp_path: Path, spec: BaseSpec, ending: str) -> None:
-    undisturbed = prompt_tasks(tmp_path / "undisturbed", spec, ("person", "dog"))
-    run_lane(tmp_path / "undisturbed", spec, LocalClient(PromptQueue(undisturbed)))
-    tasks = prompt_tasks(tmp_path / "disturbed", spec, ("person", "dog"))
+def test_an_interrupted_lane_goes_on_where_it_was(
+    tmp_path: Path, spec: BaseSpec, undisturbed: list[PromptTask], ending: str
+) -> None:
+    tasks = prompt_tasks(tmp_path, spec, NAMES[:2])
     if ending == "stopped":
-        run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks), stop_after=3))
+        run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks), stop_after=3))
     else:
         with pytest.raises(KeyboardInterrupt):
-            run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks), die_after=3))
+            run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks), die_after=3))
     assert not any(task.folder.sampled.exists() for task in tasks)
     assert all(task.folder.checkpoint.exists() for task in tasks)
-    run_lane(tmp_path / "disturbed", spec, LocalClient(PromptQueue(tasks)))
-    for task, reference in zip(tasks, undisturbed, strict=True):
+    run_lane(tmp_path, spec, LocalClient(PromptQueue(tasks)))
+    for task, reference in zip(tasks, undisturbed[:2], strict=True):
         assert curve(task) == pytest.approx(curve(reference), abs=1e-4)
 
 
@@ -86,15 +102,15 @@ def test_a_prompt_that_diverges_fails_alone_with_its_reason(tmp_path: Path, spec
     assert "learning rate" in states[bad.work_id].detail
 
 
-def test_a_lane_whose_base_is_offloaded_trains_and_samples_the_same(tmp_path: Path, spec: BaseSpec) -> None:
-    (plain,) = prompt_tasks(tmp_path / "plain", spec, ("person",))
-    run_lane(tmp_path / "plain", spec, LocalClient(PromptQueue([plain])))
-    (offloaded,) = prompt_tasks(tmp_path / "offloaded", spec, ("person",))
-    streaming = replace(settings(tmp_path / "offloaded"), offload=True, checkpointing=True)
+def test_a_lane_whose_base_is_offloaded_trains_and_samples_the_same(
+    tmp_path: Path, spec: BaseSpec, alone: PromptTask
+) -> None:
+    (offloaded,) = prompt_tasks(tmp_path, spec, NAMES[:1])
+    streaming = replace(settings(tmp_path), offload=True, checkpointing=True)
     Lane(spec, LocalClient(PromptQueue([offloaded])), streaming, CorrectionPolicy).run()
 
-    assert curve(offloaded) == curve(plain)
-    images = [CorrectionRecord.images(task.folder.sampled.path).after for task in (plain, offloaded)]
+    assert curve(offloaded) == curve(alone)
+    images = [CorrectionRecord.images(task.folder.sampled.path).after for task in (alone, offloaded)]
     assert [path.read_bytes() for path in images[0]] == [path.read_bytes() for path in images[1]]
 
 
@@ -107,20 +123,19 @@ def test_a_damaged_checkpoint_means_starting_again(tmp_path: Path, spec: BaseSpe
     assert len(curve(tasks[0])) == 6
 
 
-def test_two_workers_of_a_lane_train_what_one_trains_alone(tmp_path: Path, spec: BaseSpec) -> None:
-    names = ("a", "person", "dog")
-    alone = prompt_tasks(tmp_path / "alone", spec, names)
-    run_lane(tmp_path / "alone", spec, LocalClient(PromptQueue(alone)))
-    together = prompt_tasks(tmp_path / "together", spec, names)
-    # One prompt of the three has been under way already, so both workers go on from what the leader reads.
-    run_lane(tmp_path / "together", spec, LocalClient(PromptQueue(together), stop_after=3))
-    arguments = (2, str(tmp_path / "rendezvous"), tmp_path / "together", spec, together)
+def test_two_workers_of_a_lane_train_what_one_trains_alone(
+    tmp_path: Path, spec: BaseSpec, undisturbed: list[PromptTask]
+) -> None:
+    together = prompt_tasks(tmp_path, spec, NAMES)
+    arguments = (2, str(tmp_path / "rendezvous"), tmp_path, spec, together)
     follower = multiprocessing.get_context("spawn").Process(target=run_worker, args=(1, *arguments))
-    follower.start()
+    follower.start()  # it waits for the leader
+    # Two prompts of the three have been under way already, so both workers go on from what the leader reads.
+    run_lane(tmp_path, spec, LocalClient(PromptQueue(together), stop_after=3))
     run_worker(0, *arguments)
     follower.join()
     assert follower.exitcode == 0
-    for one, two in zip(alone, together, strict=True):
+    for one, two in zip(undisturbed, together, strict=True):
         assert curve(two) == pytest.approx(curve(one), abs=1e-4)
         adapters = [load_adapter(task.folder.sampled.path / "adapter").weights for task in (one, two)]
         for path, pair in adapters[0].items():
@@ -138,7 +153,7 @@ def run_worker(
         init_method=f"file://{rendezvous}",
         rank=rank,
         world_size=size,
-        timeout=timedelta(seconds=120),  # where the other has failed
+        timeout=timedelta(seconds=240),  # where the other has failed
     )
     workers = WorkerGroup()
     client = LocalClient(PromptQueue(tasks if workers.rank == 0 else []))

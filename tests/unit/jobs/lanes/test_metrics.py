@@ -16,7 +16,7 @@ from jobs.lanes import metrics
 from jobs.lanes.lane import Lane
 from jobs.lanes.metrics import JobMetrics, LaneMetrics
 from jobs.lanes.queue import Progress, PromptQueue
-from tests.support.lanes import LocalClient, prompt_tasks, settings
+from tests.support.lanes import EVALUATION, LocalClient, prompt_tasks, settings
 
 RECORDED: dict[tuple[str, str], float] = {}
 
@@ -96,6 +96,8 @@ def test_device_hours_and_dollars(
 def test_a_lane_reports_its_slots_steps_images_checkpoints_and_reads(tmp_path: Path, small_sd3: Path) -> None:
     spec = resolve_base(str(small_sd3))
     tasks = prompt_tasks(tmp_path, spec, ("person", "dog"), steps=3)
+    few = {"images": 2, "guard_images": 1, "hard_negatives": 1, "hard_negative_images": 2}
+    given = settings(tmp_path, evaluation=EVALUATION.model_copy(update=few))
     busy: list[float] = []
 
     class Watched(LaneMetrics):
@@ -104,10 +106,10 @@ def test_a_lane_reports_its_slots_steps_images_checkpoints_and_reads(tmp_path: P
             busy.append(RECORDED["slots_busy", "lane-1"])
 
     lane = Watched("lane-1", slots=2)
-    Lane(spec, LocalClient(PromptQueue(tasks)), settings(tmp_path), CorrectionPolicy, observer=lane).run()
+    Lane(spec, LocalClient(PromptQueue(tasks)), given, CorrectionPolicy, observer=lane).run()
     assert RECORDED["steps", "lane-1"] == 6
-    # Base and adapter of two prompts: 4 images of the prompt, 2 of the guard, 3 of each of 2 hard negatives.
-    assert RECORDED["images", "lane-1"] == 2 * 2 * (4 + 2 + 2 * 3)
+    # Base and adapter of two prompts: 2 images of the prompt, 1 of the guard, 2 of the hard negative.
+    assert RECORDED["images", "lane-1"] == 2 * 2 * (2 + 1 + 2)
     assert RECORDED["slots", "lane-1"] == 2 and busy[:2] == [2, 2] and busy[-1] == 0
     assert RECORDED["checkpoint_time_seconds", "lane-1"] > 1.7e9
     assert 0 < RECORDED["corrector_cache_disk_free_bytes", ""] < RECORDED["corrector_cache_disk_bytes", ""]

@@ -28,6 +28,16 @@ def test_a_file_that_is_missing_or_wrong_is_the_users_mistake(tmp_path: Path) ->
         Decisions.load(path)
 
 
+def test_of_several_files_the_last_decides(tmp_path: Path) -> None:
+    paths = [tmp_path / "ana.json", tmp_path / "bea.json"]
+    for path, decisions in zip(
+        paths, ({"a" * 64: DROP, "b" * 64: DROP}, {"b" * 64: KEEP, "c" * 64: KEEP}), strict=True
+    ):
+        path.write_text(Decisions(decisions=decisions).model_dump_json())
+    assert Decisions.load(*paths).decisions == {"a" * 64: DROP, "b" * 64: KEEP, "c" * 64: KEEP}
+    assert Decisions.load() == Decisions()
+
+
 def test_dropped_images_are_left_out_and_the_others_split_anew(tmp_path: Path) -> None:
     for number in range(8):
         drawn(64, 64, number).save(tmp_path / f"{number}.png")

@@ -1,0 +1,39 @@
+"""The walk of jobs/README.md from a failing prompt to its correction, in small: one prompt, fewer exemplars and steps."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.prompt_walk import PromptWalk
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_failing_prompt_is_diagnosed_collected_curated_corrected_served_and_flagged(tmp_path: Path) -> None:
+    walk = PromptWalk(tmp_path)
+    said = walk.run(small=True)
+
+    assert "a person lying on the grass │ 8/8" in said
+    failing = yaml.safe_load((tmp_path / "walk" / "failing.yaml").read_text())
+    assert [entry["prompt"] for entry in failing["prompts"]] == ["a person lying on the grass"]
+    dropped = json.loads((tmp_path / "walk" / "person.json").read_text())["decisions"]
+    assert {each["decision"] for each in dropped.values()} == {"drop"}
+
+    for run, name in (
+        ("failing", "a-person-lying-on-the-grass"),
+        ("flagged", "a-person-lying-on-the-beach"),
+    ):
+        (prompt,) = json.loads((tmp_path / "runs" / run / "result.json").read_text())["prompts"]
+        assert (prompt["name"], prompt["status"]) == (name, "corrected")
+    record = next((tmp_path / "runs" / "failing" / "prompts").glob("*/record/record.json"))
+    sources = json.loads(record.read_text())["exemplars"]
+    assert {each["generation"]["model"] for each in sources} == {"dall-e-3"}
+    assert {each["decision"]["by"] for each in sources if each["decision"]} == {"curation"}
+
+    routes = re.findall(r"^x-adapter: (\S+)\s*$", said, re.MULTILINE)
+    assert routes == ["a-person-lying-on-the-grass", "base"]
+    flagged = yaml.safe_load((tmp_path / "walk" / "flagged.yaml").read_text())
+    assert [entry["prompt"] for entry in flagged["prompts"]] == ["a person lying on the beach"]
