@@ -27,6 +27,7 @@ GUIDES = tuple(
             "*.md",
             "corrector/*.md",
             "jobs/*.md",
+            "corrector/preference/*.md",
             "serving/*.md",
             "cluster/**/*.md",
             "k8s/**/*.md",
