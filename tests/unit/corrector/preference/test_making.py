@@ -12,14 +12,15 @@ from PIL import Image
 from corrector.errors import UserError
 from corrector.preference.links import SECRET_FILE
 from corrector.preference.making import ImagePair, SurveyPlan, make_survey, pairs_of_versions
-from corrector.preference.survey import Survey
+from corrector.preference.survey import Arm, Survey
 from corrector.preference.survey_folder import SURVEY_FILE, read_survey
 from tests.support.pictures import drawn
 from tests.support.surveys import image_pairs, small_survey
 
 
-def plan(**changes: int) -> SurveyPlan:
-    return SurveyPlan("s", "Which?", {"a": "base", "b": "corrected"}, **{"seed": 0, **changes})
+def plan(seed: int = 0, *, pairs: int = 40, checks: int = 4) -> SurveyPlan:
+    arms: dict[Arm, str] = {"a": "base", "b": "corrected"}
+    return SurveyPlan("s", "Which?", arms, seed, pairs=pairs, checks=checks)
 
 
 def pixels(folder: Path, name: str) -> np.ndarray:
