@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -26,12 +26,17 @@ _GRID = 8
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Two image files of one prompt and seed: of arm "a" and of arm "b"."""
+    """Two image files of one prompt and seed: of arm "a" and of arm "b".
+
+    Attributes:
+        exemplars: Files of right images of the prompt, where there are any.
+    """
 
     prompt: str
     seed: int
     a: Path
     b: Path
+    exemplars: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class SurveyPlan:
     Attributes:
         arms, adapters: As in Survey.
         pairs: Number of pairs that count, at most; they are drawn evenly from the prompts.
-        checks: Number of attention checks: one image beside the same with its patches shuffled.
+        checks: Number of attention checks: an exemplar beside the same with its patches shuffled. (A model's own image may be
+            wrong, and a careful rater would answer "both bad".)
     """
 
     id: str
@@ -67,7 +73,7 @@ def pairs_of_record(folder: Path, record: CorrectionRecord) -> list[ImagePair]:
             "restore the record, or correct the prompt again"
         )
     return [
-        ImagePair(*each)
+        ImagePair(*each, exemplars=images.held_out or images.exemplars)
         for each in zip(record.sampled_prompts, record.seeds, images.before, images.after, strict=True)
     ]
 
@@ -75,11 +81,7 @@ def pairs_of_record(folder: Path, record: CorrectionRecord) -> list[ImagePair]:
 def pairs_of_versions(a: Sequence[ImagePair], b: Sequence[ImagePair]) -> list[ImagePair]:
     """The corrected images of two versions, each from its record's pairs, that have the same prompt and seed."""
     of_a = {(pair.prompt, pair.seed): pair.b for pair in a}
-    return [
-        ImagePair(pair.prompt, pair.seed, of_a[pair.prompt, pair.seed], pair.b)
-        for pair in b
-        if (pair.prompt, pair.seed) in of_a
-    ]
+    return [replace(pair, a=of_a[pair.prompt, pair.seed]) for pair in b if (pair.prompt, pair.seed) in of_a]
 
 
 def make_survey(found: Sequence[ImagePair], destination: Path, plan: SurveyPlan) -> Survey:
@@ -144,7 +146,7 @@ def _copied(pair: ImagePair, images: Path) -> SurveyPair:
 
 
 def _check(pair: ImagePair, images: Path, random: Random) -> SurveyPair:
-    whole = read_pixels(random.choice((pair.a, pair.b)))
+    whole = read_pixels(random.choice(pair.exemplars or (pair.a, pair.b)))
     expected: Arm = random.choice(("a", "b"))
     shown = {expected: whole, "b" if expected == "a" else "a": _shuffled(whole, random)}
     return SurveyPair(

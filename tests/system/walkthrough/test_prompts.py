@@ -7,14 +7,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.prompt_walk import PromptWalk
+from tests.support.guide_walks import PROMPTS, Walker
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_failing_prompt_is_diagnosed_collected_curated_corrected_served_and_flagged(tmp_path: Path) -> None:
-    walk = PromptWalk(tmp_path)
-    said = walk.run(small=True)
+    said = Walker(tmp_path).walk(
+        PROMPTS,
+        keep=lambda command: not re.search("robot|cat-|a cat", command),
+        changes={
+            "--decisions walk/cat.json": "",
+            "--count 30": "--count 20",
+            "steps: 300": "steps: 120",
+        },
+    )
 
     assert "a person lying on the grass │ 8/8" in said
     failing = yaml.safe_load((tmp_path / "walk" / "failing.yaml").read_text())

@@ -61,6 +61,17 @@ def test_a_check_shows_an_image_beside_its_own_patches_in_another_order(tmp_path
         assert steps[1] > 1.5 * steps[0]
 
 
+def test_a_check_shows_an_exemplar_where_there_is_one(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, file in enumerate(files):
+        drawn(64, 64, number).save(file)
+    pair = ImagePair("p", 1, *files[:2], exemplars=(files[2],))
+    survey = make_survey([pair], tmp_path / "survey", plan(checks=3))
+    for check in survey.pairs[1:]:
+        whole = pixels(tmp_path / "survey", check.a if check.expected == "a" else check.b)
+        assert (whole == np.asarray(drawn(64, 64, 2))).all()
+
+
 def test_images_of_different_sizes_are_shown_in_one(tmp_path: Path) -> None:
     for name, side in (("a", 64), ("b", 96)):
         drawn(side, side).save(tmp_path / f"{name}.png")

@@ -1,0 +1,75 @@
+"""Raters in place of people: `python -m tests.support.raters LINKS [--seconds 1.7]` answers a whole survey over its links.
+
+LINKS is a file with what `python -m corrector.preference links` printed. A rater takes the picture that the oracle calls
+right, looks for `--seconds` at each pair, and answers one in ten without looking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from PIL import Image
+
+from corrector.exemplars import to_tensor
+from corrector.preference.survey import QUESTIONS
+from tests.oracle.judge import OracleJudge
+from tests.support.surveys import HttpRater
+
+CARELESS = 0.1
+_SIDES = ("left", "right", "both bad")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("links", type=Path)
+    parser.add_argument("--seconds", type=float, default=1.7)
+    given = parser.parse_args(arguments)
+    urls = [line.split("\t")[1].rstrip("/") for line in given.links.read_text().splitlines()]
+    torch.set_num_threads(1)
+    judge = OracleJudge()
+    with ThreadPoolExecutor(len(urls)) as pool:
+        views = list(pool.map(lambda url: rate(url, judge, given.seconds), urls))
+    print(f"{len(urls)} raters answered {sum(views)} views")
+    return 0
+
+
+def rate(url: str, judge: OracleJudge, seconds: float) -> int:
+    """One rater answers every view; returns how many."""
+    rater, random, views = HttpRater(url), Random(url), 0
+    while (view := rater.view()["view"]) is not None:
+        images = torch.stack([_picture(rater, view[side]) for side in ("left", "right")])
+        careless = random.random() < CARELESS
+        choice = (
+            random.choice(_SIDES) if careless else _preferred(judge(images, [view["prompt"]] * 2), random)
+        )
+        time.sleep(seconds)  # a person looks
+        answer = rater.vote(view["id"], dict.fromkeys(QUESTIONS, choice), seconds)
+        assert answer.status_code == 200, answer.text
+        views += 1
+    return views
+
+
+def _picture(rater: HttpRater, name: str) -> Any:
+    answer = rater.get(f"/images/{name}.png")
+    assert answer.status_code == 200
+    return to_tensor(Image.open(io.BytesIO(answer.content)).convert("RGB"))
+
+
+def _preferred(right: Sequence[bool], random: Random) -> str:
+    if right[0] != right[1]:
+        return "left" if right[0] else "right"
+    return "both bad" if not right[0] else random.choice(_SIDES[:2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
