@@ -125,8 +125,9 @@ def proposals(
     count = _budget(search, entry)
     own = own_configuration(space, entry)
     first = list(recorded)
-    if not first:
-        first = [own, *(each for each in known_good if contains(space, each) and each != own)][:count]
+    for each in (own, *(each for each in known_good if contains(space, each))):
+        if each not in first and len(first) < count:  # an interrupted search may not have come to it
+            first.append(each)
     if search.sampler == "tpe":
         return Parzen(space, first, count, search.seed, search.targets)
     drawn = (

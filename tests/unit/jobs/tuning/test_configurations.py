@@ -63,6 +63,8 @@ def test_what_earlier_searches_found_best_comes_second_if_it_lies_in_the_space()
 
     assert found[:2] == [OWN, known[0]]
     assert known[1] not in found
+    resumed = everything(proposals(search(), ENTRY, recorded=found[:1], known_good=known))
+    assert resumed[:2] == found[:2]
 
 
 def test_several_targets_spread_over_their_compromises() -> None:
