@@ -1,7 +1,6 @@
 """The walk of corrector/preference/README.md in small: a survey, its raters, a judge, and the gate that follows it."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,6 @@ def test_people_come_to_trust_a_judge_and_the_gate_follows_it(tmp_path: Path) ->
     write_record(
         record, Scene("person", "lying", "grass"), "rejected", pairs=24
     )  # half of the images are right
-    batch = tmp_path / "jobs" / "examples" / "judged.yaml"
-    batch.write_text(batch.read_text().replace("steps: 300", "steps: 150"))
     said = walker.walk(
         SURVEYS,
         changes={"--pairs 52": "--pairs 20", "agree surveys/people": "agree surveys/people --pairs 20"},
@@ -29,7 +26,8 @@ def test_people_come_to_trust_a_judge_and_the_gate_follows_it(tmp_path: Path) ->
     assert "3 raters answered" in said
     survey = tmp_path / "surveys" / "people"
     agreement = json.loads((survey / "agreement.json").read_text())
-    assert agreement, said
-    assert re.search(r"trusted", said)
+    assert [agreement[part]["trust"]["status"] for part in ("pairs", "images")] == ["trusted", "trusted"], (
+        said
+    )
     (prompt,) = json.loads((tmp_path / "runs" / "judged" / "result.json").read_text())["prompts"]
     assert (prompt["status"], prompt["grade"]) == ("corrected", "fixed"), said
