@@ -78,17 +78,18 @@ class Walker:
         """What the commands said, with a line `block N SECONDS` before each block; AssertionError where one failed.
 
         Args:
-            keep: Whether a command is typed.
             changes: Texts in the commands -> what is typed in their place.
+            keep: Whether a command, thus changed, is typed.
             before: Commands typed first.
         """
         lines = []
         for number, block in enumerate(walk.blocks, start=1):
-            lines += [f"echo; echo block {number} $SECONDS", *filter(keep, block.commands)]
+            lines += [f"echo; echo block {number} $SECONDS", *block.commands]
         text = "\n".join([*lines, "echo; echo block end $SECONDS"])
         for old, new in (changes or {}).items():
             assert old in text, f"{walk.guide}: no {old!r} in the walk"
             text = text.replace(old, new)
+        text = "\n".join(filter(keep, text.splitlines()))
         taken: set[int] = set()
         for port in walk.ports:
             free = ports.choose("port", None, taken=taken)

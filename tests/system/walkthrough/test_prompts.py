@@ -17,9 +17,10 @@ def test_a_failing_prompt_is_diagnosed_collected_curated_corrected_served_and_fl
         PROMPTS,
         keep=lambda command: not re.search("robot|cat-|a cat", command),
         changes={
+            "--decisions walk/robot.json": "",
             "--decisions walk/cat.json": "",
             "--count 30": "--count 20",
-            "steps: 300": "steps: 120",
+            "steps: 300": "steps: 200",
         },
     )
 
