@@ -65,7 +65,7 @@ def test_a_check_shows_an_exemplar_where_there_is_one(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for number, file in enumerate(files):
         drawn(64, 64, number).save(file)
-    pair = ImagePair("p", 1, *files[:2], exemplars=(files[2],))
+    pair = ImagePair("p", 1, files[0], files[1], exemplars=(files[2],))
     survey = make_survey([pair], tmp_path / "survey", plan(checks=3))
     for check in survey.pairs[1:]:
         whole = pixels(tmp_path / "survey", check.a if check.expected == "a" else check.b)
