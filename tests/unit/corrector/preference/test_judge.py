@@ -58,7 +58,7 @@ def survey(tmp_path: Path) -> Survey:
         arms = {arm: files / f"{seed}{arm}.png" for arm in ("a", "b")}
         for arm, file in arms.items():
             render(FAILING, seed, broken=arm != right).save(file)
-        pairs.append(ImagePair(PROMPT, seed, **arms))
+        pairs.append(ImagePair(PROMPT, seed, arms["a"], arms["b"]))
     plan = SurveyPlan("judged", "Which?", {"a": "base", "b": "corrected"}, seed=0, pairs=6, checks=1)
     return make_survey(pairs, tmp_path / "survey", plan)
 
