@@ -6,57 +6,21 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from corrector.exemplars import load_exemplars
 from corrector.exemplars.__main__ import main
-from corrector.exemplars.provenance import Generation, dollars
 from tests.benchmarks import collection_kills
+from tests.support.collecting import PROMPT, arguments, collect, journal
 from tests.support.commands import run
-from tests.support.images_api import KEY, Fault, ImagesApiServer, images_api, png, refusal
+from tests.support.images_api import Fault, ImagesApiServer, images_api, png, refusal
 from tests.support.paths import PROJECT
-from tests.support.pictures import drawn
 from tests.support.small_disk import SmallDisk
 
-PROMPT = "a person lying on the grass"
 OTHER = "a photo of a person lying on the grass"
 NOW = {"Retry-After": "0"}
-
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImagesApiServer]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with images_api() as server:
-        yield server
-
-
-def arguments(api: ImagesApiServer, folder: Path, *options: str) -> list[str]:
-    given = dict(zip(options[::2], options[1::2], strict=True))
-    defaults = {
-        "--prompt": PROMPT,
-        "--base-url": api.url,
-        "--model": "world",
-        "--size": "64x64",
-        "--count": "3",
-        "--price": "0.04",
-        "--parallel": "1",
-    }
-    return ["generate", str(folder), *(part for pair in (defaults | given).items() for part in pair)]
-
-
-def collect(api: ImagesApiServer, folder: Path, *options: str) -> CompletedProcess[str]:
-    return run(main, *arguments(api, folder, *options), "--yes")
-
-
-def journal(folder: Path, event: str) -> list[dict[str, Any]]:
-    lines = (folder / ".generation/journal.jsonl").read_text().splitlines()
-    return [entry for entry in map(json.loads, lines) if entry["event"] == event]
 
 
 def sold(api: ImagesApiServer) -> set[str]:
@@ -86,45 +50,6 @@ def test_every_image_is_recorded_with_its_origin(api: ImagesApiServer, tmp_path:
     assert ended["request_id"] == "req-0"
     assert image["revised_prompt"] == f"{PROMPT}, revised"
     assert {image["sha256"]} == stored(tmp_path) and (tmp_path / image["file"]).exists()
-
-
-def test_a_loaded_set_says_what_made_each_image_and_what_it_cost(
-    api: ImagesApiServer, tmp_path: Path
-) -> None:
-    collect(api, tmp_path, "--count", "3")
-    next(tmp_path.glob("*-0001-*")).rename(tmp_path / "renamed.png")
-    drawn(64, 64, 1).save(tmp_path / "own.png")
-    found = load_exemplars(tmp_path, resolution=64, name="people")
-    made = {each.name: each.generation for each in found.sources}
-    assert {each.place for each in found.sources} == {"people"}
-    assert made.pop("own.png") is None
-    assert made["renamed.png"] == Generation(
-        model="world",
-        host=urlsplit(api.url).netloc,
-        prompt=PROMPT,
-        revised_prompt=f"{PROMPT}, revised",
-        request_id="req-0",
-        dollars=0.04,
-    )
-    assert dollars(found.sources) == pytest.approx(3 * 0.04)
-
-
-def test_a_damaged_journal_is_a_note_and_no_failure(api: ImagesApiServer, tmp_path: Path) -> None:
-    collect(api, tmp_path, "--count", "3")
-    path = tmp_path / ".generation/journal.jsonl"
-    whole = path.read_text()
-    lines = [*whole.splitlines(), "[]", '{"event": "ended", "request": 1, "images": "no", "paid_images": 1}']
-    path.write_text("\n".join([*lines, '{"event": "ended", "requ']))
-    found = load_exemplars(tmp_path, resolution=64)
-    note = f".generation/journal.jsonl: 3 of {len(lines) + 1} lines are damaged; what they say is not known"
-    assert note in found.notes
-    assert all(each.generation for each in found.sources)
-    path.write_text(whole.replace('"0.04"', '"NaN"'))
-    assert not any(each.generation for each in load_exemplars(tmp_path, resolution=64).sources)
-    path.unlink()
-    path.mkdir()
-    (note, *_) = load_exemplars(tmp_path, resolution=64).notes
-    assert note.startswith(".generation/journal.jsonl: is a folder")
 
 
 def test_nothing_is_sent_before_the_plan_is_confirmed(api: ImagesApiServer, tmp_path: Path) -> None:
