@@ -9,7 +9,7 @@ import yaml
 
 from tests.support.guide_walks import PROMPTS, Walker
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("walks")]  # each has a Ray of its own
 
 
 def test_a_failing_prompt_is_diagnosed_collected_curated_corrected_served_and_flagged(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.support.guide_walks import SURVEYS, Walker
 from tests.support.records import write_record
 from tests.world.scenes import Scene
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("walks")]  # each has a Ray of its own
 
 
 def test_people_come_to_trust_a_judge_and_the_gate_follows_it(tmp_path: Path) -> None:

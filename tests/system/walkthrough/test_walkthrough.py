@@ -22,7 +22,7 @@ from tests.support.mlflow_pages import reviewer
 from tests.support.paths import PROJECT
 from tests.support.walkthrough_machine import CAT, EVALUATION, PERSON, PROMPTS, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("walks")]
 
 # What the champion draws, what its export draws, and what the base draws, from one seed.
 DRAW = """
