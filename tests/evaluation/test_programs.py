@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.evaluation import measure_protocol, measure_survey, measure_training
+from tests.evaluation import measure_curated_training, measure_protocol, measure_survey, measure_training
 
 pytestmark = pytest.mark.slow
 
@@ -45,3 +45,15 @@ def test_the_survey_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with Image.open(tmp_path / "rates.png") as image:
         assert image.width > 400
     assert "| no preference, 8 careful raters |" in capsys.readouterr().out
+
+
+def test_what_curation_brings_to_training_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--sets", "1", "--images", "2", "--steps", "2", "--only", "cat"]
+
+    assert measure_curated_training.main([*given, "--out", str(tmp_path / "found.json")]) == 0
+
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [(each["arm"], each["bad"]) for each in found] == [("all", 7), ("curated", 0)]
+    assert "| all of them | 7 of 24 / 0 of 17 |" in capsys.readouterr().out
