@@ -37,6 +37,8 @@ EVALUATION = {
     "permutations": 19,
     "bootstrap": 20,
 }
+_YIELDING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+"""A lane's threads sleep while they wait: spinning ones take the cores from other tests."""
 _COPIED = ("cluster", "jobs")
 _LINKED = ("corrector", "serving")
 
@@ -158,7 +160,7 @@ class Machine:
         return subprocess.run(
             ["bash", "-c", script],
             cwd=self.root,
-            env={**environment, "HOME": str(self.root)},
+            env={**environment, "HOME": str(self.root), **_YIELDING},
             capture_output=True,
             text=True,
             timeout=LONG,
