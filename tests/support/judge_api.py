@@ -124,7 +124,8 @@ class JudgeApiServer:
         (seen,) = self.oracle.judge(torch.stack([to_tensor(picture)]))
         scene = SCENES.get(max((known for known in SCENES if known in text.lower()), key=len, default=""))
         shown = (seen.subject, seen.pose, seen.place)
-        matches = scene is not None and shown == (scene.subject, scene.pose, scene.place)
+        # Of a prompt in other words than the world's, only the anatomy is judged.
+        matches = scene is None or shown == (scene.subject, scene.pose, scene.place)
         reason = f"a {seen.subject} {seen.pose} on the {seen.place}, {'sound' if seen.intact else 'broken'}"
         return {"anatomy": seen.intact, "matches_prompt": matches, "reason": " ".join(reason.split())}
 

@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from corrector.exemplars import to_tensor
 from corrector.preference.survey import QUESTIONS
-from tests.oracle.judge import OracleJudge
+from tests.oracle import Oracle
+from tests.oracle.judge import SCENES
 from tests.support.surveys import HttpRater
 
 CARELESS = 0.1
@@ -36,21 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     urls = [line.split("\t")[1].rstrip("/") for line in given.links.read_text().splitlines()]
     torch.set_num_threads(1)
-    judge = OracleJudge()
+    oracle = Oracle.load()
     with ThreadPoolExecutor(len(urls)) as pool:
-        views = list(pool.map(lambda url: rate(url, judge, given.seconds), urls))
+        views = list(pool.map(lambda url: rate(url, oracle, given.seconds), urls))
     print(f"{len(urls)} raters answered {sum(views)} views")
     return 0
 
 
-def rate(url: str, judge: OracleJudge, seconds: float) -> int:
+def rate(url: str, oracle: Oracle, seconds: float) -> int:
     """One rater answers every view; returns how many."""
     rater, random, views = HttpRater(url), Random(url), 0
     while (view := rater.view()["view"]) is not None:
         images = torch.stack([_picture(rater, view[side]) for side in ("left", "right")])
         careless = random.random() < CARELESS
         choice = (
-            random.choice(_SIDES) if careless else _preferred(judge(images, [view["prompt"]] * 2), random)
+            random.choice(_SIDES) if careless else _preferred(_right(oracle, images, view["prompt"]), random)
         )
         time.sleep(seconds)  # a person looks
         answer = rater.vote(view["id"], dict.fromkeys(QUESTIONS, choice), seconds)
@@ -63,6 +65,12 @@ def _picture(rater: HttpRater, name: str) -> Any:
     answer = rater.get(f"/images/{name}.png")
     assert answer.status_code == 200
     return to_tensor(Image.open(io.BytesIO(answer.content)).convert("RGB"))
+
+
+def _right(oracle: Oracle, images: Tensor, prompt: str) -> list[bool]:
+    """Of a prompt in other words than the world's, only the anatomy is judged."""
+    scene = SCENES.get(prompt)
+    return [each.intact if scene is None else each.fits(scene) for each in oracle.judge(images)]
 
 
 def _preferred(right: Sequence[bool], random: Random) -> str:
