@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, expect, sync_playwright
@@ -13,13 +14,13 @@ TIMEOUT_MS = 30_000.0
 
 
 @contextmanager
-def opened(chromium: Path, address: str, **options: object) -> Iterator[Page]:
+def opened(chromium: Path, address: str, **options: Any) -> Iterator[Page]:
     """The page; it must neither ask another machine for anything nor report an error to the console."""
     asked: list[str] = []
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        page = browser.new_page(**{"viewport": {"width": 1180, "height": 1000}, **options})  # type: ignore[arg-type]  # any
+        page = browser.new_page(**{"viewport": {"width": 1180, "height": 1000}, **options})
         page.set_default_timeout(TIMEOUT_MS)
         expect.set_options(timeout=TIMEOUT_MS)
         page.on("request", lambda request: asked.append(request.url))

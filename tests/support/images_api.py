@@ -105,12 +105,19 @@ def images_api(port: int = 0, wrong: float = 0.0) -> Iterator[ImagesApiServer]:
     server = _Server(("127.0.0.1", port), _Handler)
     server.api = api
     api.url = f"http://127.0.0.1:{server.server_port}/v1"
+    with running(server, api.closing):
+        yield api
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer, closing: threading.Event) -> Iterator[None]:
+    """Serve in a thread; at the end `closing` is set, which ends handlers that wait for it, and the server is closed."""
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield api
+        yield
     finally:
-        api.closing.set()
+        closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

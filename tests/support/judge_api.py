@@ -28,7 +28,7 @@ from PIL import Image
 from corrector.exemplars import to_tensor
 from tests.oracle import Oracle
 from tests.oracle.judge import SCENES
-from tests.support.images_api import KEY, Fault, refusal, serve
+from tests.support.images_api import KEY, Fault, refusal, running, serve
 
 _SIDE = 64
 _OPPOSITE = {"first": "second", "second": "first", "both bad": "both bad"}
@@ -137,15 +137,8 @@ def judge_api(port: int = 0) -> Iterator[JudgeApiServer]:
     server = _Server(("127.0.0.1", port), _Handler)
     server.api = api
     api.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(server, api.closing):
         yield api
-    finally:
-        api.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Server(ThreadingHTTPServer):

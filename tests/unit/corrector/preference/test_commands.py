@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def record(folder: Path, name: str, **changes: object) -> Path:
-    write_record(folder / name, SCENE, pairs=4, guard_images=2, steps=5, work_id=name, **changes)  # type: ignore[arg-type]
+def record(folder: Path, name: str, **changes: Any) -> Path:
+    write_record(folder / name, SCENE, pairs=4, guard_images=2, steps=5, work_id=name, **changes)
     return folder / name
 
 
