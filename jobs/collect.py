@@ -23,8 +23,9 @@ from rich.table import Table
 
 from corrector import feedback
 from corrector.errors import UserError
-from corrector.prompts.failing_prompt import normalised, slug
+from corrector.prompts.failing_prompt import slug
 from corrector.settings import Settings
+from corrector.values import normalised
 from jobs.inputs.batch_text import TO_COMPLETE, WrittenEntry, batch_text, free_names, one_line, to_complete
 
 _SHOWN = 12

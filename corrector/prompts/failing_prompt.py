@@ -28,6 +28,7 @@ from corrector.prompts.folders import check_exemplars
 from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.located_values import quoted
+from corrector.values import normalised
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _NAME_LENGTH = 64
@@ -65,11 +66,6 @@ def slug(prompt: str) -> str:
         return words
     digest = hashlib.sha256(prompt.encode("utf-8", "backslashreplace")).hexdigest()[:8]
     return f"{words[: _NAME_LENGTH - 9].strip('-') or 'prompt'}-{digest}"
-
-
-def normalised(prompt: str) -> str:
-    """`prompt` without differences in case and spacing, for comparison."""
-    return " ".join(prompt.casefold().split())
 
 
 class FailingPrompt(BaseModel):

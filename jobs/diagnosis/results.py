@@ -13,7 +13,8 @@ from rich.table import Table
 from corrector.detectors import Detector, NotRun
 from corrector.diagnosis import PromptDiagnosis
 from corrector.evaluation.scorecard_figures import Interval
-from corrector.prompts.failing_prompt import normalised, slug
+from corrector.prompts.failing_prompt import slug
+from corrector.values import normalised
 from jobs.diagnosis.prompts import ListedPrompt, PromptSource
 from jobs.inputs.batch_text import (
     TO_COMPLETE,

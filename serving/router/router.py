@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrector.prompts.variations.prompt_parsing import Reading, read
+from corrector.values import normalised
 from serving.catalogue.snapshot import ServedAdapter, Snapshot
 from serving.router.calibration import sigmoid
 from serving.router.decision import Decision
 from serving.router.embedding import DIMENSIONS, Embedder
-from serving.router.normalising import normalised
 from serving.router.prompt_classifier import Head, RegisteredTexts, train_head
 from serving.router.traffic import served
 from serving.router.word_comparison import closest

@@ -21,8 +21,8 @@ from random import Random
 import torch
 import yaml
 
+from corrector.values import normalised
 from serving.router.embedding import Embedder
-from serving.router.normalising import normalised
 from serving.router.router import Router
 from tests.support.paths import EXAMPLES
 from tests.support.snapshots import Registered, adapter, snapshot

@@ -122,14 +122,14 @@ def test_a_text_is_corrected_by_one_prompt_only(folder: Path, settings: Settings
 
 def test_prompts_whose_names_would_be_the_same_need_names(folder: Path, settings: Settings) -> None:
     entry = "  - {{prompt: {}, exemplars: exemplars/lying, preservation: none}}\n"
-    text = "prompts:\n" + entry.format("a man!") + entry.format("a man.")
+    text = "prompts:\n" + entry.format("a résumé") + entry.format("a resume")
 
     error = only(mistakes(folder, "batch.yaml", text, settings))
 
     assert (error.line, error.field) == (3, "name")
     assert (
         error.message
-        == '"a-man" is also the name of the prompt in line 2; give one of them a name of its own'
+        == '"a-resume" is also the name of the prompt in line 2; give one of them a name of its own'
     )
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from corrector.values import normalised
 from serving.router.embedding import Embedder
-from serving.router.normalising import normalised
 from tests.benchmarks.router import RESULTS, Case, evaluate, handwritten, router_for, summary, world
 from tests.support.snapshots import Registered
 
