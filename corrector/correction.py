@@ -228,7 +228,8 @@ def _load_exemplars(
 ) -> ExemplarSet:
     """The exemplars, with a note where they are doubtful; :class:`UserError` where they are not effective."""
     side, seed = side_of(entry, base.spec), entry.hyperparameters.seed
-    found = without_dropped(load_source(entry.exemplars, Path(), resolution=side, seed=seed), decisions)
+    loaded = load_source(entry.exemplars, Path(), resolution=side, seed=seed, fit=entry.exemplar_fit)
+    found = without_dropped(loaded, decisions)
     if not check:
         return found
     images = torch.cat([found.training_images(), found.held_out_images()])

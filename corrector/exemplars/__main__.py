@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corrector.errors import UserError
-from corrector.exemplars.files import printable
+from corrector.exemplars.files import Limits, printable
+from corrector.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--held-out-fraction", type=_fraction, default=0.5, help="share kept from training (0.5)"
     )
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "pad"),
+        default="crop",
+        help="how images become squares, as exemplar_fit (crop)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split (0)")
     parser.add_argument("--sheet", type=Path, help="where to write a contact sheet")
     options = parser.parse_args(given)
@@ -48,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resolution=options.resolution,
             held_out_fraction=options.held_out_fraction,
             seed=options.seed,
+            fit=options.fit,
+            limits=Limits(roots=Settings.from_environment().exemplar_roots),
         )
         _print(found)
         if options.sheet:

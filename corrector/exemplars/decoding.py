@@ -6,10 +6,13 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
+from corrector.exemplars.colours import ColourSpace, png_colour_space, to_srgb
 from corrector.exemplars.files import Limits, UnreadableFileError, printable
-from corrector.exemplars.formats import HEAD_BYTES, foreign_format_of, format_of
+from corrector.exemplars.formats import DEVELOP, HEAD_BYTES, RAW, foreign_format_of, format_of, is_lfs_pointer
+from corrector.exemplars.png_chunks import without_metadata
+from corrector.exemplars.tiff_directories import require_full_picture
 
 BACKGROUND = (255, 255, 255)
 """What transparent pixels are laid over: white, as a page or a browser shows them."""
@@ -19,6 +22,7 @@ MAX_JPEG_SCANS = 100
 file: 60 ms each at 64 megapixels, which is hours for a file of a few megabytes made for that purpose."""
 
 _ORIENTATION_TAG = 0x0112
+_PHOTOMETRIC_TAG = 0x0106
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,30 +54,33 @@ class Picture:
 def decode(content: bytes, limits: Limits) -> Picture:
     """Decodes an image file of one of the formats in `formats.ENDINGS`.
 
-    Only the first frame is read. It is rotated as EXIF says. An embedded ICC profile is converted to sRGB (relative
-    colorimetric, with black point compensation) unless it is damaged. A CMYK JPEG is read as inverted if it has
-    Adobe's marker. Of 16 bits a channel the upper 8 are kept. Alpha is composited over `BACKGROUND`.
+    Only the first frame is read. It is rotated as EXIF says. Colours are converted to sRGB (`colours.to_srgb`) from an
+    embedded ICC profile or, in a PNG, from what cICP, gAMA and cHRM say. A CMYK JPEG is read as inverted if it has
+    Adobe's marker. Of 16 bits a channel the upper 8 are kept. Alpha is composited over `BACKGROUND`; a BMP whose alpha is
+    0 everywhere is opaque, as viewers show it. Texts and XMP of a PNG are skipped.
 
     Raises:
-        UnreadableFileError: The file is damaged, cut off, has too many pixels, or its colours are not defined.
+        UnreadableFileError: The file is damaged, cut off, has too many pixels, its colours are not defined, or it is a
+            camera raw file or a Git LFS pointer.
     """
-    expected = format_of(content[:HEAD_BYTES])
-    if expected is None:
-        foreign = foreign_format_of(content[:HEAD_BYTES])
-        if foreign:
-            raise UnreadableFileError(f"is {foreign} image, which is not read; {_ELSE}")
-        raise UnreadableFileError("holds no image; replace or remove it")
+    expected = _require_image(content[:HEAD_BYTES])
     if expected == "JPEG" and _jpeg_scans(content) > MAX_JPEG_SCANS:
         raise UnreadableFileError(
             f"is a JPEG of more than {MAX_JPEG_SCANS} scans, made to waste time; {_ELSE}"
         )
+    space = None
+    if expected == "TIFF":
+        require_full_picture(content)
+    if expected == "PNG":
+        content, chunks = without_metadata(content)
+        space = png_colour_space(chunks)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=(expected,)) as opened:
                 _require_bounded(opened.size, limits)
                 opened.load()
-                return _picture(opened, expected)
+                return _picture(opened, expected, space)
     except UnreadableFileError:
         raise
     except Image.DecompressionBombError:
@@ -88,13 +95,35 @@ def decode(content: bytes, limits: Limits) -> Picture:
         raise UnreadableFileError(_damage(expected, error)) from None
 
 
-def _picture(opened: Image.Image, name: str) -> Picture:
+def _require_image(head: bytes) -> str:
+    """The format that the first bytes show; raises UnreadableFileError where it is none that is read."""
+    expected, foreign = format_of(head), foreign_format_of(head)
+    if expected:
+        return expected
+    if is_lfs_pointer(head):
+        raise UnreadableFileError("is a Git LFS pointer, not the image itself; run git lfs pull")
+    if foreign == RAW:
+        raise UnreadableFileError(DEVELOP)
+    if foreign:
+        raise UnreadableFileError(f"is {foreign} image, which is not read; {_ELSE}")
+    raise UnreadableFileError("holds no image; replace or remove it")
+
+
+def _picture(opened: Image.Image, name: str, space: ColourSpace | None) -> Picture:
     remarks = []
     if getattr(opened, "is_animated", False):
         remarks.append("holds several pictures; the first is used")
     eight_bit, alpha = _eight_bit(opened)
-    image = _srgb(eight_bit, opened.info.get("icc_profile"))
-    if alpha is not None and alpha.getextrema() != (255, 255):
+    profile = opened.info.get("icc_profile")
+    image, converted_from = to_srgb(eight_bit, ColourSpace(profile) if isinstance(profile, bytes) else space)
+    if converted_from:
+        remarks.append(f"has other colours than sRGB, which were converted ({converted_from})")
+    elif eight_bit.mode == "CMYK":
+        remarks.append("is CMYK without a usable profile, and viewers differ on its colours; save it as sRGB")
+    visible = (255, 255) if alpha is None else alpha.getextrema()
+    if alpha is not None and visible == (0, 0) and name != "BMP":
+        raise UnreadableFileError("is transparent throughout; save it without transparency")
+    if alpha is not None and visible not in ((0, 0), (255, 255)):
         backdrop = Image.new("RGB", image.size, BACKGROUND)
         backdrop.paste(image, mask=alpha)
         image = backdrop
@@ -110,6 +139,8 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     mode = image.mode
     if mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)
+        if image.format == "TIFF" and image.getexif().get(_PHOTOMETRIC_TAG) == 0:
+            values = ~values  # 0 is white; Pillow heeds that for 8 bits only
         grey = Image.fromarray((values >> 8).astype(np.uint8))
         if "transparency" not in image.info:
             return grey, None
@@ -133,27 +164,10 @@ def _ink(image: Image.Image) -> Image.Image:
     )
 
 
-def _srgb(image: Image.Image, profile: object) -> Image.Image:
-    if not isinstance(profile, bytes):
-        return image.convert("RGB")
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image.convert("RGB")
-        converted = ImageCms.profileToProfile(
-            image,
-            source,
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (ImageCms.PyCMSError, OSError):
-        return image.convert("RGB")
-    return image.convert("RGB") if converted is None else converted
-
-
 def _orientation(image: Image.Image) -> int:
+    """The orientation in EXIF; one in XMP alone, which Pillow falls back to, turns the picture in no viewer."""
+    for name in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(name, None)
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # with damaged EXIF data the picture is used without rotation

@@ -1,10 +1,10 @@
-"""Makes a set of exemplars from a folder of files: decodes them, drops duplicates, resizes, and splits."""
+"""Makes a set of exemplars from a folder of files: decodes them, drops duplicates, makes them squares, and splits."""
 
 import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,20 +17,28 @@ from corrector.exemplars.files import (
     Limits,
     NotAnImageError,
     UnreadableFileError,
+    ignored,
+    listed,
     names,
     opened,
     printable,
     read,
 )
-from corrector.exemplars.fit import fit, to_tensor
+from corrector.exemplars.fit import fit, fitted_side, lost_share, to_tensor
 from corrector.exemplars.formats import ENDINGS, HEAD_BYTES, format_of
 from corrector.exemplars.generation.reading import read_generations
 from corrector.exemplars.provenance import ExemplarSource, Generation, SourceKind, used_digests
+from corrector.prompts.failing_prompt import ExemplarFit
 
 FEW_HELD_OUT = 4
 """Below this many held-out exemplars a note says that scores against them mean little."""
 
+MAX_LOST = 0.2
+"""Largest share of a picture that the crop cuts off, or that bars fill, without a warning."""
+
 _NAMED = 5
+_TWO_TONED = 0.95
+"""Share of pixels that are black or white, within 16 of 255, from which a picture may be a mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,7 @@ class Exemplar:
 
     Attributes:
         path: Its file; the first by name if several have the same pixels.
-        image: float32 `[3, R, R]` in 0..1, cropped and resized by `fit`.
+        image: float32 `[3, R, R]` in 0..1, made square and resized by `fit`.
         source: Where it came from, what it cost, and who decided about it.
     """
 
@@ -60,23 +68,28 @@ class ExemplarSet:
     Attributes:
         training: The exemplars that the fine-tune trains on; at least one.
         held_out: The exemplars that it does not train on; the images are compared with them.
-        notes: One sentence for each file that was left out or changed, and for what the set lacks.
+        notes: What the set lacks, and which files were left out or differ from what a viewer shows; first a warning where
+            much of the pictures is lost.
+        fit: How the pictures became squares.
         dropped: The images that people, or a curation, dropped.
     """
 
     training: tuple[Exemplar, ...]
     held_out: tuple[Exemplar, ...]
     notes: tuple[str, ...]
+    fit: ExemplarFit = "crop"
     dropped: tuple[ExemplarSource, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the pixels, their split and their resolution; names, sources and notes do not count."""
-        content = {
+        """SHA-256 of the pixels, their split, fit and resolution; names, sources and notes do not count."""
+        content: dict[str, object] = {
             "resolution": self.training[0].image.shape[-1],
             "training": [exemplar.sha256 for exemplar in self.training],
             "held_out": [exemplar.sha256 for exemplar in self.held_out],
         }
+        if self.fit != "crop":
+            content["fit"] = self.fit
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -106,10 +119,34 @@ class ExemplarSet:
 @dataclass(frozen=True, eq=False)
 class _Candidate:
     name: str
-    pixels: int
+    size: tuple[int, int]
     fingerprint: Fingerprint
     fitted: Image.Image
     generation: Generation | None
+
+    @property
+    def pixels(self) -> int:
+        """Width times height before it was made square."""
+        return self.size[0] * self.size[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Folder:
+    """What a folder holds: pictures, notes on them, and the files that are left out."""
+
+    candidates: list[_Candidate] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+
+    def all_notes(self, fit: ExemplarFit) -> list[str]:
+        """The warning, notes on single pictures, one on all files with the same problem, and on files of other kinds."""
+        unusable = [
+            f"{listed(names)}: {'each ' if len(names) > 1 else ''}{problem}"
+            for problem, names in self.problems.items()
+        ]
+        others = ignored(self.others, [each.name for each in self.candidates])
+        return [*_warning(self.candidates, fit), *self.notes, *unusable, *others]
 
 
 def load_exemplars(
@@ -118,6 +155,7 @@ def load_exemplars(
     resolution: int,
     held_out_fraction: float = 0.5,
     seed: int = 0,
+    fit: ExemplarFit = "crop",
     limits: Limits | None = None,
     name: str | None = None,
     kind: SourceKind = "folder",
@@ -127,13 +165,15 @@ def load_exemplars(
     The split depends on the pixels and `seed`, not on names or their order: the pictures are ranked by a hash of
     both, and the first `floor(n * held_out_fraction)` (at least one, unless the fraction is 0) are held out. Exact
     and near duplicates are dropped first, so that no held-out picture repeats a training picture; the one with most
-    pixels stays. A file that cannot be used gets a note, and the others are still used.
+    pixels stays. A file that cannot be used gets a note, and the others are still used; so does a picture of which training
+    sees something else than a viewer shows, such as one that is cropped.
 
     Args:
         resolution: Width and height of the result in pixels.
         held_out_fraction: At least 0, less than 1. The default gives 12 and 12 of 24, because the distances
             that judge a correction need held-out exemplars as much as training needs its own.
         seed: Seed of the split.
+        fit: How pictures that are not square become so.
         limits: Bounds on files and pixels; `Limits()` by default.
         name: What errors and sources call the folder; its path by default.
         kind: What it was made from.
@@ -147,9 +187,9 @@ def load_exemplars(
     if not 0.0 <= held_out_fraction < 1.0:
         raise ValueError(f"held_out_fraction {held_out_fraction}: expected 0 <= fraction < 1")
     root, place = opened(folder), name or str(folder)
-    candidates, notes = _candidates(root, resolution, limits or Limits())
-    unique, dropped = _unique(candidates)
-    notes += dropped
+    found = _read(root, resolution, fit, limits or Limits())
+    unique, dropped = _unique(found.candidates)
+    notes = [*found.all_notes(fit), *dropped]
     _require_enough(place, len(unique), held_out_fraction, notes)
     ranked = sorted(
         unique, key=lambda item: hashlib.sha256(f"{seed}/{item.fingerprint.sha256}".encode()).hexdigest()
@@ -174,7 +214,7 @@ def load_exemplars(
         )
         for each in ranked
     ]
-    return ExemplarSet(tuple(exemplars[held:]), tuple(exemplars[:held]), tuple(notes))
+    return ExemplarSet(tuple(exemplars[held:]), tuple(exemplars[:held]), tuple(notes), fit)
 
 
 def file_digests(folder: Path, *, limits: Limits | None = None) -> dict[str, str]:
@@ -196,11 +236,9 @@ def file_digests(folder: Path, *, limits: Limits | None = None) -> dict[str, str
     return digests
 
 
-def _candidates(root: Path, resolution: int, limits: Limits) -> tuple[list[_Candidate], list[str]]:
-    found: list[_Candidate] = []
+def _read(root: Path, resolution: int, how: ExemplarFit, limits: Limits) -> _Folder:
     generations, remarks = read_generations(root)
-    notes = list(remarks)
-    others: list[str] = []
+    found = _Folder(notes=list(remarks))
     chosen, beyond = names(root, limits)
     for name in chosen:
         try:
@@ -209,40 +247,68 @@ def _candidates(root: Path, resolution: int, limits: Limits) -> tuple[list[_Cand
             if len(picture.image.getcolors(1) or ()) == 1:
                 raise UnreadableFileError("is of one colour throughout; remove it")
         except NotAnImageError:
-            others.append(name)
+            found.others.append(name)
             continue
         except UnreadableFileError as problem:
-            notes.append(f"{printable(name)}: {problem}")
+            found.problems.setdefault(str(problem), []).append(name)
             continue
-        notes += [f"{printable(name)}: {remark}" for remark in _remarks(name, picture, resolution)]
+        found.notes.extend(
+            f"{printable(name)}: {remark}" for remark in _remarks(name, picture, resolution, how)
+        )
         image = picture.image
         made = generations.get(hashlib.sha256(content).hexdigest()) if generations else None
-        pixels = image.width * image.height
-        found.append(_Candidate(name, pixels, fingerprint(image), fit(image, resolution), made))
-    if others:
-        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        notes.append(f"not images, ignored: {', '.join(printable(name) for name in others[:_NAMED])}{more}")
+        fitted = fit(image, resolution, how)
+        found.candidates.append(_Candidate(name, image.size, fingerprint(image), fitted, made))
     if beyond:
-        notes.append(
+        found.notes.append(
             f"{beyond} more files were not looked at: {limits.files} are the limit; keep the best here"
         )
-    return found, notes
+    return found
 
 
-def _remarks(name: str, picture: Picture, resolution: int) -> Sequence[str]:
+def _remarks(name: str, picture: Picture, resolution: int, how: ExemplarFit) -> Sequence[str]:
+    """What the owner of a picture may not expect."""
     remarks = list(picture.remarks)
     endings = ENDINGS[picture.format]
     if not name.lower().endswith(endings):
         remarks.append(
             f"is a {picture.format} image by its content and read as one; rename it to {endings[0]}"
         )
-    side = min(picture.image.size)
-    if side < resolution:
+    if _is_two_toned(picture.image):
+        remarks.append("is nearly all black and white, as masks are; remove it if it is one")
+    width, height = picture.image.size
+    if (lost := lost_share((width, height))) >= 0.005:
+        bars = f"bars in its edges' colours fill {lost:.0%} of the square"
+        cropped = f"the crop to a square loses {lost:.0%}"
+        remarks.append(f"is {width}x{height}; {cropped if how == 'crop' else bars}")
+    if (side := fitted_side((width, height), how)) < resolution:
         remarks.append(
-            f"is {picture.image.width}x{picture.image.height}, enlarged {resolution / side:.2f} times "
+            f"is {width}x{height}, enlarged {resolution / side:.2f} times "
             f"for {resolution}; a larger original would be sharper"
         )
     return remarks
+
+
+def _is_two_toned(image: Image.Image) -> bool:
+    """Whether nearly all pixels are black or white, and some are of either."""
+    small = image.resize((128, 128), Image.Resampling.NEAREST).convert("L")
+    histogram = small.histogram()
+    black, white = sum(histogram[:17]) / 128**2, sum(histogram[239:]) / 128**2
+    return black + white >= _TWO_TONED and min(black, white) >= 1 - _TWO_TONED
+
+
+def _warning(candidates: Sequence[_Candidate], how: ExemplarFit) -> list[str]:
+    """A warning where more than `MAX_LOST` of pictures is lost to the crop, or filled by bars."""
+    lost = [lost_share(each.size) for each in candidates]
+    many = sum(share > MAX_LOST for share in lost)
+    if not many:
+        return []
+    worst = f"{many} of {len(lost)} pictures, up to {max(lost):.0%}"
+    if how == "pad":
+        warning = f"bars fill more than {MAX_LOST:.0%} of {worst}, and training can learn them; crop the pictures to squares"
+    else:
+        warning = f"the crop loses more than {MAX_LOST:.0%} of {worst}; crop them to squares, or set exemplar_fit: pad"
+    return [f"warning: {warning}"]
 
 
 def _unique(candidates: Sequence[_Candidate]) -> tuple[list[_Candidate], list[str]]:

@@ -5,7 +5,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -53,6 +53,8 @@ Reference = Annotated[
 Owner = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_single_line)
 ]
+ExemplarFit = Literal["crop", "pad"]
+"""How an exemplar becomes a square: its sides are cropped off, or bars are added."""
 
 
 def slug(prompt: str) -> str:
@@ -82,6 +84,9 @@ class FailingPrompt(BaseModel):
     """Good images of the prompt: a folder or an archive (.zip, .tar, .tar.gz), relative to the batch file, and inside
     that file's folder, the working directory or CORRECTOR_EXEMPLAR_ROOTS; an s3:// URL of either; or an https:// URL
     of an archive."""
+    exemplar_fit: ExemplarFit = "crop"
+    """How exemplars that are not square become so: "crop" keeps the centre, "pad" keeps all and adds bars in the colour of
+    the edges, which training can learn."""
     paraphrases: tuple[PromptText, ...] = Field(default=(), max_length=200)
     """Other wordings of the prompt, to be corrected with it and evaluated with it."""
     guard_prompts: tuple[PromptText, ...] = Field(default=(), max_length=200)
@@ -168,11 +173,14 @@ class FailingPrompt(BaseModel):
             evaluation: How the result is compared.
             gate: How the result is judged.
         """
+        uncounted = {"owner", "priority", "exemplars"}
+        if self.exemplar_fit == "crop":
+            uncounted.add("exemplar_fit")  # work that was finished before the key existed keeps its id
         content = {
             "format": _WORK_FORMAT,
             "base_revision": base_revision,
             "exemplars": sorted(exemplar_digests),
-            "prompt": self.model_dump(mode="json", exclude={"owner", "priority", "exemplars"}),
+            "prompt": self.model_dump(mode="json", exclude=uncounted),
             "evaluation": evaluation.model_dump(mode="json"),
             "gate": gate.model_dump(mode="json"),
         }

@@ -99,6 +99,7 @@ def load_exemplars(source: PromptSource, spec: BaseSpec) -> dict[str, Tensor]:
                 batch.path.parent,
                 resolution=each.side(spec),
                 seed=entry.hyperparameters.seed,
+                fit=entry.exemplar_fit,
             )
         except UserError as error:
             mistakes.append(batch.mistake(entry, "exemplars", str(error).removeprefix("exemplars: ")))

@@ -88,6 +88,7 @@ def check_batch(
                 batch.path.parent,
                 resolution=hyper.resolution or spec.resolution,
                 seed=hyper.seed,
+                fit=entry.exemplar_fit,
                 settings=settings,
             )
             exemplars[entry.name] = without_dropped(found, decisions)

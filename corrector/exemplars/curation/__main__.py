@@ -28,7 +28,9 @@ def _curate(options: argparse.Namespace) -> int:
     from corrector.evaluation.verdicts import named_judge
     from corrector.exemplars.curation import Curation, Decisions, curate_folder
     from corrector.exemplars.curation.page import write_review_page
+    from corrector.exemplars.files import Limits
     from corrector.files import write_atomically
+    from corrector.settings import Settings
 
     if options.judge and not options.prompt:
         raise UserError("--judge: needs --prompt, about which the judge is asked")
@@ -36,8 +38,10 @@ def _curate(options: argparse.Namespace) -> int:
         options.folder,
         resolution=options.resolution,
         memory=FeatureMemory(judge=named_judge(options.judge)),
+        fit=options.fit,
         prompt=options.prompt,
         decisions=Decisions.load(*options.decisions),
+        limits=Limits(roots=Settings.from_environment().exemplar_roots),
     )
     for each in curation.images:
         decision = f" ({each.decision.decision} by {each.decision.by})" if each.decision else ""
@@ -66,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="the folder that holds the images")
     parser.add_argument(
         "--resolution", type=_positive, required=True, help="pixels a side, as the base draws them"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "pad"),
+        default="crop",
+        help="how images become squares, as exemplar_fit (crop)",
     )
     parser.add_argument("--prompt", help="what the images should show, for a judge and the page's title")
     parser.add_argument("--judge", help="judge of images that an installed package registers under this name")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from corrector.evaluation.feature_memory import FeatureMemory
@@ -24,7 +23,8 @@ from corrector.exemplars.files import (
     opened,
     read,
 )
-from corrector.exemplars.fit import fit, to_tensor
+from corrector.exemplars.fit import fit, fitted_side, to_tensor
+from corrector.prompts.failing_prompt import ExemplarFit
 
 FEW, TOO_FEW = 12, 4
 """Below these numbers of used images a set is doubtful, and not effective."""
@@ -48,6 +48,7 @@ def curate_folder(
     *,
     resolution: int,
     memory: FeatureMemory,
+    fit: ExemplarFit = "crop",
     prompt: str | None = None,
     decisions: Decisions | None = None,
     limits: Limits | None = None,
@@ -57,6 +58,7 @@ def curate_folder(
     Args:
         resolution: Pixels a side, as the base draws them.
         memory: Extractors, and the judge of images where there is one.
+        fit: How images that are not square become so.
         prompt: What the images should show.
         decisions: What people decided; a dropped image is not measured, and the others are not compared with it.
 
@@ -65,13 +67,13 @@ def curate_folder(
     """
     limits, decisions = limits or Limits(), decisions or Decisions()
     unreadable, decoded = [], []
-    for found in _files(opened(folder), resolution, limits):
+    for found in _files(opened(folder), resolution, fit, limits):
         if isinstance(found, _Decoded):
             decoded.append(found)
         else:
             unreadable.append(found)
     twins = _twins([each for each in decoded if each.fingerprint.sha256 not in decisions.dropped])
-    reasons = {each.name: _size_reasons(each.size, resolution) for each in decoded}
+    reasons = {each.name: _size_reasons(each.size, resolution, fit) for each in decoded}
     copies = []
     for each in decoded:
         if twin := twins.get(each.name):
@@ -127,7 +129,9 @@ def curate_images(
     return Curation(tuple(everything), tuple(reasons), tuple(teaches), tuple(lacks))
 
 
-def _files(root: Path, resolution: int, limits: Limits) -> Iterator[_Decoded | ImageVerdict]:
+def _files(
+    root: Path, resolution: int, how: ExemplarFit, limits: Limits
+) -> Iterator[_Decoded | ImageVerdict]:
     for name in names(root, limits)[0]:
         try:
             image = decode(read(root, name, limits), limits).image
@@ -138,11 +142,7 @@ def _files(root: Path, resolution: int, limits: Limits) -> Iterator[_Decoded | I
         except UnreadableFileError as problem:
             yield ImageVerdict(name, None, None, (Reason("decoding", "not effective", str(problem)),))
         else:
-            yield _decoded(name, image, resolution)
-
-
-def _decoded(name: str, image: Image.Image, resolution: int) -> _Decoded:
-    return _Decoded(name, fingerprint(image), image.size, to_tensor(fit(image, resolution)))
+            yield _Decoded(name, fingerprint(image), image.size, to_tensor(fit(image, resolution, how)))
 
 
 def _twins(decoded: Sequence[_Decoded]) -> dict[str, str]:
@@ -161,8 +161,8 @@ def _twins(decoded: Sequence[_Decoded]) -> dict[str, str]:
     return twins
 
 
-def _size_reasons(size: tuple[int, int], resolution: int) -> tuple[Reason, ...]:
-    side = min(size)
+def _size_reasons(size: tuple[int, int], resolution: int, how: ExemplarFit) -> tuple[Reason, ...]:
+    side = fitted_side(size, how)
     if side >= resolution:
         return ()
     detail = f"is {size[0]}x{size[1]}, smaller than the {resolution} pixels a side that the base draws"

@@ -17,7 +17,7 @@ from corrector.exemplars.sources.limits import UnusableSourceError
 from corrector.files import publish_folder, remove_least_recently_used, staging_folder, write_atomically
 from corrector.prompts.exemplar_references import shown
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Changes when the same source would be unpacked to other files."""
 _IMAGES = "images"
 _IN_USE_SECONDS = 3600.0

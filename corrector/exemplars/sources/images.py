@@ -9,8 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from corrector.exemplars.files import Limits, NotAnImageError, UnreadableFileError, printable
-from corrector.exemplars.formats import HEAD_BYTES, foreign_format_of, format_of, promises_image
+from corrector.exemplars.files import (
+    Limits,
+    NotAnImageError,
+    UnreadableFileError,
+    ignored,
+    printable,
+    require_image,
+)
+from corrector.exemplars.formats import HEAD_BYTES
 from corrector.exemplars.sources.limits import UnusableSourceError
 
 CAPTIONS = ("metadata.jsonl", "metadata.csv")
@@ -59,13 +66,12 @@ def read_entry(stream_read: Callable[[int], bytes], name: str, size: int, limits
         stream_read: Returns the next so many bytes of the entry.
 
     Raises:
-        NotAnImageError: Neither its name nor its first bytes are those of an image.
+        NotAnImageError: Neither its name nor its first bytes are those of an image, or it is a mask.
         UnreadableFileError: It is empty or too large.
         UnusableSourceError: The archive ends before the entry does.
     """
     head = stream_read(min(size, HEAD_BYTES))
-    if not (promises_image(name) or format_of(head) or foreign_format_of(head)):
-        raise NotAnImageError("is not an image; remove it")
+    require_image(name, head)
     if size == 0:
         raise UnreadableFileError("is empty (0 bytes); copy it again or remove it")
     if size > limits.file_bytes:
@@ -129,9 +135,7 @@ class ImageFolder:
         Raises:
             UnusableSourceError: No image was written.
         """
-        if self._others:
-            more = f" and {len(self._others) - _NAMED} more" if len(self._others) > _NAMED else ""
-            self.notes.append(f"not images, ignored: {', '.join(self._others[:_NAMED])}{more}")
+        self.notes += ignored(self._others, (path.name for path in self.folder.iterdir()))
         if any(name.lower().endswith(".parquet") for name in self._others):
             self.notes.append("Parquet files are not read; save the dataset as image files (an imagefolder)")
         if not self.written:

@@ -20,6 +20,7 @@ from corrector.exemplars.sources.downloads import NOT_MODIFIED, download
 from corrector.exemplars.sources.images import CAPTIONS, Entry, is_hidden
 from corrector.exemplars.sources.limits import SourceLimits, UnusableSourceError
 from corrector.prompts.exemplar_references import is_address, is_archive_name, is_web_url, named
+from corrector.prompts.failing_prompt import ExemplarFit
 from corrector.settings import Settings
 
 SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval"))
@@ -32,16 +33,19 @@ def load_source(
     *,
     resolution: int,
     seed: int = 0,
+    fit: ExemplarFit = "crop",
     settings: Settings | None = None,
     limits: SourceLimits | None = None,
 ) -> ExemplarSet:
     """The exemplars that `reference` names; see `resolve_source` and `load_exemplars`."""
-    bounds = limits or SourceLimits()
+    settings = settings or Settings.from_environment()
+    bounds = _with_roots(limits or SourceLimits(), folder, settings)
     source = resolve_source(reference, folder, settings=settings, limits=bounds)
     found = load_exemplars(
         source.folder,
         resolution=resolution,
         seed=seed,
+        fit=fit,
         limits=bounds.files,
         name=source.name,
         kind=source.kind,
@@ -54,10 +58,11 @@ def resolve_source(
 ) -> ResolvedSource:
     """The folder of images that `reference` names, fetched and unpacked if need be.
 
-    A plain folder is returned as it is. An archive, a dataset folder (with `metadata.jsonl`, `metadata.csv` or split
-    folders), and what lies on S3 or the web become a folder in the cache, complete or not there at all. Its key is the
-    SHA-256 of the archive, or of all names and contents (on S3, ETags). Folders inside become parts of file names. An archive
-    on the web is downloaded again unless its server answers, by ETag or time of modification, that it is the one in the cache.
+    A plain folder is returned as it is. Symbolic links in folders may lead into `folder` and the environment's exemplar
+    roots. An archive, a dataset folder (with `metadata.jsonl`, `metadata.csv` or split folders), and what lies on S3 or the
+    web become a folder in the cache, complete or not there at all. Its key is the SHA-256 of the archive, or of all names
+    and contents (on S3, ETags). Folders inside become parts of file names. An archive on the web is downloaded again unless
+    its server answers, by ETag or time of modification, that it is the one in the cache.
 
     Args:
         folder: What a relative path is relative to.
@@ -67,7 +72,7 @@ def resolve_source(
         UserError: It may not be read, is not there, damaged, over a limit, or changed meanwhile; or the disk is full.
     """
     settings = settings or Settings.from_environment()
-    bounds = limits or SourceLimits()
+    bounds = _with_roots(limits or SourceLimits(), folder, settings)
     cache = SourceCache(settings.cache / "exemplars", settings.exemplar_cache_bytes)
     try:
         if s3.is_s3_url(reference):
@@ -82,6 +87,11 @@ def resolve_source(
         return _from_folder(path, reference, cache, bounds)
     except UnusableSourceError as error:
         raise UserError(f"exemplars: {named(reference)}: {error}") from None
+
+
+def _with_roots(limits: SourceLimits, folder: Path, settings: Settings) -> SourceLimits:
+    """`limits` under which symbolic links may lead where a batch file in `folder` may name folders."""
+    return replace(limits, files=replace(limits.files, roots=(folder, *settings.exemplar_roots)))
 
 
 def _from_archive(path: Path, reference: str, cache: SourceCache, limits: SourceLimits) -> ResolvedSource:
@@ -164,10 +174,18 @@ def _tree(root: Path, limits: SourceLimits) -> list[Entry]:
         limits.require_entries(len(entries) + len(folders) + len(files))
         for file in files:
             name = Path(folder, file).relative_to(root).as_posix()
-            size += Path(folder, file).lstat().st_size if promises_image(name) else 0
+            size += _size(Path(folder, file)) if promises_image(name) else 0
             entries.append((name, partial(read, root, name, limits.files)))
     limits.require_source_bytes(size)
     return sorted(entries, key=lambda entry: entry[0])
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the one that a link leads to; 0 where it leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _no_image() -> bytes:

@@ -29,6 +29,7 @@ from tests.support.scenes import pictures
 from tests.unit.jobs.test_collect import verdict, write
 
 LYING, TREE = "a person lying on the grass", "a tree on the grass"
+OTHER_ARTICLES = "the person lying on grass"
 TEST = SequentialTest(fails_at=0.2, images=16, block=8)
 
 
@@ -52,13 +53,13 @@ def diagnosed(listed: ListedPrompt, *, broken: bool) -> PromptDiagnosis:
 
 
 def test_every_kind_of_list_is_read(tmp_path: Path, small_sd3: Path) -> None:
-    lines = f"{LYING}\r\n\r\n{TREE}\r\n{LYING.upper()}\r\n{LYING}.\r\n"
+    lines = f"{LYING}\r\n\r\n{TREE}\r\n{LYING.upper()}\r\n{OTHER_ARTICLES}\r\n"
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
-    (tmp_path / "b.csv").write_text(f'id;prompt\n1;{LYING}\n2;"{TREE}"\n3;{LYING}.\n')
+    (tmp_path / "b.csv").write_text(f'id;prompt\n1;{LYING}\n2;"{TREE}"\n3;{OTHER_ARTICLES}\n')
     feedback = write(
-        tmp_path / "c.jsonl", verdict(LYING), verdict(LYING + "."), verdict(TREE), verdict("ok", "good")
+        tmp_path / "c.jsonl", verdict(LYING), verdict(OTHER_ARTICLES), verdict(TREE), verdict("ok", "good")
     )
-    expected = [(LYING, f"{LYING}."), (TREE,)]
+    expected = [(LYING, OTHER_ARTICLES), (TREE,)]
 
     for path in (tmp_path / "a.txt", tmp_path / "b.csv", feedback):
         assert [each.wordings for each in read_prompts(str(path)).prompts] == expected, path

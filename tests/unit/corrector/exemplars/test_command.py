@@ -31,6 +31,21 @@ def test_it_prints_the_split_and_the_notes_and_draws_the_sheet(
         assert image.width > 6 * 192
 
 
+def test_it_shows_either_way_to_make_squares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(content(drawn(48, 64, number)))
+    digests = []
+    for options, warning in (
+        ([], "warning: the crop loses more than 20% of 8 of 8"),
+        (["--fit", "pad"], "warning: bars fill"),
+    ):
+        assert main([str(tmp_path), "--resolution", "32", *options]) == 0
+        printed = capsys.readouterr().out
+        assert warning in printed
+        digests.append(printed.splitlines()[-1])
+    assert digests[0] != digests[1]
+
+
 def test_a_folder_without_images_is_the_user_s_mistake(tmp_path: Path) -> None:
     result = run(main, tmp_path, "--resolution", "64")
     assert result.returncode == 2

@@ -18,7 +18,7 @@ def folder_of(tmp_path: Path, count: int = 8) -> Path:
     folder = tmp_path / "exemplars"
     folder.mkdir()
     for number in range(count):
-        (folder / f"{number}.png").write_bytes(content(drawn(number=number)))
+        (folder / f"{number}.png").write_bytes(content(drawn(64, 64, number)))
     return folder
 
 
@@ -33,18 +33,21 @@ def test_a_link_to_outside_is_not_followed(tmp_path: Path) -> None:
     (folder / "link.png").symlink_to(secret)
     (folder / "relative.png").symlink_to("../secret.png")
     (folder / "chain.png").symlink_to(folder / "link.png")
-    assert notes_of(folder) == tuple(
-        f"{name}.png: is a symbolic link that leads outside the folder and is not followed; "
-        "copy the image itself here"
-        for name in ("chain", "link", "relative")
+    assert notes_of(folder) == (
+        (
+            f'chain.png, link.png, relative.png: each is a symbolic link into "{tmp_path}", outside of the allowed folders, '
+            "and is not followed; add that folder to CORRECTOR_EXEMPLAR_ROOTS, or copy the images themselves here"
+        ),
     )
+    for allowed in ((tmp_path / "elsewhere",), (tmp_path / "secret",), ()):
+        assert len(notes_of(folder, Limits(roots=allowed))) == 1
 
 
 def test_a_link_within_a_linked_folder_is_followed(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, 7)
     store = folder / ".store"
     store.mkdir()
-    (store / "blob").write_bytes(content(drawn(number=7)))
+    (store / "blob").write_bytes(content(drawn(64, 64, 7)))
     (folder / "7.png").symlink_to(".store/blob")
     entrance = tmp_path / "entrance"
     entrance.symlink_to(folder)
@@ -59,10 +62,8 @@ def test_broken_links_loops_and_linked_folders_are_noted(tmp_path: Path) -> None
     (folder / "inside").mkdir()
     (folder / "linked").symlink_to("inside")
     assert notes_of(folder) == (
-        "broken.png: is a symbolic link that leads nowhere; copy the image itself here",
-        "inside: is a folder, and folders inside are not searched; move its images up",
-        "linked: is a folder, and folders inside are not searched; move its images up",
-        "loop.png: is a symbolic link that leads nowhere; copy the image itself here",
+        "broken.png, loop.png: each is a symbolic link that leads nowhere; copy the image itself here",
+        "inside, linked: each is a folder, and folders inside are not searched; move its images up",
     )
 
 
@@ -74,8 +75,8 @@ def test_pipes_and_sockets_are_noted_and_nobody_waits_for_them(
     monkeypatch.chdir(folder)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket.png")
-        assert notes_of(folder) == tuple(
-            f"{name}.png: is a pipe, socket or device, not a file; remove it" for name in ("pipe", "socket")
+        assert notes_of(folder) == (
+            "pipe.png, socket.png: each is a pipe, socket or device, not a file; remove it",
         )
 
 
@@ -126,8 +127,7 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
     (folder / "a\nb\x1b[2J.png").touch()
     (folder / os.fsdecode(b"\xff\xfe.png")).touch()
     notes = notes_of(folder)
-    assert notes[0].startswith(r"a\nb\x1b[2J.png: is empty")
-    assert notes[1].startswith(r"\udcff\udcfe.png: is empty")
+    assert notes[0].startswith(r"a\nb\x1b[2J.png, \udcff\udcfe.png: each is empty")
     assert all(note.isprintable() and note.encode() for note in notes)
 
 
