@@ -15,7 +15,8 @@ def normalised(prompt: str) -> str:
     # Apostrophes and invisible characters join, all other punctuation separates: "dog's" is "dogs", "cat,dog" is two words.
     kept = (c for c in text if c not in "'’" and unicodedata.category(c) != "Cf")
     spaced = "".join(" " if unicodedata.category(c)[0] in "PCZ" else c for c in kept)
-    return " ".join(spaced.split()) or text
+    # Again, since a letter and its accent may have stood apart.
+    return unicodedata.normalize("NFKC", " ".join(spaced.split())) or text
 
 
 def invisible_characters(text: str) -> tuple[str, ...]:
@@ -24,6 +25,12 @@ def invisible_characters(text: str) -> tuple[str, ...]:
     return tuple(f"U+{ord(c):04X} {unicodedata.name(c, 'unnamed')}" for c in sorted(found))
 
 
-def number(value: float) -> int | float:
+def visible_text(text: str) -> str:
+    """`text` in NFC, without the characters of `invisible_characters`: two texts that look the same become equal."""
+    kept = (c for c in text if unicodedata.category(c) != "Cf" or c in _JOINERS)
+    return unicodedata.normalize("NFC", "".join(kept))
+
+
+def number(value: int | float) -> int | float:
     """A whole-valued float as a whole number (8.0 is 8), so that both pass where a whole number is expected."""
-    return int(value) if value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from safetensors import SafetensorError, safe_open
 from corrector.errors import UserError
 
 PICKLES = (".ckpt", ".bin", ".pt", ".pth")
+
+_STEMS = ("diffusion_pytorch_model", "model")
+_OF_A_VARIANT = re.compile(rf"({'|'.join(_STEMS)})\.(?P<variant>[\w-]+?)(-\d+-of-\d+)?\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorHeader]:
     headers: dict[str, TensorHeader] = {}
     for path in files:
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:  # needs no PyTorch, and no tensor is made
                 for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                     tensor = file.get_slice(name)
                     headers[name] = TensorHeader(tuple(tensor.get_shape()), tensor.get_dtype(), path)
@@ -44,13 +48,34 @@ def read_headers(files: Iterable[Path]) -> dict[str, TensorHeader]:
     return headers
 
 
+def weights_variant(folder: Path) -> str | None:
+    """The variant of a component's weights: "fp16" where ``save_pretrained`` was called with it, None where without.
+
+    Weights without a variant come first. Raises :class:`UserError` where there are several variants only.
+    """
+    if any((folder / f"{stem}.safetensors{end}").is_file() for stem in _STEMS for end in ("", ".index.json")):
+        return None
+    found = {m["variant"] for path in folder.glob("*") if (m := _OF_A_VARIANT.fullmatch(path.name))}
+    if len(found) > 1:
+        raise UserError(
+            f"{folder}: has weights of several variants, {' and '.join(sorted(found))}, and none without; "
+            "keep those of one"
+        )
+    return next(iter(found), None)
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component: one, or the shards in its index.
+    """The safetensors files of a component: one, or the shards in its index; those of its variant, where it has one only.
 
     Raises :class:`UserError` where a file is missing, or there are pickles only.
     """
-    for stem in ("diffusion_pytorch_model", "model"):
-        index, whole = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
+    variant = weights_variant(folder)
+    named = f".{variant}" if variant else ""
+    for stem in _STEMS:
+        index, whole = (
+            folder / f"{stem}.safetensors.index{named}.json",
+            folder / f"{stem}{named}.safetensors",
+        )
         if index.is_file():
             return [_present(folder / name) for name in _shards(index)]
         if whole.is_file():

@@ -11,11 +11,16 @@ from typing import Any
 from corrector.errors import UserError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_IGNORED = ["*.bin", "*.pt", "*.ckpt", "*.msgpack", "*.onnx*", "*.fp16.*", "*.fp16-*"]
+_IGNORED = ["*.bin", "*.pt", "*.ckpt", "*.msgpack", "*.onnx*"]
+_VARIANTS = ["*.fp16.*", "*.fp16-*"]
 
 
-def hub_files(repository: str, revision: str | None, patterns: Sequence[str], *, what: str) -> Path:
+def hub_files(
+    repository: str, revision: str | None, patterns: Sequence[str], *, what: str, variants: bool = False
+) -> Path:
     """The snapshot folder, named by its commit, with all files of ``repository`` that match ``patterns``.
+
+    Files of the variant fp16 are left out without ``variants``.
 
     Files in the local cache are not downloaded again; without a connection only they are used. Raises :class:`UserError`
     if a file is in neither; ``what`` names the files in its message.
@@ -27,7 +32,7 @@ def hub_files(repository: str, revision: str | None, patterns: Sequence[str], *,
         "repo_id": repository,
         "revision": revision,
         "allow_patterns": list(patterns),
-        "ignore_patterns": _IGNORED,
+        "ignore_patterns": _IGNORED if variants else _IGNORED + _VARIANTS,
     }
     try:
         if _is_listed(repository, revision):

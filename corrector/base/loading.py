@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from corrector.base.headers import weight_files
+from corrector.base.headers import weight_files, weights_variant
 from corrector.base.memory import ensure_memory
-from corrector.base.precision import QUANTISED, quantise, require_bitsandbytes
-from corrector.base.spec import BaseSpec, components
+from corrector.base.precision import quantise, require_bitsandbytes
+from corrector.base.spec import QUANTISED, BaseSpec, components
 from corrector.base.text_encoders import TextEncoders
 from corrector.base.weights import check_finite, check_transformer_files, check_vae_file
 from corrector.errors import UserError
@@ -181,6 +181,7 @@ def _read(kind: type[Model], spec: BaseSpec, folder: Path, dtype: torch.dtype) -
                 torch_dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
+                variant=weights_variant(folder),
                 output_loading_info=True,
             ),
         )

@@ -13,15 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from corrector.base.headers import read_headers
-from corrector.base.precision import (
-    QUANTISED,
-    Precision,
-    is_quantised_weight,
-    nf4_bytes,
-    require_bitsandbytes,
-    rounding_error,
-)
-from corrector.base.spec import BaseSpec
+from corrector.base.precision import is_quantised_weight, nf4_bytes, require_bitsandbytes, rounding_error
+from corrector.base.spec import QUANTISED, BaseSpec, Precision
 from corrector.base.weights import transformer_files, transformer_skeleton
 from corrector.errors import UserError
 

@@ -24,9 +24,6 @@ from corrector.errors import UserError
 if TYPE_CHECKING:
     from bitsandbytes.nn import Linear4bit
 
-Precision = Literal["auto", "fp32", "bf16", "nf4"]
-QUANTISED: frozenset[Precision] = frozenset({"nf4"})
-
 _BLOCKS = (64, 32)
 """Weights that share a scale; they divide a row, as bitsandbytes' CPU kernel requires."""
 _SCALE_BLOCK = 256

@@ -16,7 +16,6 @@ from corrector.base.architecture import (
     recognise,
 )
 from corrector.base.headers import PICKLES, read_headers
-from corrector.base.precision import Precision
 from corrector.base.revision import file_revision
 from corrector.base.sources import (
     CheckpointSource,
@@ -28,7 +27,7 @@ from corrector.base.sources import (
     S3Checkpoint,
     S3Pipeline,
 )
-from corrector.base.spec import BaseSpec, SingleFile, components, json_object, read_pipeline
+from corrector.base.spec import BaseSpec, Precision, SingleFile, json_object, read_pipeline
 from corrector.errors import UserError
 from corrector.s3 import is_s3_url
 
@@ -41,7 +40,7 @@ _EXPECTED = (
 
 
 def resolve_base(reference: str, *, precision: Precision = "auto") -> BaseSpec:
-    """Finds the base that ``reference`` names and reads its settings, not its weights.
+    """Finds the base that ``reference`` names and reads its settings; its weights only for the revision.
 
     A reference is one of:
 
@@ -55,6 +54,12 @@ def resolve_base(reference: str, *, precision: Precision = "auto") -> BaseSpec:
     Settings come from ``base.json`` beside ``model_index.json``; without it they are SD3's. Raises :class:`UserError` where
     there is no such base, it is not a complete Stable Diffusion 3, or file and pipeline do not fit together.
     """
+    spec = find_base(reference, precision=precision)
+    return replace(spec, revision=_revision(spec))
+
+
+def find_base(reference: str, *, precision: Precision = "auto") -> BaseSpec:
+    """As :func:`resolve_base`, without the revision, for which all weights on this machine would be read."""
     if precision not in get_args(Precision):
         raise UserError(f'precision "{precision}": unknown; expected one of {", ".join(get_args(Precision))}')
     if Path(reference.partition("#")[0]).suffix in PICKLES and not Path(reference).is_dir():
@@ -65,6 +70,14 @@ def resolve_base(reference: str, *, precision: Precision = "auto") -> BaseSpec:
     if written and not Path(reference).is_dir():
         return _single_file(reference, written["file"], written["pipeline"], precision)
     return _pipeline(reference, precision)
+
+
+def _revision(spec: BaseSpec) -> str:
+    pipeline = spec.source.revision
+    if spec.single_file is None:
+        return pipeline
+    file = file_revision(spec.single_file.source.path)
+    return hashlib.sha256(f"{file}\0{pipeline}".encode()).hexdigest()
 
 
 def _pipeline(reference: str, precision: Precision) -> BaseSpec:
@@ -81,7 +94,7 @@ def _name(reference: str, source: PipelineSource) -> str:
 
 def _pipeline_source(reference: str) -> PipelineSource:
     if reference == "embedded":
-        return EmbeddedPipeline.find()
+        return EmbeddedPipeline()
     if is_s3_url(reference):
         return S3Pipeline.find(reference)
     folder = _path(reference)
@@ -89,8 +102,7 @@ def _pipeline_source(reference: str) -> PipelineSource:
         return HubPipeline.find(reference)
     if not (folder / "model_index.json").is_file():
         raise UserError(f'base "{reference}": {folder} has no model_index.json; {_EXPECTED}')
-    components(folder)  # another kind of pipeline is refused before gigabytes are read for the revision
-    return FolderPipeline.find(folder)
+    return FolderPipeline(folder.absolute())
 
 
 def _single_file(reference: str, file: str, pipeline: str | None, precision: Precision) -> BaseSpec:
@@ -120,7 +132,6 @@ def _single_file(reference: str, file: str, pipeline: str | None, precision: Pre
         reference=reference,
         single_file=SingleFile(source, layout, holds_vae(headers)),
         name=Path(file).stem,
-        revision=hashlib.sha256(f"{file_revision(source.path)}\0{rest.revision}".encode()).hexdigest(),
     )
 
 

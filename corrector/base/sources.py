@@ -45,12 +45,10 @@ class PipelineSource(Protocol):
 class EmbeddedPipeline:
     """The base inside this package."""
 
-    revision: str
-
-    @staticmethod
-    def find() -> EmbeddedPipeline:
-        """The embedded pipeline with its current revision."""
-        return EmbeddedPipeline(folder_revision(EMBEDDED_FOLDER))
+    @property
+    def revision(self) -> str:
+        """The current one; its weights are read once."""
+        return folder_revision(EMBEDDED_FOLDER)
 
     @property
     def folder(self) -> Path:
@@ -65,12 +63,12 @@ class FolderPipeline:
     """A folder on this machine or on a shared file system."""
 
     path: Path
-    revision: str
+    """Absolute."""
 
-    @staticmethod
-    def find(path: Path) -> FolderPipeline:
-        """The pipeline in ``path`` with its current revision, for which its weights are read once."""
-        return FolderPipeline(path.absolute(), folder_revision(path))
+    @property
+    def revision(self) -> str:
+        """The current one; its weights are read once."""
+        return folder_revision(self.folder)
 
     @property
     def folder(self) -> Path:
@@ -106,7 +104,10 @@ class HubPipeline:
     def component(self, name: str) -> Path:
         if name in _WITHOUT_WEIGHTS:
             return self.folder / name
-        return hub_files(self.repository, self.revision, (f"{name}/*",), what=name) / name
+        folder = hub_files(self.repository, self.revision, (f"{name}/*",), what=name) / name
+        if any(folder.glob("*.safetensors")):
+            return folder
+        return hub_files(self.repository, self.revision, (f"{name}/*",), what=name, variants=True) / name
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,13 @@ class S3Pipeline:
         return self._fetched(name, lambda key: _matches(key, (f"{name}/*",))) / name
 
     def _fetched(self, what: str, wanted: Callable[[str], bool]) -> Path:
-        def keep(key: str) -> bool:
-            return wanted(key) and ".fp16" not in key and (key == "base.json" or belongs_to_pipeline(key))
-
         def fetch(folder: Path) -> None:
             with _unchanged(self.url, self.revision, belongs_to_pipeline):
-                s3.download(self.url, folder, keep=keep)
+                keys = [key for key in s3.sizes(self.url) if key == "base.json" or belongs_to_pipeline(key)]
+                weights = (key for key in keys if key.endswith(".safetensors"))
+                plain = {_part(key) for key in weights if not _is_half_precision(key)}
+                kept = {key for key in keys if not (_is_half_precision(key) and _part(key) in plain)}
+                s3.download(self.url, folder, keep=lambda key: key in kept and wanted(key))
 
         return _fetched_once(self.revision, what, fetch)
 
@@ -206,6 +208,15 @@ def _fetched_once(content: str, what: str, fetch: Callable[[Path], None]) -> Pat
             f"{folder}: cannot keep the base there ({error}); make room, or set CORRECTOR_CACHE to another folder"
         ) from error
     return folder
+
+
+def _part(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _is_half_precision(key: str) -> bool:
+    """Whether a file is of the variant fp16, which is fetched only where a component has no other."""
+    return ".fp16" in key
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

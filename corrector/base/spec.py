@@ -6,14 +6,17 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from corrector.base.architecture import Layout
-from corrector.base.precision import QUANTISED, Precision
 from corrector.base.sources import CheckpointSource, PipelineSource
 from corrector.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["auto", "fp32", "bf16", "nf4"]
+QUANTISED: frozenset[Precision] = frozenset({"nf4"})
 
 _REQUIRED = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
@@ -39,7 +42,8 @@ class BaseSpec:
     precision: Precision
     name: str
     revision: str
-    """The hub's commit, a SHA-256 over weights and configurations, or the fingerprint of a prefix in S3."""
+    """The hub's commit, a SHA-256 over weights and configurations, or the fingerprint of a prefix in S3; empty where
+    `find_base` made the spec."""
     resolution: int
     """Side of its images in pixels."""
     max_sequence_length: int
@@ -79,6 +83,8 @@ class BaseSpec:
 
     def compute_dtype(self, device: torch.device | str) -> torch.dtype:
         """The transformer's dtype on ``device``: that of ``precision``, else bf16 on CUDA and fp32 elsewhere."""
+        import torch  # takes a second, and a base is found and its files are checked without it
+
         if self.precision == "fp32":
             return torch.float32
         if self.precision == "bf16" or torch.device(device).type == "cuda":
@@ -98,7 +104,7 @@ def components(folder: Path) -> set[str]:
 
 
 def read_pipeline(reference: str, source: PipelineSource, *, name: str, precision: Precision) -> BaseSpec:
-    """The base in ``source``; ``base.json`` may give it another name.
+    """The base in ``source``, without its revision; ``base.json`` may give it another name.
 
     Raises :class:`UserError` where it is not a complete Stable Diffusion 3 or a setting is wrong.
     """
@@ -131,7 +137,7 @@ def read_pipeline(reference: str, source: PipelineSource, *, name: str, precisio
         single_file=None,
         precision=precision,
         name=settings.name,
-        revision=source.revision,
+        revision="",
         resolution=settings.resolution,
         max_sequence_length=settings.max_sequence_length,
         num_inference_steps=settings.num_inference_steps,

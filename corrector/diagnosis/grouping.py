@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from corrector.values import visible_text
+
 MIN_SIMILARITY = 0.9
 """Least Jaccard index of the words of two prompts of one group. Shorter prompts than ten words have the same words."""
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -24,7 +26,7 @@ def near_identical(prompts: Iterable[str]) -> list[tuple[str, ...]]:
     groups: dict[tuple[str, ...], list[str]] = {}
     seen: set[str] = set()
     for prompt in prompts:
-        plain = " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+        plain = " ".join(unicodedata.normalize("NFKC", visible_text(prompt)).casefold().split())
         if plain in seen:
             continue
         seen.add(plain)

@@ -1,9 +1,9 @@
 """Finds duplicates: equal pixels, or pictures that differ only in encoding, a small resize or brightness."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -29,6 +29,12 @@ limit, twice what re-encodings need, keeps a red car and a purple one apart (14.
 """
 
 _THUMBNAIL = 8
+_SIDE = 64
+_FREQUENCIES = math.isqrt(HASH_BITS)
+_DCT: npt.NDArray[np.float64] = np.cos(
+    np.pi / _SIDE * np.outer(np.arange(_FREQUENCIES), np.arange(_SIDE) + 0.5)
+)
+"""The lowest frequencies of the DCT-II, `[16, 64]`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +59,16 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     cells = image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
     return Fingerprint(
         content.hexdigest(),
-        np.asarray(imagehash.phash(image, hash_size=16, highfreq_factor=4).hash, dtype=np.bool_).ravel(),
+        _perceptual_hash(image),
         np.asarray(cells, dtype=np.float32),
     )
+
+
+def _perceptual_hash(image: Image.Image) -> npt.NDArray[np.bool_]:
+    """The bits of `imagehash.phash(image, hash_size=16, highfreq_factor=4)`, without its import of SciPy, 0.3 s of CPU."""
+    grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
+    low = _DCT @ grey @ _DCT.T
+    return (low > np.median(low)).ravel()
 
 
 def hash_distance(first: Fingerprint, second: Fingerprint) -> int:

@@ -1,13 +1,19 @@
-"""Makes a set of exemplars from a folder of files: decodes them, drops duplicates, makes them squares, and splits."""
+"""Makes a set of exemplars from a folder of files: decodes them, drops duplicates, makes them squares, and splits.
+
+PyTorch is imported when tensors are asked for: a set is checked without it.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 
 from corrector.errors import UserError
@@ -30,6 +36,9 @@ from corrector.exemplars.generation.reading import read_generations
 from corrector.exemplars.provenance import ExemplarSource, Generation, SourceKind, used_digests
 from corrector.prompts.failing_prompt import ExemplarFit
 
+if TYPE_CHECKING:
+    import torch
+
 FEW_HELD_OUT = 4
 """Below this many held-out exemplars a note says that scores against them mean little."""
 
@@ -47,13 +56,18 @@ class Exemplar:
 
     Attributes:
         path: Its file; the first by name if several have the same pixels.
-        image: float32 `[3, R, R]` in 0..1, made square and resized by `fit`.
+        fitted: The picture, made square and resized by `fit`.
         source: Where it came from, what it cost, and who decided about it.
     """
 
     path: Path
-    image: torch.Tensor
+    fitted: Image.Image
     source: ExemplarSource
+
+    @cached_property
+    def image(self) -> torch.Tensor:
+        """`fitted` as float32 `[3, R, R]` in 0..1."""
+        return to_tensor(self.fitted)
 
     @property
     def sha256(self) -> str:
@@ -84,7 +98,7 @@ class ExemplarSet:
     def digest(self) -> str:
         """SHA-256 of the pixels, their split, fit and resolution; names, sources and notes do not count."""
         content: dict[str, object] = {
-            "resolution": self.training[0].image.shape[-1],
+            "resolution": self.training[0].fitted.width,
             "training": [exemplar.sha256 for exemplar in self.training],
             "held_out": [exemplar.sha256 for exemplar in self.held_out],
         }
@@ -104,10 +118,14 @@ class ExemplarSet:
 
     def training_images(self) -> torch.Tensor:
         """`[N, 3, R, R]` in 0..1, N at least 1."""
+        import torch
+
         return torch.stack([exemplar.image for exemplar in self.training])
 
     def held_out_images(self) -> torch.Tensor:
         """`[K, 3, R, R]` in 0..1, K possibly 0."""
+        import torch
+
         images = [exemplar.image for exemplar in self.held_out]
         return (
             torch.stack(images)
@@ -203,7 +221,7 @@ def load_exemplars(
     exemplars = [
         Exemplar(
             root / each.name,
-            to_tensor(each.fitted),
+            each.fitted,
             ExemplarSource(
                 name=each.name,
                 sha256=each.fingerprint.sha256,

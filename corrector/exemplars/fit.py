@@ -1,10 +1,16 @@
 """Crops or pads an exemplar to a square and resizes it. Metrics resize further, in `corrector.evaluation.images`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
 
 from corrector.prompts.failing_prompt import ExemplarFit
+
+if TYPE_CHECKING:
+    import torch
 
 
 def fit(image: Image.Image, resolution: int, how: ExemplarFit = "crop") -> Image.Image:
@@ -68,12 +74,16 @@ def _padded(rgb: Image.Image, resolution: int) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """An RGB picture as float32 `[3, H, W]` in 0..1."""
+    import torch  # takes a second, and exemplars are checked without it
+
     pixels = np.array(image.convert("RGB"), dtype=np.uint8)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255.0)
 
 
 def to_image(tensor: torch.Tensor) -> Image.Image:
     """`[3, H, W]` in 0..1 of any float type as an 8-bit RGB picture; values outside are clamped, NaN is 0."""
+    import torch
+
     values = torch.nan_to_num(tensor.detach().to("cpu", torch.float32)).clamp(0.0, 1.0)
     pixels = values.mul(255.0).round().to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels.numpy()), mode="RGB")

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from corrector.batch_inputs import BatchInputs, read_inputs
 from corrector.errors import UserError
-from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.json_schema import json_schema
-from corrector.prompts.loading import load_batch
 from corrector.prompts.mistakes import BatchErrors
 
 
@@ -19,8 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m corrector.prompts", description="Batch files of failing prompts."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="report every mistake of batch files, with line and field")
-    check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="YAML, JSON, JSONL or CSV")
+    check = commands.add_parser(
+        "check", help="report every mistake of batch files, with line and field, of their bases and exemplars"
+    )
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="YAML, JSON, JSONL, CSV or TSV")
     schema = commands.add_parser("schema", help="print the JSON Schema of batch files, for editors")
     schema.add_argument("--out", type=Path, metavar="FILE", help="write it there instead")
     options = parser.parse_args(arguments)
@@ -36,28 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _check(path: Path) -> int:
     try:
-        batch = load_batch(path)
-    except BatchErrors as errors:
-        count = len(errors.errors)
-        print(errors, file=sys.stderr)
+        inputs = read_inputs(path)
+    except UserError as error:
+        count = len(error.errors) if isinstance(error, BatchErrors) else 1
+        print(error, file=sys.stderr)
         print(f"{path}: {count} {'mistake' if count == 1 else 'mistakes'}", file=sys.stderr)
         return 2
-    print(_summary(path, batch))
+    print(_summary(path, inputs))
     return 0
 
 
-def _summary(path: Path, batch: CorrectionBatch) -> str:
-    count = len(batch.prompts)
+def _summary(path: Path, inputs: BatchInputs) -> str:
+    batch, count = inputs.batch, len(inputs.batch.prompts)
     lines = [f"{path}: {count} {'prompt' if count == 1 else 'prompts'} on {batch.base}, no mistakes"]
     width = max(len(prompt.name) for prompt in batch.prompts)
     for prompt in batch.prompts:
-        settings = prompt.hyperparameters
+        settings, exemplars = prompt.hyperparameters, inputs.exemplars[prompt.name]
         lines.append(
             f"  {prompt.name:{width}}  rank {settings.rank}, {settings.steps} steps "
             f"at {settings.learning_rate:g}, "
+            f"{len(exemplars.training)} + {len(exemplars.held_out)} exemplars, "
             f"{len(prompt.paraphrases)} paraphrases, {len(prompt.guard_prompts)} guard prompts"
         )
-    return "\n".join([*lines, *(f"  note: {note}" for note in batch.notes)])
+    notes = [f"{name}: {note}" for name, each in inputs.exemplars.items() for note in each.notes]
+    return "\n".join([*lines, *(f"  note: {note}" for note in (*batch.notes, *notes))])
 
 
 def _write_schema(out: Path | None) -> None:

@@ -1,5 +1,6 @@
 """CorrectionBatch: the contents of a batch file, checked."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from corrector.prompts.look_shares import look_shares
 from corrector.prompts.mistakes import BatchError
 from corrector.prompts.search_conflicts import search_conflicts
 from corrector.prompts.search_settings import SearchSettings
+from corrector.values import invisible_characters
+
+_TEXTS = ("prompt", "paraphrases", "guard_prompts", "class_prompt", "owner")
 
 
 class CorrectionBatch(BaseModel):
@@ -85,8 +89,8 @@ class CorrectionBatch(BaseModel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings about valid settings under which no result can pass the gate."""
-        notes = []
+        """Warnings: invisible characters that were left out of texts, and settings under which no result can pass the gate."""
+        notes = [*_left_out(self.written)] if self.written else []
         if self.evaluation.images < self.gate.min_images:
             notes.append(
                 f"evaluation.images is {self.evaluation.images}, gate.min_images {self.gate.min_images}: "
@@ -110,3 +114,15 @@ class CorrectionBatch(BaseModel):
                 if not prompt.guard_prompts
             ]
         return tuple(notes)
+
+
+def _left_out(root: Node) -> Iterator[str]:
+    """A note for every text of a prompt that holds invisible characters."""
+    prompts = root.value.get("prompts") if isinstance(root.value, dict) else None
+    for entry in prompts.value if prompts and isinstance(prompts.value, tuple) else ():
+        for key in _TEXTS:
+            node = entry.get((key,))
+            for text in node.value if node and isinstance(node.value, tuple) else (node,):
+                if text and isinstance(text.value, str) and (found := invisible_characters(text.value)):
+                    place = f"{text.place.file}:{text.place.line}"
+                    yield f"{place}: {key}: left out {', '.join(found)}, which nobody sees"

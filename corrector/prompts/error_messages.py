@@ -1,6 +1,7 @@
 """Messages for pydantic's errors in a batch file: the line, the key that was meant, and what was expected."""
 
 import difflib
+import re
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,8 @@ _KNOWN_ELSEWHERE_AS = {
     "cfg": "guidance_scale",
 }
 """Names of the same things in diffusers' scripts and in PEFT, too far from ours for their letters to tell."""
+
+_DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+([eE][-+]?[0-9]+)?")
 
 _MISSING = {
     "prompts": "missing; list the failing prompts here",
@@ -194,6 +197,8 @@ def _hint(expected: str, schema: dict[str, Any], node: Node) -> str:
             return f'; did you mean "{close[0]}"?'
         if expected.startswith("a list"):
             return f"; write [{quoted(value)}]"
+        if _DECIMAL_COMMA.fullmatch(value) and "number" in expected:
+            return f"; write {value.replace(',', '.')}, with a point"
         unquoted = plain_scalar(value)
         meant = isinstance(unquoted, bool) == (expected == "true or false") and not isinstance(unquoted, str)
         if node.typed and meant:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -28,12 +29,13 @@ from corrector.prompts.folders import check_exemplars
 from corrector.prompts.gate_thresholds import GateThresholds
 from corrector.prompts.hyperparameters import HyperParameters
 from corrector.prompts.located_values import quoted
-from corrector.values import normalised
+from corrector.values import normalised, visible_text
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _NAME_LENGTH = 64
 _Path = tuple[int | str, ...]
 _WORK_FORMAT = 1
+_SAME_WORDS = "punctuation and the form of letters make no other prompt"
 
 
 def _single_line(text: str) -> str:
@@ -44,14 +46,25 @@ def _single_line(text: str) -> str:
     return text
 
 
+def _visible(text: object) -> object:
+    return visible_text(text) if isinstance(text, str) else text
+
+
 PromptText = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_single_line)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=1000),
+    AfterValidator(_single_line),
+    BeforeValidator(_visible),
 ]
+"""In NFC, without invisible characters: what tokenizers read is what people see."""
 Reference = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024), AfterValidator(_single_line)
 ]
 Owner = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_single_line)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_single_line),
+    BeforeValidator(_visible),
 ]
 ExemplarFit = Literal["crop", "pad"]
 """How an exemplar becomes a square: its sides are cropped off, or bars are added."""
@@ -216,7 +229,9 @@ def repeated_texts(entries: Sequence[Any]) -> Iterator[InitErrorDetails]:
             if first[0] != index:
                 repeated = repeated or where[1] == "prompt"
                 role = "the prompt" if first[1] == "prompt" else "a paraphrase"
-                yield _repeated(where, text, role, first, "a prompt has one correction")
+                same = _spelt(text) == _spelt(_at(entries, first))
+                remedy = "a prompt has one correction"
+                yield _repeated(where, text, role, first, remedy if same else f"{_SAME_WORDS}, and {remedy}")
         prompt, given = values.get("prompt"), "name" in values
         name = values["name"] if given else slug(prompt) if isinstance(prompt, str) else ""
         if isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) and not (repeated and not given):
@@ -224,6 +239,17 @@ def repeated_texts(entries: Sequence[Any]) -> Iterator[InitErrorDetails]:
             if first[0] != index:
                 remedy = "choose another" if given else "give one of them a name of its own"
                 yield _repeated((index, "name"), name, "the name of the prompt", first, remedy)
+
+
+def _spelt(text: str) -> str:
+    """`text` without differences that a reader takes for none."""
+    return " ".join(visible_text(text).casefold().split())
+
+
+def _at(entries: Sequence[Any], where: _Path) -> str:
+    """The text at `where`."""
+    found = dict(entries[int(where[0])])[where[1]]
+    return str(found if len(where) == 2 else found[where[2]])
 
 
 def _repeated(where: _Path, text: str, role: str, first: _Path, remedy: str) -> InitErrorDetails:

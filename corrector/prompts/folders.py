@@ -7,6 +7,7 @@ Absolute paths, `..` and symbolic links are fine as long as they end inside; wha
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,10 @@ def check_exemplars(written: str, folder: Path, roots: Sequence[Path], *, allow_
     path = allowed_path(written, folder, roots)
     try:
         if not path.exists():
-            raise UserError(f"no folder {quoted(written)}{_nearest(path, written)}")
+            remedy = with_slashes(written)
+            raise UserError(
+                f"no folder {quoted(written)}{f'; {remedy}' if remedy else _nearest(path, written)}"
+            )
         if path.is_file():
             check_archive_name(written)
             if is_archive_name(written):
@@ -77,6 +81,13 @@ def check_exemplars(written: str, folder: Path, roots: Sequence[Path], *, allow_
     except OSError as error:
         raise UserError(f"{quoted(written)} cannot be read: {error.strerror}") from None
     raise UserError(f"no images in {quoted(written)}; expected .png, .jpg or .webp")
+
+
+def with_slashes(written: str) -> str | None:
+    """What to write instead of a path with backslashes, which this system does not take for separators; None without any."""
+    if "\\" not in written or os.sep == "\\":
+        return None
+    return "write / between folders: " + quoted(written.replace("\\", "/"))
 
 
 def _has_visible_file(folder: Path, *, levels: int) -> bool:
@@ -97,5 +108,9 @@ def _nearest(path: Path, written: str) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder {quoted(str(Path(written).parent))} either"
     names = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    if any(unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", path.name) for name in names):
+        return (
+            "; the folder of this name has its accents in another Unicode form: rename it, or copy its name"
+        )
     close = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {quoted(str(Path(written).parent / close[0]))}?" if close else ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from corrector.prompts.located_values import MAX_DEPTH, Node, Place, Scalar, quoted
 from corrector.prompts.mistakes import MistakeLog, Unreadable
+from corrector.values import number
 
 HEADER_KEYS = frozenset(("$schema", "base", "defaults", "evaluation", "gate", "search"))
 """A first line with any of these holds the settings of a JSONL file instead of a prompt."""
@@ -37,9 +38,9 @@ def read_json_lines(text: str, file: str, log: MistakeLog) -> Node:
     """
     before = len(log.errors)
     entries: list[Node | None] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for line_number, line in enumerate(text.split("\n"), start=1):
         try:
-            entries += [read_json(line, file, log, number)] if line.strip() else []
+            entries += [read_json(line, file, log, line_number)] if line.strip() else []
         except Unreadable as error:
             log.add(Place(file, error.line), "", str(error))
             entries.append(None)
@@ -109,8 +110,8 @@ class _Parser:
             return Node(place, tuple(self._value(depth + 1) for _ in self._items("]")))
         if character == '"':
             return Node(place, self._string())
-        if number := _NUMBER.match(self._text, self._position):
-            return Node(place, self._number(number.group()))
+        if digits := _NUMBER.match(self._text, self._position):
+            return Node(place, self._number(digits.group()))
         word = _WORD.match(self._text, self._position)
         if word is None or word.group() not in _CONSTANTS:
             raise self._unexpected("a value")
@@ -160,5 +161,5 @@ class _Parser:
         if len(written) > _LONGEST_NUMBER:
             raise self._refused(self._position, f"a number of {len(written)} characters")
         self._position += len(written)
-        number: int | float = json.loads(written)
-        return number
+        value: int | float = json.loads(written)
+        return number(value)

@@ -7,6 +7,9 @@ from typing import Any
 from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS
 
+TABLES = ("csv", "tsv", "jsonl", "ndjson")
+"""Endings of files that list prompts, which `prompts` of another file may name."""
+
 _PROMPT = "#/$defs/prompt"
 
 
@@ -14,7 +17,8 @@ _PROMPT = "#/$defs/prompt"
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a batch file in YAML or JSON.
 
-    Hyper-parameters are written beside the other keys of a prompt, and under `defaults` for all prompts.
+    Hyper-parameters are written beside the other keys of a prompt, and under `defaults` for all prompts. Null fits every
+    key that may be left out.
     """
     found = CorrectionBatch.model_json_schema()
     models = found.pop("$defs")
@@ -28,9 +32,9 @@ def json_schema() -> dict[str, Any]:
     for key in (*entry.values(), *keys["search"]["properties"]["space"]["properties"].values()):
         key.pop("default", None)
     listed = {"type": "array", "minItems": 1, "items": {"$ref": _PROMPT}}
-    named = {"type": "string", "pattern": r"\.(csv|jsonl)$"}
+    named = {"type": "string", "pattern": rf"\.({'|'.join(TABLES)})$"}
     keys["prompts"] = {"description": keys["prompts"]["description"], "anyOf": [listed, named]}
-    return {
+    whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "Batch of failing prompts",
@@ -41,6 +45,36 @@ def json_schema() -> dict[str, Any]:
         },
         "$defs": {"prompt": prompt | {"properties": entry}},
     }
+    nullable: dict[str, Any] = _with_nulls(whole)
+    return nullable
+
+
+def _with_nulls(schema: Any) -> Any:
+    """The schema with null among the types of all properties that are not required."""
+    if isinstance(schema, list):
+        return [_with_nulls(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {word: _with_nulls(value) for word, value in schema.items()}
+    if isinstance(keys := found.get("properties"), dict):
+        required = found.get("required", ())
+        found["properties"] = {key: each if key in required else _or_null(each) for key, each in keys.items()}
+    return found
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a value, or of null; a schema of alternatives has null already."""
+    if "type" not in schema:
+        return schema
+    choices = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return schema | {"type": [schema["type"], "null"]} | choices
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(schema.get("type"), list):
+        return schema
+    choices = {"enum": [each for each in schema["enum"] if each is not None]} if "enum" in schema else {}
+    return schema | {"type": schema["type"][0]} | choices
 
 
 def _inlined(schema: Any, models: dict[str, Any]) -> Any:
@@ -69,7 +103,7 @@ def described(path: Sequence[str | int]) -> dict[str, Any]:
         word = "items" if isinstance(part, int) else "properties"
         found = next(form[word] for form in _forms(schema) if word in form)
         schema = found if isinstance(part, int) else found[part]
-    return next(form for form in _forms(schema) if form.get("type") != "null")
+    return _without_null(next(form for form in _forms(schema) if form.get("type") != "null"))
 
 
 def in_words(schema: dict[str, Any]) -> str:

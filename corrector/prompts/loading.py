@@ -8,12 +8,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from corrector.errors import UserError
+from corrector.prompts.absent_values import without_nulls
 from corrector.prompts.batch import CorrectionBatch
 from corrector.prompts.csv_reader import read_csv
 from corrector.prompts.error_messages import log_errors, log_unknown_key
 from corrector.prompts.failing_prompt import HYPERPARAMETER_KEYS
-from corrector.prompts.folders import allowed_path
+from corrector.prompts.folders import allowed_path, with_slashes
 from corrector.prompts.json_reader import read_json, read_json_lines
+from corrector.prompts.json_schema import TABLES
 from corrector.prompts.located_values import Node, Place, quoted
 from corrector.prompts.mistakes import MistakeLog, Unreadable
 from corrector.prompts.yaml_reader import read_yaml
@@ -27,30 +29,30 @@ _READERS = {
     ".yml": read_yaml,
     ".json": read_json,
     ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
     ".csv": read_csv,
+    ".tsv": read_csv,
 }
 SUFFIXES = tuple(_READERS)
 
 _NOT_IN_FILES = ("path", "written")
 """Fields of the model that a file cannot set."""
-_FORBIDDEN = re.compile(
-    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
-)
-_OTHER_ENCODINGS = {
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    b"PK\x03\x04": "a zip archive or a spreadsheet",
-}
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ENCODINGS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""Byte order mark -> encoding, of files that are not in UTF-8: Excel's "Unicode text", and what Windows PowerShell writes."""
+_ZIP = b"PK\x03\x04"
 
 
 def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBatch:
-    """The batch in a YAML, JSON, JSONL or CSV file; all of its mistakes are reported at once.
+    """The batch in a YAML, JSON, JSONL (.jsonl, .ndjson), CSV or TSV file; all of its mistakes are reported at once.
 
     YAML and JSON hold a mapping with `prompts` and, if wanted, `base`, `defaults`, `evaluation` and `gate`;
-    `prompts` is a list, or names a CSV or JSONL file beside the batch file. JSONL holds one prompt per line, and may
-    start with a line for the other keys. CSV holds one prompt per row, with `|` between the items of a list
-    and, if wanted, a column `base`. Folders are relative to the batch file. Exemplar folders must exist and
-    hold files, archives must exist; none is opened, and no address is connected to.
+    `prompts` is a list, or names a CSV, TSV or JSONL file beside the batch file. JSONL holds one prompt per line, and may
+    start with a line for the other keys. CSV and TSV hold one prompt per row, with `|` between the items of a list
+    and, if wanted, a column `base`. A value means the same in all of them: a key without a value (null, an empty cell) is
+    not given, 8.0 is the whole number 8, and texts are kept in NFC without invisible characters. Folders are relative to
+    the batch file. Exemplar folders must exist and hold files, archives must exist; none is opened, and no address is
+    connected to.
 
     Args:
         settings: The environment's settings; default: read now.
@@ -64,7 +66,9 @@ def load_batch(path: Path, *, settings: Settings | None = None) -> CorrectionBat
     if root is None:
         raise log.failure()
     absolute = path.absolute()
-    root = _with_listed_prompts(root, absolute.parent, path.parent, settings.exemplar_roots, log)
+    root = without_nulls(
+        _with_listed_prompts(root, absolute.parent, path.parent, settings.exemplar_roots, log)
+    )
     for key in _NOT_IN_FILES:
         if node := root.get((key,)):
             log_unknown_key(log, node.place, (key,))
@@ -121,14 +125,22 @@ def read_text(path: Path, suffixes: Sequence[str]) -> str:
 
 
 def _decoded(content: bytes) -> str:
-    for start, what in _OTHER_ENCODINGS.items():
-        if content.startswith(start):
-            raise Unreadable(1, f"this is {what}, not UTF-8 text; save it as plain text in UTF-8")
+    if content.startswith(_ZIP):
+        raise Unreadable(
+            1, "a zip archive or a spreadsheet; save it as plain text in UTF-8 (in Excel: CSV UTF-8)"
+        )
+    encoding = _ENCODINGS.get(content[:2], "utf-8-sig")
     try:
-        text = _unix_lines(content.decode("utf-8-sig"))
+        text = _unix_lines(content.decode(encoding))
     except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig":
+            raise Unreadable(
+                1, f"not UTF-16, although it begins so ({error.reason}); copy it again"
+            ) from None
         line = _unix_lines(content[: error.start].decode("latin-1")).count("\n") + 1
-        message = f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8"
+        message = (
+            f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8 (in Excel: CSV UTF-8)"
+        )
         raise Unreadable(line, message) from None
     if not text.strip():
         raise Unreadable(1, "the file is empty; list the failing prompts in it")
@@ -142,18 +154,20 @@ def _unix_lines(text: str) -> str:
 def _with_listed_prompts(
     root: Node, folder: Path, shown: Path, roots: tuple[Path, ...], log: MistakeLog
 ) -> Node:
-    """`root` with the entries of the CSV or JSONL file that its `prompts` names, if it names one."""
+    """`root` with the entries of the CSV, TSV or JSONL file that its `prompts` names, if it names one."""
     named = root.value.get("prompts") if isinstance(root.value, dict) else None
     if named is None or not isinstance(named.value, str) or not isinstance(root.value, dict):
         return root
     written = named.value.strip()
     prompts = Node(named.place, (), incomplete=True)
     try:
-        if not written.lower().endswith((".csv", ".jsonl")):
-            raise UserError(f"expected a list, or the name of a .csv or .jsonl file, found {quoted(written)}")
+        kind = f"a {', '.join(f'.{ending}' for ending in TABLES[:-1])} or .{TABLES[-1]} file"
+        if not written.lower().endswith(tuple(f".{ending}" for ending in TABLES)):
+            raise UserError(f"expected a list, or the name of {kind}, found {quoted(written)}")
         path = allowed_path(written, folder, roots)
         if not path.is_file():
-            raise UserError(f"no file {quoted(written)}; name a .csv or .jsonl file beside this one")
+            remedy = with_slashes(written) or f"name {kind} beside this one"
+            raise UserError(f"no file {quoted(written)}; {remedy}")
         listed = _read(path, str(shown / written), log)
     except UserError as error:
         log.add(named.place, "prompts", str(error))
@@ -174,11 +188,6 @@ def _document(root: Node, path: Path) -> Any:
     document: dict[str, Any] = {
         key: node.plain() for key, node in root.value.items() if key not in ("$schema", *_NOT_IN_FILES)
     }
-    for section in ("defaults", "evaluation", "gate", "search"):
-        if section in document and document[section] is None:
-            document[section] = {}
-    if isinstance(search := document.get("search"), dict) and "space" in search:
-        document["search"] = {**search, "space": {} if search["space"] is None else search["space"]}
     defaults, prompts = document.get("defaults"), document.get("prompts")
     if isinstance(prompts, tuple):
         shared = defaults if isinstance(defaults, dict) else {}

@@ -1,4 +1,4 @@
-"""Reads prompts and nothing else: one a line of a .txt file, or one a row of a CSV file's column `prompt`."""
+"""Reads prompts and nothing else: one a line of a .txt file, or one a row of a CSV or TSV file's column `prompt`."""
 
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from corrector.prompts.loading import read_text
 from corrector.prompts.located_values import Place
 from corrector.prompts.mistakes import MistakeLog, Unreadable
 
+TABLES = (".csv", ".tsv")
+SUFFIXES = (".txt", *TABLES)
 COLUMN = "prompt"
 _TEXT = TypeAdapter(PromptText)
 _EXEMPLARS = "exemplars"
 
 
 def read_prompt_list(path: Path) -> list[str] | None:
-    """The prompts in their order, repeated ones too; None for a CSV file that is a batch: it has a column `exemplars`.
+    """The prompts in their order, repeated ones too; None for a table that is a batch: it has a column `exemplars`.
 
     Raises:
         BatchErrors: Every mistake in the file, with its line: no column `prompt`, a prompt that a batch file would refuse, or
@@ -24,11 +26,11 @@ def read_prompt_list(path: Path) -> list[str] | None:
     """
     log, file = MistakeLog(), str(path)
     try:
-        text = read_text(path, (".txt", ".csv"))
+        text = read_text(path, SUFFIXES)
     except Unreadable as error:
         log.add(Place(file, error.line), "", str(error))
         raise log.failure() from None
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLES:
         header, *rows = records(text, file, log) or [(Place(file, 1), [])]
         names = [name.strip() for name in header[1]]
         if _EXEMPLARS in names:

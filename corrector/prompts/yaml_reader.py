@@ -11,6 +11,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from corrector.prompts.located_values import MAX_DEPTH, Node, Place, Scalar, quoted
 from corrector.prompts.mistakes import MistakeLog, Unreadable
+from corrector.values import number
 
 MAX_NODES = 1_000_000
 """Values in one file, with aliases counted as often as they are used."""
@@ -63,14 +64,14 @@ def read_yaml(text: str, file: str, log: MistakeLog) -> Node | None:
 
 
 def plain_scalar(text: str) -> Scalar:
-    """What an unquoted scalar means in YAML 1.2's core schema: `1e-4` is a number, `yes` is text."""
+    """What an unquoted scalar means in YAML 1.2's core schema: `1e-4` is a number, `yes` is text, `8.0` is 8."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):
         return int(text)
     if _BASED_INTEGER.fullmatch(text):
         return int(text, 0)
-    return float(text) if _FLOAT.fullmatch(text) else text
+    return number(float(text)) if _FLOAT.fullmatch(text) else text
 
 
 def _in_words(error: MarkedYAMLError) -> tuple[int, str]:

@@ -17,6 +17,7 @@ from corrector.exemplars.sources import load_source
 from corrector.prompt_inputs import side_of
 from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
 from corrector.prompts.loading import SUFFIXES
+from corrector.prompts.prompt_list import SUFFIXES as LISTS
 from corrector.prompts.prompt_list import read_prompt_list
 from jobs.collect import gather, read_verdicts
 
@@ -58,7 +59,7 @@ class PromptSource:
 
 
 def read_prompts(source: str) -> PromptSource:
-    """The prompts in a .txt or .csv list, a batch file, or the endpoint's verdicts (a database or JSON Lines).
+    """The prompts in a .txt, .csv or .tsv list, a batch file, or the endpoint's verdicts (a database or JSON Lines).
 
     Entries of a batch file stay as they are; of the other sources near-identical prompts are grouped.
 
@@ -71,11 +72,11 @@ def read_prompts(source: str) -> PromptSource:
         if not flagged:
             raise UserError(f"{source.rpartition('@')[2]}: nobody flagged a prompt")
         return _grouped(flagged, sum(flagged.values()))
-    if path.suffix.lower() in (".txt", ".csv") and (listed := read_prompt_list(path)) is not None:
+    if path.suffix.lower() in LISTS and (listed := read_prompt_list(path)) is not None:
         return _grouped(dict.fromkeys(listed, 0), len(listed))
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(
-            f"{source}: cannot tell the format; expected a list of prompts (.txt, .csv), a batch file "
+            f"{source}: cannot tell the format; expected a list of prompts ({', '.join(LISTS)}), a batch file "
             f"({', '.join(SUFFIXES)}) or the endpoint's verdicts (.jsonl, {', '.join(_DATABASES)}, a database's URL)"
         )
     batch = load_batch(path)

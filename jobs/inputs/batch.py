@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from corrector.base import BaseSpec, ContentCache, Precision, resolve_base
-from corrector.errors import UserError
-from corrector.evaluation.verdicts import installed_judge
+from corrector.batch_inputs import read_inputs
 from corrector.exemplars import ExemplarSet
-from corrector.exemplars.curation import Decisions, without_dropped
-from corrector.exemplars.sources import load_source
+from corrector.exemplars.curation import Decisions
 from corrector.prompt_inputs import ExemplarImages
-from corrector.prompts import BatchError, BatchErrors, CorrectionBatch, FailingPrompt, load_batch
+from corrector.prompts import CorrectionBatch, FailingPrompt
 from corrector.settings import Settings
 from corrector.storage import Storage
 from jobs.inputs.prompt_task import PromptTask
@@ -72,32 +71,22 @@ def check_batch(
         BatchErrors: With every mistake in the file or in its exemplars.
         UserError: The base, the run's name or the judge of images cannot be used.
     """
-    batch = load_batch(path, settings=settings)
-    spec = resolve_base(base or batch.base, precision=precision)
-    if batch.evaluation.judge is not None:
-        installed_judge(batch.evaluation.judge)
-    run_folder = RunFolder(storage, run or path.stem)
     decisions = decisions or Decisions()
-    exemplars: dict[str, ExemplarSet] = {}
-    mistakes: list[BatchError] = []
-    for entry in batch.prompts:
-        hyper = entry.hyperparameters
-        try:
-            found = load_source(
-                entry.exemplars,
-                batch.path.parent,
-                resolution=hyper.resolution or spec.resolution,
-                seed=hyper.seed,
-                fit=entry.exemplar_fit,
-                settings=settings,
-            )
-            exemplars[entry.name] = without_dropped(found, decisions)
-        except UserError as error:
-            mistakes.append(batch.mistake(entry, "exemplars", str(error).removeprefix("exemplars: ")))
-    if mistakes:
-        raise BatchErrors(mistakes)
-    tasks = tuple(_task(batch, entry, spec, exemplars[entry.name], run_folder) for entry in batch.prompts)
-    return BatchWork(batch, spec, run_folder, tasks, exemplars, decisions, not accept_exemplars)
+    found = read_inputs(
+        path,
+        base=base,
+        find=partial(resolve_base, precision=precision),
+        settings=settings,
+        decisions=decisions,
+    )
+    run_folder = RunFolder(storage, run or path.stem)
+    tasks = tuple(
+        _task(found.batch, entry, found.spec, found.exemplars[entry.name], run_folder)
+        for entry in found.batch.prompts
+    )
+    return BatchWork(
+        found.batch, found.spec, run_folder, tasks, found.exemplars, decisions, not accept_exemplars
+    )
 
 
 def _task(

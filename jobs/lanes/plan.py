@@ -16,7 +16,7 @@ from rich.table import Table
 
 from corrector.base import BaseSpec, describe_precision, transformer_bytes
 from corrector.base.headers import read_headers, weight_files
-from corrector.base.precision import QUANTISED
+from corrector.base.spec import QUANTISED
 from corrector.dreambooth.pack_plan import PackPlan, measure_rate, plan_packs
 from corrector.errors import UserError
 from corrector.prompts import HyperParameters

@@ -66,6 +66,23 @@ def test_a_stage_downloads_only_the_parts_that_it_needs(stored: str, cache: Path
     assert fetched(cache) == ["text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"]
 
 
+def test_the_variant_fp16_is_fetched_where_a_part_has_no_other_weights(
+    bucket: str, cache: Path, small_sd3: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(small_sd3, tmp_path / "base"))
+    only, beside = (base / part / "diffusion_pytorch_model.safetensors" for part in ("vae", "transformer"))
+    only.rename(only.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    shutil.copy(beside, beside.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    upload(base, f"s3://{bucket}/half")
+
+    spec = resolve_base(f"s3://{bucket}/half")
+    load_vae(spec)
+    load_transformer(spec)
+
+    names = sorted(path.name for path in (cache / "bases").rglob("*.safetensors"))
+    assert names == ["diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors"]
+
+
 def test_another_machine_fetches_for_itself_and_not_what_was_put_there_since(
     stored: str, small_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

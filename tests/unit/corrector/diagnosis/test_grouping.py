@@ -14,6 +14,7 @@ LONG = "a photo of a person lying on the grass beside a red car, soft light, hig
         "a person lying on the grass.",
         "Person lying on grass",
         "ａ person lying on the grass",  # full-width
+        "a per\u200bson lying on the grass",  # zero-width space
     ],
 )
 def test_spellings_are_grouped(other: str) -> None:

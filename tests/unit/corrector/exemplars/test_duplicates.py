@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import combinations
 
+import imagehash
 import pytest
 from PIL import Image
 
@@ -27,6 +28,13 @@ def test_the_same_render_again_is_recognised(
 ) -> None:
     images = [render(scene, seed) for scene in SCENES for seed in range(4)]
     assert all(nearly_same(fingerprint(image), fingerprint(rework(image))) for image in images)
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_the_perceptual_hash_is_that_of_imagehash(scene: Scene) -> None:
+    image = render(scene, 0)
+    expected = imagehash.phash(image, hash_size=16, highfreq_factor=4).hash.ravel()
+    assert fingerprint(image).bits.tolist() == expected.tolist()
 
 
 def test_a_photograph_again_is_recognised_and_another_is_not() -> None:

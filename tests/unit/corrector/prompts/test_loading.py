@@ -169,7 +169,8 @@ def test_a_table_is_read_where_the_batch_file_has_a_key_twice(folder: Path, sett
     ("named", "message"),
     [
         ("people.csv", "no file"),
-        ("people.xlsx", "a .csv or .jsonl file"),
+        ("people.xlsx", "a .csv, .tsv, .jsonl or .ndjson file"),
+        ("tables\\people.csv", 'write / between folders: "tables/people.csv"'),
         ("/etc/people.csv", "leads outside"),
         ("../people.csv", "leads outside"),
     ],
@@ -181,6 +182,17 @@ def test_a_table_that_cannot_be_used_is_one_mistake(
 
     assert (error.line, error.field) == (2, "prompts")
     assert message in error.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_comes_in_any_encoding_that_says_what_it_is(
+    folder: Path, settings: Settings, encoding: str
+) -> None:
+    text = "prompt\texemplars\tpreservation\r\na café\texemplars/lying\tnone\r\n"
+
+    batch = load_batch(write(folder, "batch.tsv", text.encode(encoding)), settings=settings)
+
+    assert batch.prompts[0].prompt == "a café"
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

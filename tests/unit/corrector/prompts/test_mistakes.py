@@ -104,8 +104,8 @@ JSON = """\
     {
       "prompt": "a dog",
       "exemplars": "exemplars/lying", "preservation": "none",
-      "rank": 8.0,
-      "seed": null,
+      "rank": 8.5,
+      "seed": "1",
       "stepps": 3,
       "prompt": "a cat"
     }

@@ -111,7 +111,7 @@ def test_what_is_drawn_evenly_has_one_value_in_every_part_of_a_range(seed: int) 
         ("  space:\n    rank: {low: 8, high: 4}", 4, "search.space.rank", "not below high"),
         ("  space:\n    rank: {low: 8}", 4, "search.space.rank.high", "missing"),
         ("  space:\n    rank: {low: 8, hi: 9, high: 16}", 4, "search.space.rank.hi", "unknown key"),
-        ("  space:\n    alpha: {low: null, high: 8}", 4, "search.space.alpha.low", "found nothing"),
+        ("  space:\n    alpha: {low: null, high: 8}", 4, "search.space.alpha.low", "missing"),
         ("  space:\n    rank: 8", 4, "search.space.rank", "expected a list"),
         ("  space:\n    lr_schedule: {low: 1, high: 2}", 4, "search.space.lr_schedule", "expected a list"),
         ("  space:\n    lr: default", 4, "search.space.lr", 'did you mean "learning_rate"?'),

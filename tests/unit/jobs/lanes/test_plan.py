@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from corrector.base import resolve_base, transformer_bytes
-from corrector.base.precision import Precision
+from corrector.base.spec import Precision
 from corrector.errors import UserError
 from jobs.inputs.batch import BatchWork, check_batch
 from jobs.lanes.plan import LaneDevice, LaneLimits, LanePlan, plan_lanes, weights_bytes
