@@ -4,50 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
-from corrector.adapters import Adapter, AdapterBank, adapter_bytes, save_adapter
+from corrector.adapters import Adapter, adapter_bytes, save_adapter
 from corrector.base import free_memory, transformer_bytes
-from corrector.drawing import Candidate, draw
 from corrector.dreambooth import Engine, FineTune, StepReport
 from corrector.dreambooth.pack_plan import plan_packs
 from corrector.errors import UserError
-from corrector.evaluation import (
-    Assessment,
-    Comparison,
-    Exemplars,
-    FeatureMemory,
-    GateVerdict,
-    ImageJudge,
-    Scorecard,
-    score,
-)
+from corrector.evaluation import Comparison, FeatureMemory, GateVerdict, ImageJudge, Scorecard
 from corrector.evaluation.verdicts import named_judge
-from corrector.exemplars import ExemplarSet, contact_sheet
-from corrector.exemplars.curation import REVIEW, Decisions, curate_images, without_dropped
-from corrector.exemplars.sources import load_source
+from corrector.exemplars import contact_sheet
+from corrector.judging import checked_exemplars, judge_adapter, progress_bar, timed
 from corrector.loaded_base import Base
-from corrector.prompt_inputs import (
-    ExemplarImages,
-    decoded_exemplars,
-    fine_tune,
-    side_of,
-    texts_of,
-)
+from corrector.prompt_inputs import ExemplarImages, fine_tune, texts_of
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds, HyperParameters
 from corrector.record.correction_record import CorrectionRecord
 from corrector.record.writing import code_version, correction_record, write_comparison
-from corrector.sampling import SampleRow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -158,90 +136,63 @@ def correct(
     entry = _with_hyperparameters(prompt, hyperparameters)
     evaluation, gate = evaluation or EvaluationSettings(), gate or GateThresholds()
     memory = FeatureMemory(judge=judge or named_judge(evaluation.judge), cache=base.cache)
-    decided = Decisions.load(*([Path(decisions)] if decisions else []))
-    exemplar_set = _load_exemplars(entry, base, memory, decided, check=not accept_exemplars)
+    remedy = "call again with decisions=FILE, or with accept_exemplars=True"
+    exemplar_set = checked_exemplars(
+        entry, base, memory, decisions, check=not accept_exemplars, remedy=remedy
+    )
     exemplars = ExemplarImages.of(exemplar_set)
     embeddings = base.encode(texts_of(entry, evaluation))
     engine = _engine(entry, base)
     seconds: dict[str, float] = {}
     try:
-        with _progress_bar(shown=progress) as bar:
+        with progress_bar(shown=progress) as bar:
             for note in exemplar_set.notes if progress else ():
                 bar.console.print(note, markup=False, highlight=False)
-            with _timed(seconds, "training"):
+            with timed(seconds, "training"):
                 task = fine_tune(entry, exemplars, embeddings, base, bank=engine.bank)
                 adapter, curve = _train(engine, task, bar)
-            with _timed(seconds, "sampling"):
-                engine.bank.load(1, adapter)
-                compared = Exemplars(
-                    exemplars.training, exemplars.held_out, decoded_exemplars(base, exemplars)
-                )
-                assessment = Assessment(Comparison.of(entry, evaluation), compared, memory, evaluation, gate)
-                side = side_of(entry, base.spec)
-                candidate = Candidate(assessment, embeddings, slot=1)
-                draw(
-                    [candidate],
-                    base,
-                    evaluation,
-                    side=side,
-                    sample=partial(_sample, base=base, bank=engine.bank, side=side, bar=bar),
-                    predict=partial(base.sample_latents, bank=engine.bank, height=side, width=side),
-                )
+            engine.bank.load(1, adapter)
+            judged = judge_adapter(
+                entry,
+                base,
+                engine.bank,
+                exemplars,
+                embeddings,
+                memory=memory,
+                evaluation=evaluation,
+                gate=gate,
+                bar=bar,
+                seconds=seconds,
+            )
     finally:
         engine.bank.remove()
-    comparison, before, after = assessment.drawn, assessment.before, assessment.after
-    with _timed(seconds, "scoring"):
-        card = score(
-            entry.name,
-            comparison,
-            before,
-            after,
-            compared,
-            settings=evaluation,
-            thresholds=gate,
-            memory=memory,
-            looks=assessment.looks,
-            guard_shifts=assessment.guard_shifts,
-        )
     record = correction_record(
         entry,
         base.spec,
-        comparison,
+        judged.comparison,
         work_id=entry.work_id(base.spec.identity, list(exemplar_set.file_digests.values()), evaluation, gate),
         evaluation=evaluation,
         gate=gate,
         exemplars=exemplar_set.sources,
         code=code_version(),
-        status="corrected" if card.verdict.passed else "rejected",
+        status=judged.status,
         adapter_sha256=hashlib.sha256(adapter_bytes(adapter)).hexdigest(),
-        scorecard=card,
+        scorecard=judged.card,
         curve=[asdict(report) for report in curve],
-        hard_negatives=comparison.negatives,
+        hard_negatives=judged.comparison.negatives,
         seconds={name: round(value, 2) for name, value in seconds.items()},
-        cost=candidate.cost(entry, base, evaluation),
+        cost=judged.candidate.cost(entry, base, evaluation),
     )
-    return Correction(entry, adapter, comparison, before, after, exemplars, record, exemplar_set.notes)
-
-
-def _load_exemplars(
-    entry: FailingPrompt, base: Base, memory: FeatureMemory, decisions: Decisions, *, check: bool
-) -> ExemplarSet:
-    """The exemplars, with a note where they are doubtful; :class:`UserError` where they are not effective."""
-    side, seed = side_of(entry, base.spec), entry.hyperparameters.seed
-    loaded = load_source(entry.exemplars, Path(), resolution=side, seed=seed, fit=entry.exemplar_fit)
-    found = without_dropped(loaded, decisions)
-    if not check:
-        return found
-    images = torch.cat([found.training_images(), found.held_out_images()])
-    curation = curate_images(
-        found.file_digests, images, memory=memory, prompt=entry.prompt, decisions=decisions
+    return Correction(
+        entry,
+        adapter,
+        judged.comparison,
+        judged.before,
+        judged.after,
+        exemplars,
+        record,
+        exemplar_set.notes,
     )
-    if refusal := curation.refusal(entry.name):
-        raise UserError(
-            f"{refusal}\n{REVIEW}, and call again with decisions=FILE, or with accept_exemplars=True"
-        )
-    doubts = (f"the exemplars are doubtful: {reason}" for reason in curation.reasons)
-    return replace(found, notes=(*found.notes, *doubts))
 
 
 def _with_hyperparameters(
@@ -282,15 +233,6 @@ def _engine(entry: FailingPrompt, base: Base) -> Engine:
     )
 
 
-def _sample(rows: Sequence[SampleRow], base: Base, bank: AdapterBank, side: int, bar: Progress) -> Tensor:
-    sampling = bar.add_task("sampling", total=len(rows))
-
-    def report(done: int) -> None:
-        bar.update(sampling, completed=done)
-
-    return base.sample_rows(rows, bank, height=side, width=side, progress=report)
-
-
 def _train(engine: Engine, task: FineTune, bar: Progress) -> tuple[Adapter, list[StepReport]]:
     """The trained adapter and the reports of its steps; raises :class:`UserError` where it diverged."""
     training = bar.add_task("training", total=task.hyperparameters.steps)
@@ -303,15 +245,3 @@ def _train(engine: Engine, task: FineTune, bar: Progress) -> tuple[Adapter, list
         raise UserError(f"{task.name}: {engine.failures[0].reason}")
     curve = engine.history(task.name)
     return engine.release(task.name), curve
-
-
-def _progress_bar(*, shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, disable=not shown)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    seconds[stage] = time.monotonic() - started

@@ -6,7 +6,13 @@ The lowest layer of the library: it imports nothing of `base` or `prompts`.
 
 from corrector.adapters.adapter import SD3_TARGETS, Adapter, AdapterError
 from corrector.adapters.bank import AdapterBank, layout_of
-from corrector.adapters.formats.reading import PEFT_WEIGHTS_NAME, WEIGHTS_NAME, load_adapter
+from corrector.adapters.formats.reading import (
+    PEFT_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+    LoraFile,
+    load_adapter,
+    read_lora,
+)
 from corrector.adapters.formats.writing import (
     FORMATS,
     AdapterFormat,
@@ -28,6 +34,7 @@ __all__ = [
     "AdapterError",
     "AdapterFormat",
     "Layout",
+    "LoraFile",
     "PackedAdapter",
     "adapter_bytes",
     "convert_adapter",
@@ -35,5 +42,6 @@ __all__ = [
     "export_adapter",
     "layout_of",
     "load_adapter",
+    "read_lora",
     "save_adapter",
 ]

@@ -1,7 +1,7 @@
 """One LoRA adapter as plain tensors, and the error that a bad one raises."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import torch
@@ -57,6 +57,21 @@ class Adapter:
     @property
     def scale(self) -> float:
         return self.alpha / self.rank
+
+    def folded(self) -> "Adapter":
+        """The same update with alpha equal to the rank: the scale is in every ``B``, which is float32 at least.
+
+        Programs that ignore alpha then apply it with the right strength.
+        """
+        if self.alpha == self.rank:
+            return self
+        weights = {path: (down, scaled(up, self.scale)) for path, (down, up) in self.weights.items()}
+        return replace(self, alpha=float(self.rank), weights=weights)
+
+
+def scaled(up: Tensor, ratio: float) -> Tensor:
+    """``ratio * up`` in float32 at least; ``up`` itself where the ratio is 1."""
+    return up if ratio == 1 else up.to(torch.promote_types(up.dtype, torch.float32)) * ratio
 
 
 def _check_pair(path: str, down: Tensor, up: Tensor, rank: int) -> None:

@@ -13,7 +13,7 @@ images/negatives/K/before|after/NNN.png   the same for the K-th hard negative, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,8 +74,9 @@ class CorrectionRecord(BaseModel):
 
     name: str = Field(min_length=1, description="The prompt's slug in its batch.")
     prompt: str
-    status: Literal["corrected", "rejected", "failed"] = Field(
-        description="corrected: the gate passed; rejected: scored, but the gate said no; failed: see error."
+    status: Literal["corrected", "rejected", "failed", "not judged"] = Field(
+        description="corrected: the gate passed; rejected: scored, but the gate said no; failed: see error; "
+        "not judged: imported without exemplars."
     )
     error: str | None = Field(default=None, description="Why a failed prompt failed, in words for the user.")
     work_id: str = Field(
@@ -114,9 +115,16 @@ class CorrectionRecord(BaseModel):
     def _consistent(self) -> Self:
         if self.status == "failed" and not self.error:
             raise ValueError("a failed record needs its error")
-        if self.status != "failed" and (self.adapter_sha256 is None or self.scorecard is None):
-            raise ValueError(f"a {self.status} record needs adapter_sha256 and scorecard")
+        if self.status != "failed" and self.adapter_sha256 is None:
+            raise ValueError(f"a {self.status} record needs adapter_sha256")
+        if self.status in ("corrected", "rejected") and self.scorecard is None:
+            raise ValueError(f"a {self.status} record needs its scorecard")
         return self
+
+    @property
+    def imported(self) -> Mapping[str, Any] | None:
+        """What is known of the file that the adapter was imported from; None where it was trained here."""
+        return self.lineage.get("imported")
 
     def save(self, folder: Path) -> Path:
         """Write record.json into `folder`, beside the adapter and the images that must lie there already.

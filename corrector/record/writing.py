@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,15 +28,15 @@ def write_comparison(
     comparison: Comparison,
     *,
     adapter: Adapter,
-    training: Tensor,
-    held_out: Tensor,
+    training: Tensor | None,
+    held_out: Tensor | None,
     before: Tensor,
     after: Tensor,
 ) -> None:
     """Writes adapter and images of ``comparison`` into a record folder; ``CorrectionRecord.save`` completes it.
 
     Args:
-        training: Training exemplars ``[N, 3, H, W]``, values 0 to 1; so are all images.
+        training: Training exemplars ``[N, 3, H, W]``, values 0 to 1, or None; so are all images.
         before: The base's images of all rows of ``comparison``; ``after``: the same rows with the adapter.
     """
     save_adapter(adapter, folder / ADAPTER_FOLDER)
@@ -63,18 +63,27 @@ def correction_record(
     gate: GateThresholds,
     exemplars: Sequence[ExemplarSource],
     code: str,
+    imported: Mapping[str, Any] | None = None,
     **outcome: Any,
 ) -> CorrectionRecord:
     """The record of ``entry``; ``outcome`` are its remaining fields, ``code`` is a :func:`code_version`.
 
     Args:
         exemplars: Those of training, those held out, and those that were dropped.
+        imported: What is known of the file of an adapter that was not trained here.
     """
+    trained = {
+        "training_seed": entry.hyperparameters.seed,
+        "hyperparameters": entry.hyperparameters.model_dump(mode="json"),
+    }
+    left_out = (
+        {"hyperparameters", *(() if exemplars else ("exemplars", "exemplar_fit"))} if imported else None
+    )
     return CorrectionRecord(
         name=entry.name,
         prompt=entry.prompt,
         work_id=work_id,
-        entry=entry.model_dump(mode="json"),
+        entry=entry.model_dump(mode="json", exclude=left_out),
         base_reference=spec.reference,
         base_name=spec.name,
         base_revision=spec.revision,
@@ -86,8 +95,7 @@ def correction_record(
             "exemplars": used_digests(exemplars),
             "code_version": code,
             "precision": spec.precision,
-            "training_seed": entry.hyperparameters.seed,
-            "hyperparameters": entry.hyperparameters.model_dump(mode="json"),
+            **({"imported": dict(imported)} if imported else trained),
             "evaluation": evaluation.model_dump(mode="json"),
             "gate": gate.model_dump(mode="json"),
             "packages": {name: found for name in _PACKAGES if (found := _installed(name)) is not None},

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from corrector.adapters import FORMATS
 from corrector.errors import UserError
+from corrector.registry import import_command
 from corrector.registry.comparison import fetch_compared
 from corrector.registry.download import export
 from corrector.registry.failures import RegistryError
@@ -103,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     serving.add_argument("--challenger", metavar="VERSION", help="another version for some users, or none")
     serving.add_argument("--share", type=float, help="part of the users that get the challenger, 0 to 1")
 
+    importing = command("import", _import, "register a LoRA that another program trained")
+    import_command.add_arguments(importing)
     exporting = command("export", _export, "write an adapter to use elsewhere", "adapter")
     exporting.add_argument("destination", type=Path, metavar="DEST")
     exporting.add_argument("--format", choices=FORMATS, default="diffusers")
@@ -233,7 +237,9 @@ def _promote(options: argparse.Namespace, place: dict[str, Any], console: Consol
         reference = Reference(reference.name, alias=CANDIDATE)
     chosen = find_version(reference, **place)
     card = find_record(chosen, **place).scorecard
-    if card is not None:
+    if card is None:
+        _say(console, f"{chosen}: not judged")
+    else:
         _say(console, f"{chosen}: {grade_text(card) or 'the gate did not pass it'}")
         for text in card.verdict.unknown:
             _say(console, f"  not known: {text}")
@@ -279,6 +285,10 @@ def _history(options: argparse.Namespace, place: dict[str, Any], console: Consol
         when = f"{entry.when:%Y-%m-%d %H:%M:%S}" if entry.recorded else "unknown"
         rows.append([when, action, entry.version or "none", entry.before or "none", entry.who, entry.why])
     console.print(_table(("when (UTC)", "decision", "version", "champion before", "who", "why"), rows))
+
+
+def _import(options: argparse.Namespace, place: dict[str, Any], console: Console) -> None:
+    import_command.run(options, place, partial(_say, console))
 
 
 def _export(options: argparse.Namespace, place: dict[str, Any], console: Console) -> None:
@@ -338,7 +348,8 @@ def _verdict(version: Version) -> str:
     if not version.complete:
         return "registration unfinished"
     grade = version.tags.get(GRADE)
-    return f"{version.status} ({grade})" if grade else version.status
+    imported = ", imported" if "imported" in version.tags else ""
+    return (f"{version.status} ({grade})" if grade else version.status) + imported
 
 
 def _change(version: Version) -> str:

@@ -67,8 +67,9 @@ def export(
 ) -> Path:
     """Write the adapter that `reference` names to `destination` in the format `to`; returns `destination`.
 
-    "diffusers" is a folder with the registered file, byte for byte; "peft" is a folder; "comfyui" is one .safetensors file. A
-    name alone means its champion. The adapter is checked against its digest first.
+    "diffusers" is a folder with the registered file, byte for byte, unless its alpha is not its rank, as earlier versions
+    registered it: then the scale is put into its weights. "peft" is a folder; "comfyui" is one .safetensors file. A name
+    alone means its champion. The adapter is checked against its digest first.
 
     Raises:
         RegistryError: As for `fetch`, or `destination` exists.
@@ -78,7 +79,8 @@ def export(
         raise RegistryError(f"{destination}: is there already; name a new one")
     with open_store(tracking_uri, root, writing=False) as store, staging_folder(destination) as staging:
         adapter = download_adapter(store, resolve(store, reference), staging)
-        if to != "diffusers":
+        loaded = load_adapter(adapter)
+        if to != "diffusers" or loaded.alpha != loaded.rank:
             convert_adapter(adapter, destination, to)
             return destination
         try:

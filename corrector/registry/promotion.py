@@ -45,6 +45,9 @@ from corrector.registry.store import Store, open_store
 from corrector.registry.surveys import read_survey, survey_objections
 from corrector.registry.tags import DECISION
 
+NOT_SERVED = "an endpoint cannot serve it, since it applies LoRA of the attention's layers only"
+"""What is said of an imported adapter that changes other layers too; the library draws with it."""
+
 
 def promote(
     name: str,
@@ -258,10 +261,13 @@ def _objections(store: Store, version: Version) -> list[str]:
     record = read_record(store, version)
     found = []
     verdict = record.scorecard.verdict if record.scorecard else None
-    if verdict is None or not verdict.passed:
-        checks = verdict.reasons if verdict else ()
-        failed = [f"{check.name} ({check.detail})" for check in checks if not check.passed]
+    if verdict is None:
+        found.append("it was not judged: it was imported without exemplars")
+    elif not verdict.passed:
+        failed = [f"{check.name} ({check.detail})" for check in verdict.reasons if not check.passed]
         found.append("the gate did not pass it" + (f": {', '.join(failed)}" if failed else ""))
+    if record.imported is not None and (others := record.imported.get("other_layers")):
+        found.append(f"it changes {others}: {NOT_SERVED}")
     if record.scorecard is not None:
         found += survey_objections(record.scorecard.thresholds, lambda: read_survey(store, version))
     if version.decision in ("rejected", "rolled back", "retired"):

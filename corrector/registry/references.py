@@ -55,7 +55,7 @@ class Version:
     """A registered version as its tags and aliases describe it.
 
     Attributes:
-        status: "corrected" (the gate passed) or "rejected"; empty where no job made the version.
+        status: "corrected" (the gate passed), "rejected" or "not judged"; empty where the version was made elsewhere.
         decision: The last review: "promoted", "rejected", "rolled back", "retired", or empty.
         scores: Metric -> base, corrected, change, low, high, n.
         complete: Whether its registration ended; other versions must not be used.

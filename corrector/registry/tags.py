@@ -12,6 +12,7 @@ from corrector.evaluation.scorecard_figures import plain
 from corrector.exemplars.provenance import ExemplarSource, dollars
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.model_card import escape, verdict_text
+from corrector.report.verdict_texts import imported_text
 
 TAG_LENGTH = 5000
 """Characters: what MLflow's tables keep of the value of a registered model's tag."""
@@ -52,6 +53,7 @@ def record_tags(record: CorrectionRecord) -> dict[str, str]:
     chosen = record.entry.get("hyperparameters") or {}
     tags |= {name: chosen[name] for name in _FILTERED if name in chosen}
     tags |= _exemplar_tags(record.exemplars)
+    tags["imported"] = imported_text(record)
     tags |= {f"lineage.{safe_key(name)}": value for name, value in record.lineage.items()}
     return {name: cut(_text(value)) for name, value in tags.items() if value not in (None, "")}
 

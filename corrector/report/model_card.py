@@ -14,8 +14,10 @@ from corrector.record.correction_record import CorrectionRecord
 from corrector.report.provenance import COLUMNS, source_rows, sources_text
 from corrector.report.survey_texts import survey_texts
 from corrector.report.verdict_texts import (
+    NOT_JUDGED,
     grade_text,
     guards_not_drawn,
+    imported_text,
     looks_text,
     negatives_not_drawn,
 )
@@ -59,7 +61,7 @@ def model_card(record: CorrectionRecord, name: str, survey: AttachedSurvey | Non
     sections = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {escape(record.name)}",
-        f"A LoRA adapter that corrects one prompt at which {escape(record.base_name)} fails.",
+        _summary(record),
         _purpose(record),
         _verdict(record),
         _survey(survey) if survey else "",
@@ -70,6 +72,14 @@ def model_card(record: CorrectionRecord, name: str, survey: AttachedSurvey | Non
         f"## Licence\n\n{_LICENCE.format(base=escape(record.base_reference))}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _summary(record: CorrectionRecord) -> str:
+    if record.imported is not None:
+        return (
+            f"A LoRA adapter for one prompt of {escape(record.base_name)}, {escape(imported_text(record))}."
+        )
+    return f"A LoRA adapter that corrects one prompt at which {escape(record.base_name)} fails."
 
 
 def _purpose(record: CorrectionRecord) -> str:
@@ -85,7 +95,9 @@ def _purpose(record: CorrectionRecord) -> str:
 
 
 def _verdict(record: CorrectionRecord) -> str:
-    passed = bool(record.scorecard and record.scorecard.verdict.passed)
+    if record.scorecard is None:
+        return f"## Verdict\n\n{NOT_JUDGED}"
+    passed = record.scorecard.verdict.passed
     title = "The gate passed it." if passed else "The gate did **not** pass it."
     return "\n".join(["## Verdict", "", title, "", verdict_text(record)])
 
@@ -128,6 +140,7 @@ def _origin(record: CorrectionRecord) -> str:
         "work": record.work_id,
         "made": record.created.isoformat(),
         "code": record.lineage.get("code_version"),
+        **{f"imported {name}": value for name, value in (record.imported or {}).items()},
         **(record.entry.get("hyperparameters") or {}),
     }
     lines = [

@@ -15,7 +15,12 @@ from corrector.files import write_atomically
 from corrector.record.correction_record import CorrectionRecord
 from corrector.report.prompts import Budget, prompt_view
 
-_WORDS = {"corrected": "corrected", "rejected": "rejected by the gate", "failed": "failed"}
+_WORDS = {
+    "corrected": "corrected",
+    "rejected": "rejected by the gate",
+    "failed": "failed",
+    "not judged": "not judged",
+}
 
 
 def write_report(

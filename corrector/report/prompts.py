@@ -19,8 +19,10 @@ from corrector.report.plots import interval_rows, loss_plot
 from corrector.report.provenance import source_rows, sources_text
 from corrector.report.survey_texts import survey_texts
 from corrector.report.verdict_texts import (
+    NOT_JUDGED,
     grade_text,
     guards_not_drawn,
+    imported_text,
     looks_text,
     negatives_not_drawn,
 )
@@ -86,10 +88,11 @@ def prompt_view(
     shown, total = sum(len(group.pairs) for group in groups), len(images.before)
     small = min(budget.longest, 256)
     finished = f"finished {record.created:%Y-%m-%d %H:%M} UTC"
+    origin = imported_text(record)
     return {
         "anchor": anchor,
         "record": record,
-        "subtitle": " · ".join(part for part in (record.name, adapter, finished) if part),
+        "subtitle": " · ".join(part for part in (record.name, origin, adapter, finished) if part),
         "loss": loss_plot(record.curve),
         "groups": groups,
         "thumbnails": groups[0].pairs[0] if groups else None,
@@ -162,7 +165,9 @@ def _verdict(record: CorrectionRecord) -> dict[str, Any]:
     reason = error if len(error) <= 120 else error[:119] + "…"
     if record.status == "failed":
         verdict = "Could not be corrected."
-    elif card and (grade := grade_text(card)):
+    elif card is None:
+        verdict, reason = NOT_JUDGED, "imported without exemplars"
+    elif grade := grade_text(card):
         verdict, reason = grade[0].upper() + grade[1:] + ".", grade
         outcome = f"All {len(checks)} checks passed. The adapter is a candidate: it waits for a reviewer."
     if missed:

@@ -3,6 +3,16 @@
 from corrector.evaluation.scorecard import Scorecard
 from corrector.record.correction_record import CorrectionRecord
 
+NOT_JUDGED = "Not judged: it was imported without exemplars, so nothing was scored."
+
+
+def imported_text(record: CorrectionRecord) -> str:
+    """Which file the adapter was imported from; empty where it was trained here."""
+    if (origin := record.imported) is None:
+        return ""
+    left_out = f", {origin['left_out']} left out" if origin.get("left_out") else ""
+    return f"imported from {origin['file']} ({origin['dialect']}, alpha {origin['alpha']}{left_out})"
+
 
 def grade_text(card: Scorecard) -> str:
     """The grade and what it says; empty where the gate did not pass."""

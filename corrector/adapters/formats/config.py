@@ -16,12 +16,19 @@ from typing import Any
 
 from corrector.adapters.adapter import Adapter, AdapterError
 from corrector.adapters.formats.container import shown
+from corrector.adapters.formats.names import without_wrappers
+from corrector.values import number
 
 CONFIG_NAME = "adapter_config.json"
 MAX_CONFIG_BYTES = 4 * 1024**2
 
 _DIFFUSERS_KEY = "lora_adapter_metadata"
+_CONFIG_KEYS = (_DIFFUSERS_KEY, "adapter_config", "peft_config", "lora_config")
+"""Metadata that hold a whole configuration as JSON."""
 _LINEAGE_KEY = "lineage"
+_ALPHAS = ("lora_alpha", "network_alpha", "alpha")
+_RANKS = ("r", "rank", "lora_rank", "network_dim")
+_ANY_ALPHA = re.compile(r"(?:.*[._])?alpha")
 _UNSUPPORTED = (
     "use_dora",
     "use_rslora",
@@ -31,23 +38,25 @@ _UNSUPPORTED = (
     "modules_to_save",
 )
 _CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq")
-_PLAIN_PATTERN = re.compile(r"[\w.]+", re.ASCII)
+_PLAIN_PATTERN = re.compile(r"\^?(?:\w|\\?\.)+\$?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class StatedConfig:
     """What a configuration says; fields that it does not have are None or empty."""
 
+    place: str = ""
+    """Where it stands, for messages."""
     rank: int | None = None
     alpha: float | None = None
     ranks: Mapping[str, int] = field(default_factory=dict)
-    """Ends of layers' paths -> their own rank; the first match counts."""
+    """Ends of layers' paths, or with ``^`` whole paths -> their own rank; the first match counts."""
     alphas: Mapping[str, float] = field(default_factory=dict)
     targets: frozenset[str] = frozenset()
     """Layers, or ends of their paths, that the adapter changes."""
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> "StatedConfig":
+    def read(cls, config: Mapping[str, Any], place: str) -> "StatedConfig":
         """Raises :class:`AdapterError` if the configuration is malformed, or describes more than plain LoRA."""
         for option in _UNSUPPORTED:
             if config.get(option):
@@ -63,6 +72,7 @@ class StatedConfig:
         targets = config.get("target_modules")
         listed = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
         return cls(
+            place=place,
             rank=_rank("r", config["r"]) if "r" in config else None,
             alpha=_number("lora_alpha", config["lora_alpha"]) if "lora_alpha" in config else None,
             ranks={key: _rank(key, value) for key, value in _pattern(config, "rank_pattern").items()},
@@ -83,17 +93,44 @@ class StatedConfig:
         return bool(self.targets) and not any(_ends(path, target) for target in self.targets)
 
 
-def stored_config(path: Path, metadata: Mapping[str, str], *, beside: bool) -> dict[str, Any]:
-    """PEFT's configuration in the file, else, if ``beside``, in the file next to it; empty if there is none."""
-    if _DIFFUSERS_KEY in metadata:
-        stored = _json_object(metadata[_DIFFUSERS_KEY], f"metadata {_DIFFUSERS_KEY}")
-        return {key.removeprefix("transformer."): value for key, value in stored.items()}
+def stored_config(path: Path, metadata: Mapping[str, str], *, beside: bool) -> tuple[str, dict[str, Any]]:
+    """Where PEFT's configuration stands, and the configuration; empty if there is none.
+
+    It is JSON in the file's metadata, else single fields of it there, else, if ``beside``, in the file next to it.
+    """
+    for key in _CONFIG_KEYS:
+        if key in metadata:
+            stored = _json_object(metadata[key], f"metadata {key}")
+            return f"metadata {key}", {
+                name.removeprefix("transformer."): value for name, value in stored.items()
+            }
+    if fields := _fields(metadata):
+        return fields
     config = path.with_name(CONFIG_NAME)
     if not (beside and config.is_file()):
-        return {}
+        return "", {}
     if config.stat().st_size > MAX_CONFIG_BYTES:
         raise AdapterError(f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES:,} bytes")
-    return _json_object(config.read_text(encoding="utf-8", errors="replace"), CONFIG_NAME)
+    return CONFIG_NAME, _json_object(config.read_text(encoding="utf-8", errors="replace"), CONFIG_NAME)
+
+
+def without_alpha(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata without fields named alpha."""
+    return {key: text for key, text in metadata.items() if not _ANY_ALPHA.fullmatch(key)}
+
+
+def other_alpha(metadata: Mapping[str, str]) -> tuple[str, float] | None:
+    """A field of the metadata that is named alpha and of which is not known whether the scale is in the weights already.
+
+    ``ss_network_alpha`` is one: kohya's scripts always write tensors of alpha, so another program has removed them.
+    """
+    for key, text in sorted(metadata.items()):
+        if _ANY_ALPHA.fullmatch(key) and not key.startswith("text_encoder"):
+            try:
+                return shown(key), float(text)
+            except ValueError:
+                continue
+    return None
 
 
 def lineage(metadata: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
@@ -136,6 +173,7 @@ def header_metadata(adapter: Adapter) -> dict[str, str]:
 
 
 def _rank(name: str, value: object) -> int:
+    value = number(value) if isinstance(value, float) else value
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise AdapterError(
             f"its configuration says {shown(name)} {shown(value)}; expected a rank of at least 1"
@@ -147,12 +185,12 @@ def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise AdapterError(f"its configuration says {shown(name)} {shown(value)}; expected a number")
     try:
-        number = float(value)
+        found = float(value)
     except OverflowError:
-        number = float("inf")
-    if not isfinite(number):
-        raise AdapterError(f"its configuration says {shown(name)} {number}; expected a finite number")
-    return number
+        found = float("inf")
+    if not isfinite(found):
+        raise AdapterError(f"its configuration says {shown(name)} {found}; expected a finite number")
+    return found
 
 
 def _pattern(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -163,13 +201,44 @@ def _pattern(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         if not _PLAIN_PATTERN.fullmatch(key):
             raise AdapterError(
                 f"its configuration has the {name} {shown(key)}; expected the end of a layer's path, such as attn.to_q, "
-                "not a regular expression"
+                "or a whole path after ^, not a regular expression"
             )
-    return pattern
+    return {_plain(key): value for key, value in pattern.items()}
+
+
+def _plain(key: str) -> str:
+    """A pattern of PEFT without escapes and wrappers; ``^`` stays at its beginning."""
+    anchor = "^" if key.startswith("^") else ""
+    return anchor + without_wrappers(key.removeprefix("^").removesuffix("$").replace("\\.", "."))
 
 
 def _ends(path: str, end: str) -> bool:
-    return path == end or path.endswith(f".{end}")
+    return path == end.removeprefix("^") or path.endswith(f".{end}")
+
+
+def _fields(metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
+    """Place and configuration, where alpha is a field of the metadata as in ``transformer.lora_alpha``."""
+    own = [(key.removeprefix("transformer."), key, text) for key, text in sorted(metadata.items())]
+    alphas = {shown(key): _number(key, _value(text)) for name, key, text in own if name in _ALPHAS}
+    if not alphas:
+        return None
+    if len(set(alphas.values())) > 1:
+        texts = " and ".join(f"{key} {value:g}" for key, value in alphas.items())
+        raise AdapterError(f"its metadata contradict each other, {texts}; import it with --alpha NUMBER")
+    place, alpha = next(iter(alphas.items()))
+    ranks = [_value(text) for name, _, text in own if name in _RANKS]
+    config = {name: _value(text) for name, _, text in own if name not in (*_ALPHAS, *_RANKS)}
+    return f"metadata {place}", config | {"lora_alpha": alpha} | ({"r": ranks[0]} if ranks else {})
+
+
+def _value(text: str) -> Any:
+    """A field of the metadata, which are all texts; what is neither JSON nor a literal of Python stays one."""
+    if text in (literals := {"True": True, "False": False, "None": None}):
+        return literals[text]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _json_object(text: str, place: str) -> dict[str, Any]:

@@ -3,28 +3,33 @@
 Two layouts of the same transformer exist. *diffusers'* has ``transformer_blocks.N.attn.to_q``; the *original* one, of
 Stability's release, has ``joint_blocks.N.x_block.attn.qkv``, in which q, k and v are one layer. The correspondence is
 that of ``mmdit_to_diffusers`` in ComfyUI's ``comfy/utils.py`` and of ``convert_sd3_transformer_checkpoint_to_diffusers``
-in diffusers' ``loaders/single_file_utils.py``.
+in diffusers' ``loaders/single_file_utils.py``. The Open Model Initiative (OMI) numbers q, k and v in the original layout:
+``joint_blocks.N.x_block.attn.qkv.0`` (``convert_sd3_lora.py`` in ``omi_model_standards``).
 
 ======================  =========  ===========  ======================================================
 prefix                  layout     dots         written by
 ======================  =========  ===========  ======================================================
-``transformer.``        diffusers  kept         diffusers' ``save_lora_weights``
+``transformer.``        diffusers  kept         diffusers' ``save_lora_weights``, ai-toolkit, SimpleTuner
 ``base_model.model.``   diffusers  kept         PEFT's ``save_pretrained``
 none                    diffusers  kept         PEFT's ``get_peft_model_state_dict``
 ``diffusion_model.``    original   kept         ComfyUI's own LoRA nodes
+``transformer.``        original   kept         OneTrainer, in OMI's names
 ``lora_unet_``          original   underscores  kohya's sd-scripts (``networks/lora_sd3.py``), and we
 ``lora_transformer_``   diffusers  underscores  OneTrainer
 ``lycoris_``            diffusers  underscores  SimpleTuner, where it trains plain LoRA with LyCORIS
 ======================  =========  ===========  ======================================================
 
-ComfyUI (``model_lora_keys_unet`` in ``comfy/lora.py``) reads all but the bare names; kohya's scripts read only their own
-names. Both take alpha from a tensor ``<layer>.alpha`` and ignore alphas in metadata. A key ends in
+ComfyUI (``model_lora_keys_unet`` in ``comfy/lora.py``) reads all but the bare names and OMI's; kohya's scripts read only
+their own names. Both take alpha from a tensor ``<layer>.alpha`` and ignore alphas in metadata. A key ends in
 ``.lora_A.weight`` and ``.lora_B.weight`` (PEFT also keeps the adapter's name: ``.lora_A.default.weight``), or in
-``.lora_down.weight`` and ``.lora_up.weight`` (diffusers once: ``.lora.down.weight``), whatever its prefix.
+``.lora_down.weight`` and ``.lora_up.weight`` (diffusers once: ``.lora.down.weight``), whatever its prefix. A layer's name is
+the same in any prefix, so each prefix is read with both layouts; what compiling and parallel training put into names
+(``_orig_mod``, ``module``) is left out.
 """
 
 import re
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Literal
 
 from corrector.adapters.adapter import AdapterError
@@ -34,8 +39,6 @@ LayerLayout = Literal["diffusers", "original"]
 Factor = Literal["down", "up", "alpha"]
 
 KOHYA_PREFIX = "lora_unet_"
-CONFIGURED_PREFIXES = frozenset({"transformer.", "base_model.model.", ""})
-"""Those of files whose ranks and alphas a configuration of PEFT states."""
 
 _X, _CONTEXT, _BLOCK = "joint_blocks.*.x_block.", "joint_blocks.*.context_block.", "transformer_blocks.*."
 _LAYERS: dict[str, tuple[str, ...]] = {
@@ -65,8 +68,20 @@ _LAYERS: dict[str, tuple[str, ...]] = {
 }
 """Every Linear: its path in the original layout -> its paths in diffusers'; ``*`` is the number of the block."""
 _ORIGINALS = {path: original for original, paths in _LAYERS.items() for path in paths}
-_PATHS: dict[LayerLayout, tuple[str, ...]] = {"diffusers": tuple(_ORIGINALS), "original": tuple(_LAYERS)}
-_DOTTED = {
+_NUMBERED = {
+    f"{fused}.{number}": (path,)
+    for fused, paths in _LAYERS.items()
+    if len(paths) > 1
+    for number, path in enumerate(paths)
+}
+"""OMI's names of q, k and v."""
+_COMMON = frozenset(_LAYERS) & frozenset(_ORIGINALS)
+"""Layers that both layouts call the same."""
+_PATHS: dict[LayerLayout, tuple[str, ...]] = {
+    "diffusers": tuple(_ORIGINALS),
+    "original": (*_LAYERS, *_NUMBERED),
+}
+_SPELLED = {
     (layout, separator): {path.replace(".", separator): path for path in paths}
     for layout, paths in _PATHS.items()
     for separator in "._"
@@ -74,55 +89,28 @@ _DOTTED = {
 _SHIFT_AND_SCALE = frozenset({_CONTEXT + "adaLN_modulation.1", "final_layer.adaLN_modulation.1"})
 _NUMBER = re.compile(r"(?<=_blocks[._])(?:0|[1-9]\d{0,2})(?=[._])")
 
-_PREFIXES: tuple[tuple[str, LayerLayout, str], ...] = (
-    ("transformer.", "diffusers", "."),
-    ("base_model.model.", "diffusers", "."),
-    ("diffusion_model.", "original", "."),
-    (KOHYA_PREFIX, "original", "_"),
-    ("lora_transformer_", "diffusers", "_"),
-    ("lycoris_", "diffusers", "_"),
-    ("", "diffusers", "."),
-)
-_HALVES = (
-    (".lora_A.weight", ".lora_B.weight"),
-    (".lora_A.default.weight", ".lora_B.default.weight"),
-    (".lora_down.weight", ".lora_up.weight"),
-    (".lora.down.weight", ".lora.up.weight"),
-)
-_SUFFIXES: dict[str, tuple[Factor, str | None]] = {
-    **{down: ("down", up) for down, up in _HALVES},
-    **{up: ("up", down) for down, up in _HALVES},
-    ".alpha": ("alpha", None),
+_UNDERSCORED = {
+    KOHYA_PREFIX: "kohya",
+    "lora_transformer_": "OneTrainer",
+    "lycoris_": "SimpleTuner with LyCORIS",
 }
-"""How a key ends -> what it holds, and how its partner ends."""
-_FOREIGN: tuple[tuple[str, str], ...] = (
-    (
-        r"^(text_encoder|lora_te\d?_)",
-        "changes a text encoder; only adapters of the transformer are read: train without the text encoders",
-    ),
-    (
-        r"^(unet\.|lora_unet_(down|mid|up|input|middle|output)_)",
-        "belongs to a U-Net, as Stable Diffusion 1, 2 and XL have; this base is a Stable Diffusion 3",
-    ),
-    (
-        r"single_(transformer_)?blocks|double_blocks",
-        "belongs to FLUX; this base is a Stable Diffusion 3",
-    ),
-    (
-        r"lora_magnitude_vector|dora_scale",
-        "is DoRA, whose weights are no plain sum; only plain LoRA is read: train without DoRA",
-    ),
-    (
-        r"\.(hada_|lokr_|oft_|boft_|glora_|ia3_|a1\.|b1\.)",
-        "is no LoRA but another of the LyCORIS methods; only plain LoRA is read",
-    ),
-    (r"\.diff(_b)?$", "holds whole differences of weights; only plain LoRA is read"),
-    (
-        r"x_embedder_proj\.|x_embedder\.proj\.|pos_embed[._]proj\.",
-        "changes the patch embedding, a convolution; only LoRA of Linears is read: train without it",
-    ),
+"""Prefixes of names whose dots are underscores -> who writes them."""
+_ROOTS = frozenset({"transformer", "mmdit", "diffusion_model", "model", "base_model", "lora_transformer"})
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"})
+"""Names that ``torch.compile`` and parallel training insert anywhere."""
+_END = re.compile(
+    r"\.(?:(?P<half>lora_[AB]|lora[._](?:down|up))(?:(?<=[AB])\.(?P<adapter>[^.]+))?\.weight|alpha)\Z"
 )
-"""What the name of a weight gives away of files that are not read, the first match telling most."""
+_ALPHA: tuple[Factor, None] = ("alpha", None)
+_HALVES: dict[str, tuple[Factor, str | None]] = {
+    "lora_A": ("down", "lora_B"),
+    "lora_B": ("up", "lora_A"),
+    "lora_down": ("down", "lora_up"),
+    "lora_up": ("up", "lora_down"),
+    "lora.down": ("down", "lora.up"),
+    "lora.up": ("up", "lora.down"),
+}
+"""How a half is spelled -> which it is, and how its partner is spelled."""
 
 
 @dataclass(frozen=True)
@@ -131,26 +119,48 @@ class Name:
 
     key: str
     prefix: str
+    """What stands before the layer, without wrappers."""
     layout: LayerLayout
     layer: str
     """Path of the layer in the names of ``layout``, with dots."""
     factor: Factor
     partner: str | None
     """Key of the other half in the same spelling; None for an alpha."""
+    adapter: str | None
+    """PEFT's name of the adapter, where the key has one."""
+
+    @property
+    def is_common(self) -> bool:
+        """Whether both layouts call the layer the same; ``layout`` then says nothing."""
+        return self.layer in _COMMON
+
+    @property
+    def dialect(self) -> str:
+        """Whose names these are."""
+        if self.prefix in _UNDERSCORED:
+            return _UNDERSCORED[self.prefix]
+        if self.layout == "original":
+            return "OMI (OneTrainer)" if self.prefix.startswith("transformer.") else "ComfyUI"
+        if self.prefix.startswith("lora_transformer."):
+            return "OneTrainer"
+        return "diffusers" if self.prefix.endswith("transformer.") else "PEFT"
+
+    @property
+    def may_have_config_beside(self) -> bool:
+        """Whether a configuration of PEFT in the same folder may belong to the file."""
+        return self.layout == "diffusers" and self.prefix not in _UNDERSCORED
 
 
 def parse(key: str) -> Name:
     """Takes a key apart; raises :class:`AdapterError`, naming it, unless it is LoRA of a Linear of Stable Diffusion 3."""
-    for pattern, reason in _FOREIGN:
-        if re.search(pattern, key):
-            raise AdapterError(f"{reason} (weight {shown(key)})")
-    prefix, layout, separator = next(known for known in _PREFIXES if key.startswith(known[0]))
-    for suffix, (factor, other) in _SUFFIXES.items():
-        if key.endswith(suffix):
-            stem = key.removesuffix(suffix)
-            layer = _translate(stem.removeprefix(prefix), _DOTTED[layout, separator])
-            if layer is not None:
-                return Name(key, prefix, layout, layer, factor, None if other is None else stem + other)
+    if found := _END.search(key):
+        prefix, spelled, separator = _split(key[: found.start()])
+        factor, partner = _HALVES.get(found["half"], _ALPHA)
+        if partner is not None:
+            partner = f"{key[: found.start('half')]}{partner}{key[found.end('half') :]}"
+        for layout in _PATHS:
+            if (layer := _translate(spelled, _SPELLED[layout, separator])) is not None:
+                return Name(key, prefix, layout, layer, factor, partner, found["adapter"])
     raise AdapterError(
         f"unexpected weight {shown(key)}; expected LoRA of a layer of Stable Diffusion 3, named as in "
         "transformer.transformer_blocks.0.attn.to_q.lora_A.weight or "
@@ -158,10 +168,26 @@ def parse(key: str) -> Name:
     )
 
 
+def without_wrappers(path: str) -> str:
+    """A dotted path without the names that compiling and parallel training insert."""
+    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
+
+
+def _split(stem: str) -> tuple[str, str, str]:
+    """The prefix, the layer as it is spelled there, and what stands for the dots."""
+    for prefix in _UNDERSCORED:
+        if stem.startswith(prefix):
+            return prefix, stem.removeprefix(prefix).replace("_orig_mod_", ""), "_"
+    path = without_wrappers(stem)
+    layer = ".".join(dropwhile(_ROOTS.__contains__, path.split(".")))
+    return path.removesuffix(layer), layer, "."
+
+
 def diffusers_layers(original: str) -> tuple[str, ...]:
     """Paths in diffusers' layout of a layer of the original layout: q, k and v in this order, or one path."""
     number = _NUMBER.search(original)
-    paths = _LAYERS[_NUMBER.sub("*", original)]
+    name = _NUMBER.sub("*", original)
+    paths = _LAYERS.get(name) or _NUMBERED[name]
     return tuple(path.replace("*", number.group()) for path in paths) if number else paths
 
 

@@ -1,8 +1,8 @@
 """Reading adapter files of every format, which is recognised by the keys."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isclose, isfinite
 from pathlib import Path
@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from corrector.adapters.adapter import Adapter, AdapterError
+from corrector.adapters.adapter import Adapter, AdapterError, scaled
 from corrector.adapters.formats import names, qkv_layout
-from corrector.adapters.formats.config import StatedConfig, lineage, stored_config
-from corrector.adapters.formats.container import MAX_FILE_BYTES, read_tensors
+from corrector.adapters.formats.config import StatedConfig, lineage, other_alpha, stored_config, without_alpha
+from corrector.adapters.formats.container import MAX_FILE_BYTES, read_tensors, shown
+from corrector.adapters.formats.foreign import refuse_foreign, text_encoder_keys
 from corrector.adapters.formats.qkv_layout import LoraFactors
 from corrector.files import file_sha256
 
@@ -24,31 +25,80 @@ ALPHA_TOLERANCE = 1e-6
 """Relative tolerance between an ``.alpha`` tensor, which is float32, and the alpha of the configuration."""
 
 
-def load_adapter(source: Path) -> Adapter:
-    """Reads an adapter from a safetensors file, or from a folder that diffusers or PEFT wrote.
+@dataclass(frozen=True)
+class LoraFile:
+    """A file that was read: the adapter, and what the file says of itself.
 
-    Reads files of diffusers, PEFT, ComfyUI, kohya, OneTrainer and SimpleTuner, see
+    Attributes:
+        path: The file itself, where its folder was named.
+        dialect: Whose names it uses.
+        alpha: Alpha as it was read, with the rank, and where it stood.
+        left_out: Number of weights of text encoders that were not read.
+    """
+
+    path: Path
+    adapter: Adapter
+    dialect: str
+    alpha: str
+    left_out: int
+
+
+def load_adapter(source: Path) -> Adapter:
+    """Reads an adapter from a safetensors file, or from a folder that diffusers or PEFT wrote: see :func:`read_lora`."""
+    return read_lora(source).adapter
+
+
+def read_lora(source: Path, *, alpha: float | None = None, without_text_encoders: bool = False) -> LoraFile:
+    """Reads a safetensors file, or a folder that diffusers or PEFT wrote.
+
+    Reads files of diffusers, PEFT, ComfyUI, kohya, OneTrainer, SimpleTuner and ai-toolkit, see
     :mod:`corrector.adapters.formats.names`. Files that :func:`save_adapter` and :func:`export_adapter` wrote, and all with
     one rank and alpha and diffusers' layers, are read bit for bit. For the others:
 
-    - Alpha is a layer's ``.alpha`` tensor, else that of PEFT's configuration in the file or beside it, else the rank.
+    - Alpha is a layer's ``.alpha`` tensor, else that of PEFT's configuration or of a field named alpha in the file's
+      metadata, else that of the configuration beside it, else the rank. Where two of them differ, the file is refused.
     - A fused qkv layer becomes three (see :mod:`corrector.adapters.formats.qkv_layout`), without a number changed.
     - Where ranks differ, all are zero-padded to the highest, which is exact.
     - Where scales ``alpha / rank`` differ, B is multiplied by the ratio to the most common scale among the layers of the
       highest rank: exact for powers of two, else rounded to float32. B is then float32 at least.
 
     Raises :class:`AdapterError`, naming file and weight, for anything else; nothing is ever unpickled.
+
+    Args:
+        alpha: Of every layer of the file, whatever the file says.
+        without_text_encoders: Read the transformer's part of a file that also changes text encoders, which is refused
+            otherwise: it is not the whole of what was trained.
     """
+    if alpha is not None and not (isfinite(alpha) and alpha > 0):
+        raise AdapterError(f"alpha is {alpha}; it must be a positive number")
     path = _weights_file(source)
     try:
         _check_digest(path)
         tensors, metadata = read_tensors(path)
-        prefix, found = _collect(tensors)
-        config = stored_config(path, metadata, beside=prefix in names.CONFIGURED_PREFIXES)
-        stated = StatedConfig.read(config)
-        rank, alpha, weights = _uniform(_resolve(_in_diffusers_layout(found, stated), stated))
+        refuse_foreign(tensors)
+        left_out = text_encoder_keys(tensors)
+        if left_out and not without_text_encoders:
+            raise AdapterError(
+                f"changes a text encoder, too (weight {shown(left_out[0])}, {len(left_out)} in all); only the "
+                "transformer's part can be read: import it with --without-text-encoders and judge what is left, or "
+                "train without the text encoders"
+            )
+        first, found = _collect({key: tensors[key] for key in tensors.keys() - set(left_out)})
+        if alpha is not None:
+            metadata = without_alpha(metadata)
+        place, config = stored_config(path, metadata, beside=first.may_have_config_beside)
+        stated = StatedConfig.read(config, place)
+        if alpha is not None:
+            found = {name: factors._replace(alpha=alpha) for name, factors in found.items()}
+            stated = replace(stated, alpha=None, alphas={})
+        elif stated.alpha is None and all(factors.alpha is None for factors in found.values()):
+            _check_other_alpha(metadata, found)
+        layers = _resolve(_in_diffusers_layout(found, stated), stated)
+        rank, common, weights = _uniform(layers)
         base_revision, texts = lineage(metadata)
-        return Adapter(rank, alpha, weights, base_revision=base_revision, metadata=texts)
+        adapter = Adapter(rank, common, weights, base_revision=base_revision, metadata=texts)
+        origin = "as given" if alpha is not None else _origin(found, stated)
+        return LoraFile(path, adapter, first.dialect, f"{_alphas(layers)}, {origin}", len(left_out))
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from error
 
@@ -97,15 +147,18 @@ def _check_digest(path: Path) -> None:
         raise AdapterError(f"contents do not match {recorded.name}; the file was changed or cut short")
 
 
-def _collect(tensors: Mapping[str, Tensor]) -> tuple[str, dict[names.Name, LoraFactors]]:
-    """The prefix of the file's keys, and the LoRA of every layer by the name of its A half."""
+def _collect(tensors: Mapping[str, Tensor]) -> tuple[names.Name, dict[names.Name, LoraFactors]]:
+    """The name of a weight that tells prefix and layout, and the LoRA of every layer by the name of its A half."""
     if not tensors:
-        raise AdapterError("holds no weights")
-    parsed = [names.parse(key) for key in tensors]
-    first = parsed[0]
+        raise AdapterError("holds no weights of a transformer")
+    parsed = [names.parse(key) for key in sorted(tensors)]
+    first = next((name for name in parsed if not name.is_common), parsed[0])
     layers: dict[str, dict[names.Factor, names.Name]] = {}
+    adapters = sorted({str(name.adapter) for name in parsed if name.factor != "alpha"})
+    if len(adapters) > 1:
+        raise AdapterError(f"holds several adapters, {shown(', '.join(adapters))}; save one of them alone")
     for name in parsed:
-        if name.prefix != first.prefix:
+        if name.prefix != first.prefix or (name.layout != first.layout and not name.is_common):
             raise AdapterError(
                 f"mixes the names of two formats, {first.key} and {name.key}; save every layer in one format"
             )
@@ -128,7 +181,7 @@ def _collect(tensors: Mapping[str, Tensor]) -> tuple[str, dict[names.Name, LoraF
         alpha = halves.get("alpha")
         value = None if alpha is None else _stored_alpha(alpha.key, tensors[alpha.key])
         found[down] = LoraFactors(tensors[down.key], tensors[up.key], value)
-    return first.prefix, found
+    return first, found
 
 
 def _check_halves(down_key: str, down: Tensor, up_key: str, up: Tensor) -> None:
@@ -171,6 +224,8 @@ def _in_diffusers_layout(
             layers[name.layer] = factors
             continue
         parts = qkv_layout.split(name.layer, factors, stated.rank_of(names.diffusers_layers(name.layer)[0]))
+        if twice := parts.keys() & layers.keys():
+            raise AdapterError(f"holds {min(twice)} twice, alone and fused with others; remove one")
         # q, k or v without LoRA is fused as zeros; only the configuration distinguishes it from one still untrained.
         layers |= {path: part for path, part in parts.items() if part.up.any() or not stated.leaves_out(path)}
     if not layers:
@@ -187,11 +242,12 @@ def _resolve(layers: Mapping[str, LoraFactors], stated: StatedConfig) -> dict[st
         rank, stated_rank, alpha = down.shape[0], stated.rank_of(path), stated.alpha_of(path)
         if stated_rank not in (None, rank):
             raise AdapterError(
-                f"its configuration says rank {stated_rank}, its weights say {rank} (layer {path})"
+                f"its {stated.place} says rank {stated_rank}, its weights say {rank} (layer {path})"
             )
         if alpha is not None and stored is not None and not isclose(alpha, stored, rel_tol=ALPHA_TOLERANCE):
             raise AdapterError(
-                f"its configuration says alpha {alpha}, its weights say {stored} (layer {path}); remove the wrong one"
+                f"its {stated.place} says alpha {alpha}, its weights say {stored} (layer {path}); remove the wrong one, "
+                "or import it with --alpha NUMBER"
             )
         settled = next((value for value in (alpha, stored) if value is not None), float(rank))
         if settled <= 0:
@@ -216,12 +272,35 @@ def _uniform(layers: Mapping[str, _Resolved]) -> tuple[int, float, dict[str, tup
     weights = {}
     for path, layer in layers.items():
         ratio = layer.scale / (Fraction(alpha) / rank)
-        weights[path] = (_pad(layer.down, rank, 0), _pad(_scaled(layer.up, ratio), rank, 1))
+        weights[path] = (_pad(layer.down, rank, 0), _pad(scaled(layer.up, float(ratio)), rank, 1))
     return rank, alpha, weights
 
 
-def _scaled(up: Tensor, ratio: Fraction) -> Tensor:
-    return up if ratio == 1 else up.to(torch.promote_types(up.dtype, torch.float32)) * float(ratio)
+def _check_other_alpha(metadata: Mapping[str, str], found: Mapping[names.Name, LoraFactors]) -> None:
+    """Raises :class:`AdapterError` if the metadata have an alpha of unknown meaning that is not the layers' rank."""
+    other, ranks = other_alpha(metadata), {factors.down.shape[0] for factors in found.values()}
+    if other is not None and ranks != {other[1]}:
+        raise AdapterError(
+            f"its metadata say {other[0]} {other[1]:g}, its layers have rank {_span(ranks)} and no alpha of their own: "
+            "another program has removed it, and may have put the scale into the weights; import it with "
+            f"--alpha {other[1]:g}, or with the rank as --alpha if the scale is in the weights"
+        )
+
+
+def _origin(found: Mapping[names.Name, LoraFactors], stated: StatedConfig) -> str:
+    if any(factors.alpha is not None for factors in found.values()):
+        return "from alpha tensors"
+    return "not stated: the rank" if stated.alpha is None else f"from {stated.place}"
+
+
+def _alphas(layers: Mapping[str, _Resolved]) -> str:
+    alphas, ranks = {layer.alpha for layer in layers.values()}, {layer.rank for layer in layers.values()}
+    return f"{_span(alphas)} at rank {_span(ranks)}"
+
+
+def _span(values: Collection[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def _pad(tensor: Tensor, rank: int, dimension: int) -> Tensor:

@@ -1,8 +1,11 @@
-"""Writing adapters as files for diffusers, PEFT, and ComfyUI with kohya's scripts."""
+"""Writing adapters as files for diffusers, PEFT, and ComfyUI with kohya's scripts.
+
+In every file alpha equals the rank (:meth:`Adapter.folded`), so programs that ignore it or do not find it apply the adapter
+with the right strength.
+"""
 
 import hashlib
 import json
-from math import isclose
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,12 +16,7 @@ from corrector.adapters.adapter import Adapter, AdapterError
 from corrector.adapters.formats import names, qkv_layout
 from corrector.adapters.formats.config import CONFIG_NAME, header_metadata, peft_config
 from corrector.adapters.formats.container import encode
-from corrector.adapters.formats.reading import (
-    ALPHA_TOLERANCE,
-    PEFT_WEIGHTS_NAME,
-    WEIGHTS_NAME,
-    load_adapter,
-)
+from corrector.adapters.formats.reading import PEFT_WEIGHTS_NAME, WEIGHTS_NAME, load_adapter
 from corrector.files import write_atomically
 
 AdapterFormat = Literal["diffusers", "peft", "comfyui"]
@@ -53,11 +51,12 @@ def export_adapter(adapter: Adapter, destination: Path, to: AdapterFormat) -> Pa
     "peft"
         a folder, for ``PeftModel.from_pretrained`` and ``load_adapter`` on the transformer.
     "comfyui"
-        one ``.safetensors`` file, for ComfyUI's ``models/loras`` and for kohya's sd-scripts, in kohya's names. diffusers'
-        own file is not enough for them: they would load it without its alpha, or not at all.
+        one ``.safetensors`` file, for ComfyUI's ``models/loras`` and for kohya's sd-scripts, in kohya's names. kohya's
+        scripts do not load diffusers' own file.
 
-    All are replaced in one step, and :func:`load_adapter` reads each back bit for bit. Raises :class:`AdapterError` for
-    an unknown format, a destination of the wrong kind, and, in "comfyui", a layer that has no name there.
+    All are replaced in one step, and :func:`load_adapter` reads the folded adapter back from each, bit for bit. Raises
+    :class:`AdapterError` for an unknown format, a destination of the wrong kind, and, in "comfyui", a layer that has no
+    name there.
     """
     if to not in FORMATS:
         raise AdapterError(f"{to!r} is no format of adapters; expected one of {', '.join(FORMATS)}")
@@ -87,6 +86,7 @@ def convert_adapter(source: Path, destination: Path, to: AdapterFormat) -> Path:
 
 def adapter_bytes(adapter: Adapter, to: AdapterFormat = "diffusers") -> bytes:
     """The contents of the weights file in a format, the same bytes for the same adapter."""
+    adapter = adapter.folded()
     if to == "comfyui":
         return encode(_kohya_tensors(adapter), header_metadata(adapter))
     prefix = "transformer." if to == "diffusers" else "base_model.model."
@@ -101,17 +101,13 @@ def _kohya_tensors(adapter: Adapter) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for layer, (down, up, alpha) in qkv_layout.fuse(adapter.weights, adapter.alpha).items():
         name = names.kohya_layer(layer)
-        stored = torch.tensor(alpha, dtype=torch.float32)
-        if not isclose(stored.item(), alpha, rel_tol=ALPHA_TOLERANCE):
-            raise AdapterError(
-                f"alpha {adapter.alpha} is beyond float32, in which the file for ComfyUI holds it"
-            )
-        tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": stored}
+        tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+        tensors[f"{name}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
     return tensors
 
 
 def _config_bytes(adapter: Adapter) -> bytes:
-    return (json.dumps(peft_config(adapter), indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(peft_config(adapter.folded()), indent=2, sort_keys=True) + "\n").encode()
 
 
 def _prepare(folder: Path, *, other: str) -> None:

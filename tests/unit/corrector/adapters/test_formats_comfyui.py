@@ -141,7 +141,7 @@ def test_the_names_are_those_of_kohya_and_comfyui(tmp_path: Path) -> None:
     fused, single = "lora_unet_joint_blocks_0_x_block_attn_qkv", "lora_unet_joint_blocks_0_x_block_attn_proj"
     assert tensors[f"{fused}.lora_down.weight"].shape == (12, WIDTH)
     assert tensors[f"{fused}.lora_up.weight"].shape == (3 * WIDTH, 12)
-    assert [tensors[f"{name}.alpha"].item() for name in (fused, single)] == [18.0, 6.0]
+    assert [tensors[f"{name}.alpha"].item() for name in (fused, single)] == [12.0, 4.0]
     assert tensors[f"{single}.lora_down.weight"].shape == (4, WIDTH)
 
 
@@ -163,7 +163,7 @@ def test_a_file_of_kohya_does_here_what_it_does_in_comfyui(
 
 
 def test_a_file_of_kohya_comes_back_with_the_same_numbers(tmp_path: Path) -> None:
-    file, lora = tmp_path / "kohya.safetensors", trained_by_kohya()
+    file, lora = tmp_path / "kohya.safetensors", trained_by_kohya(rank=6, alpha=6.0)
     save_file(lora, file)
     again = load_file(export_adapter(load_adapter(file), tmp_path / "again.safetensors", "comfyui"))
     assert again.keys() == lora.keys()
@@ -180,10 +180,4 @@ def test_an_adapter_that_has_no_name_there_is_not_written(tmp_path: Path) -> Non
     }
     with pytest.raises(AdapterError, match="have different sizes"):
         export_adapter(Adapter(2, 2.0, uneven), tmp_path / "lora.safetensors", "comfyui")
-    with pytest.raises(AdapterError, match="beyond float32"):
-        export_adapter(
-            Adapter(2, 1e300, {"proj_out": weights["blocks.0.to_q"]}),
-            tmp_path / "lora.safetensors",
-            "comfyui",
-        )
     assert not list(tmp_path.iterdir())
