@@ -1,24 +1,20 @@
 """The cost of correcting one prompt: floating-point operations (FLOPs) by stage, a multiply-add counted as two.
 
-`TransformerCost` counts the transformer; PyTorch counts the VAE and the text encoders, on models without weights made from
-their configurations. Not counted: the adapter in forwards without gradients (below 1 % at rank 16), what gradient
+`TransformerCost` counts the transformer, `corrector.base.encoder_cost` the VAE and the text encoders, each from its
+configuration. Not counted: the adapter in forwards without gradients (below 1 % at rank 16), what gradient
 checkpointing computes again, and a judge of images.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from corrector.base.encoder_cost import clip_flops, t5_flops, vae_flops
 from corrector.base.spec import BaseSpec, components, json_object
 from corrector.dreambooth.transformer_cost import TransformerCost
 from corrector.evaluation.comparison import Comparison, Row
-from corrector.prompt_inputs import texts_of
 from corrector.prompts import (
     EvaluationSettings,
     FailingPrompt,
@@ -28,6 +24,8 @@ from corrector.prompts import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from corrector.evaluation.scorecard_parts import GuardShift
 
 STAGES = ("encode", "train", "own", "predictions", "guards", "negatives", "decode", "score")
@@ -44,11 +42,8 @@ VENDOR_RATES = {
 """Dense FLOP/s of NVIDIA's data sheets; the first entry whose name is part of the device's counts."""
 _SCORED_IMAGE = 767_815_104 + 2_137_096_192
 """One image through EfficientNet-Lite0 and open_nsfw, which always see 224 pixels a side."""
-_TEXT_ENCODERS = {
-    "text_encoder": "CLIPTextModelWithProjection",
-    "text_encoder_2": "CLIPTextModelWithProjection",
-    "text_encoder_3": "T5EncoderModel",
-}
+_T5 = "text_encoder_3"
+_TEXT_ENCODERS = ("text_encoder", "text_encoder_2", _T5)
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class BaseCost:
 
     @classmethod
     def of(cls, spec: BaseSpec, side: int) -> BaseCost:
-        """For images of `side` pixels; imports diffusers and transformers, and reads no weights."""
+        """For images of `side` pixels; reads no weights."""
         names = components(spec.folder) & {"transformer", "vae", *_TEXT_ENCODERS}
         return cls.from_configs(
             {name: json_object(spec.folder / name / "config.json") for name in names},
@@ -98,14 +93,14 @@ class BaseCost:
         """From the `config.json` of each component, by the component's name in the pipeline."""
         transformer = TransformerCost.of(configs["transformer"])
         factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
-        encode, decode = _vae_flops(json.dumps(configs["vae"]), side, factor)
+        encode, decode = vae_flops(configs["vae"], side)
         return cls(
             transformer=transformer,
             patches=(side // factor // transformer.patch) ** 2,
             tokens=clip_tokens + t5_tokens,
             text=sum(
-                _text_flops(kind, json.dumps(configs[name]), t5_tokens if "T5" in kind else clip_tokens)
-                for name, kind in _TEXT_ENCODERS.items()
+                t5_flops(configs[name], t5_tokens) if name == _T5 else clip_flops(configs[name], clip_tokens)
+                for name in _TEXT_ENCODERS
                 if name in configs
             ),
             encode=encode,
@@ -177,6 +172,8 @@ class Counts:
             new: The rows of `drawn` whose base images were drawn now, and not kept from before.
             shifts: Of the guard prompts whose predictions were compared.
         """
+        from corrector.prompt_inputs import texts_of
+
         own, guards, negatives = _by_kind(drawn, new)
         predictions = sum(2 * shift.n for shift in shifts) + (shifts[0].n if shifts else 0)
         texts = len(texts_of(entry, evaluation))
@@ -196,6 +193,8 @@ class Counts:
         The fewest: refused at the first look, and the base's images kept from an earlier version. The most: passed at the last
         look, images of all guard prompts, and none kept.
         """
+        from corrector.prompt_inputs import texts_of
+
         whole, texts = Comparison.of(entry, evaluation), len(texts_of(entry, evaluation))
         first = whole.part(min(look_shares(evaluation, gate))) if evaluation.stop_early else whole
         screened = evaluation.stop_early and evaluation.judge is None and whole.guards
@@ -306,34 +305,3 @@ def _by_kind(drawn: Comparison, new: Collection[Row]) -> tuple[int, int, int]:
         for kind in (drawn.guards, drawn.negatives)
     )
     return images(drawn.own), images(guards), images(negatives)
-
-
-@cache
-def _vae_flops(config: str, side: int, factor: int) -> tuple[int, int]:
-    from diffusers import AutoencoderKL
-
-    with torch.device("meta"):
-        vae = AutoencoderKL.from_config(json.loads(config))
-        pixels = torch.empty(1, vae.config.in_channels, side, side)
-        latents = torch.empty(1, vae.config.latent_channels, side // factor, side // factor)
-    return _counted(lambda: vae.encode(pixels)), _counted(lambda: vae.decode(latents))
-
-
-@cache
-def _text_flops(kind: str, config: str, tokens: int) -> int:
-    import transformers
-
-    model: Any = getattr(transformers, kind)
-    with torch.device("meta"):
-        encoder = model(model.config_class.from_dict(json.loads(config)))
-        ids = torch.zeros(1, tokens, dtype=torch.long)
-    return _counted(lambda: encoder(ids))
-
-
-def _counted(forward: Callable[[], object]) -> int:
-    """FLOPs of a forward, by PyTorch's count."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward()
-    return int(counter.get_total_flops())

@@ -17,7 +17,8 @@ from corrector.adapters import AdapterBank
 from corrector.base import TextEmbeddings
 from corrector.drawing import Candidate, draw
 from corrector.errors import UserError
-from corrector.evaluation import Assessment, Comparison, Exemplars, FeatureMemory, Scorecard, score
+from corrector.evaluation import Assessment, Comparison, Exemplars, FeatureMemory, Scorecard
+from corrector.evaluation.score import score
 from corrector.exemplars import ExemplarSet
 from corrector.exemplars.curation import REVIEW, Decisions, curate_images, without_dropped
 from corrector.exemplars.sources import load_source

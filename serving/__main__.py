@@ -19,7 +19,7 @@ from corrector.errors import UserError
 from corrector.preference.survey_folder import read_survey
 
 if TYPE_CHECKING:
-    from serving.settings import Versions
+    from serving.settings import IngressSettings
 
 NAME = "images"
 
@@ -36,32 +36,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="versions of adapters that may be drawn; any: also candidates; default: %(default)s",
     )
     parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        type=_alias,
+        metavar="NAME=MODEL",
+        help="another name for a model, as gpt-image-1=auto: what clients send as model; may be given several times",
+    )
+    parser.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="origin of a web page whose scripts may draw, as https://app.example; may be given several times",
+    )
+    parser.add_argument(
         "--survey", type=Path, metavar="FOLDER", help="serve this survey's page, too, at /survey"
     )
     options = parser.parse_args(arguments)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _serve(options.host, options.port, options.versions, options.survey)
+        _serve(options)
     except UserError as error:
         print(f"serving: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _serve(host: str, port: int, versions: Versions, survey: Path | None) -> None:
+def _alias(text: str) -> tuple[str, str]:
+    name, equals, model = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f'"{text}": expected NAME=MODEL, such as gpt-image-1=auto')
+    return name, model
+
+
+def _serve(options: argparse.Namespace) -> None:
     """Serve until an interrupt, then remove the applications."""
+    host: str = options.host
+    port: int = options.port
+    survey: Path | None = options.survey
     # Mistakes are reported before these imports, since Ray and PyTorch take seconds.
     _check_free(host, port)
     if survey is not None:
         read_survey(survey)
+    ingress = _ingress_settings(options)
     import ray
     from ray import serve
 
     from serving.app import build
     from serving.ray_serve import survey as survey_app
-    from serving.settings import IngressSettings, ServingSettings
+    from serving.settings import ServingSettings
 
-    settings = ServingSettings(ingress=IngressSettings(anonymous_versions=versions))
+    settings = ServingSettings(ingress=ingress)
     ray.init(log_to_driver=False, logging_level=logging.WARNING)
     # After ray.init, which sets its own handler for one of them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -85,6 +111,21 @@ def _serve(host: str, port: int, versions: Versions, survey: Path | None) -> Non
             serve.delete(name)
         if not serve.status().applications:
             serve.shutdown()  # its HTTP proxies hold the port
+
+
+def _ingress_settings(options: argparse.Namespace) -> IngressSettings:
+    from pydantic import ValidationError
+
+    from serving.settings import IngressSettings
+
+    try:
+        return IngressSettings(
+            anonymous_versions=options.versions,
+            model_aliases=dict(options.alias),
+            cors_origins=tuple(options.cors_origin),
+        )
+    except ValidationError as error:
+        raise UserError(str(error.errors()[0]["ctx"]["error"])) from None
 
 
 def _interrupt(number: int, frame: object) -> None:

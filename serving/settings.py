@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -125,6 +126,16 @@ class IngressSettings(_Settings):
     anonymous_versions: Versions = "reviewed"
     """Which versions of adapters may be drawn where no keys are asked for: reviewed, or any. With keys, each key
     says it (`--versions`)."""
+    model_aliases: dict[str, str] = Field(default_factory=dict)
+    """Further names for `model` in requests, each with what it stands for: auto (as the base's name: the prompt decides),
+    base (no adapter), NAME or NAME@VERSION. {gpt-image-1: auto} lets clients draw that insist on this name. GET
+    /v1/models lists them, while what they stand for is served."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages whose scripts may use the API from a browser, such as https://app.example; "*" for any. None
+    by default; the endpoint's own page needs none. A browser's question beforehand (preflight) needs no key, and is
+    in no log."""
+    cors_credentials: bool = False
+    """Whether those pages' requests may have cookies, for a proxy before the endpoint that asks for them; keys need none."""
     feedback: str | None = Field(default=None, repr=False)
     """Database of verdicts and recent requests: a SQLAlchemy URL, or a folder for a SQLite file; None: that of
     CORRECTOR_DATABASE, otherwise the folder "feedback" in CORRECTOR_RUNS. One replica writes it, on the head node. A
@@ -150,6 +161,30 @@ class IngressSettings(_Settings):
     nsfw_threshold: float | None = Field(default=None, ge=0, le=1)
     """Images whose open_nsfw score is at least this are withheld. None: not judged, the default, because the
     score means nothing before somebody has looked at it on the base's own images; 0.9 is a place to begin."""
+
+    @model_validator(mode="after")
+    def _aliases_are_names(self) -> IngressSettings:
+        for name, model in self.model_aliases.items():
+            if not name.strip() or not model.strip() or name == model:
+                raise ValueError(
+                    f'model_aliases: "{name}" stands for "{model}"; write another name for a model, '
+                    "such as gpt-image-1: auto"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _origins_are_those_of_pages(self) -> IngressSettings:
+        for origin in self.cors_origins:
+            if origin != "*" and not _is_origin(origin):
+                raise ValueError(
+                    f'cors_origins: "{origin}" is no origin as browsers send it; write scheme, host and any port but the '
+                    "scheme's own, in small letters: https://app.example, http://localhost:3000"
+                )
+        if "*" in self.cors_origins and self.cors_credentials:
+            raise ValueError(
+                'cors_credentials: with "*" in cors_origins any page could act with its visitors\' cookies; name the origins'
+            )
+        return self
 
     @model_validator(mode="after")
     def _default_within_bound(self) -> IngressSettings:
@@ -207,3 +242,14 @@ class ServingSettings(_Settings):
                 "ingress": self.ingress.model_copy(update={"feedback": feedback}),
             }
         )
+
+
+def _is_origin(text: str) -> bool:
+    """Whether this is an origin as the header Origin has it (RFC 6454, 6.2)."""
+    try:
+        parts = urlsplit(text)
+        usual = (parts.scheme, parts.port) in (("http", 80), ("https", 443))
+    except ValueError:
+        return False
+    plain = not set("@*\\ ") & set(text) and text == text.lower()
+    return plain and not usual and bool(parts.hostname) and text == f"{parts.scheme}://{parts.netloc}"

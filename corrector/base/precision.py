@@ -16,13 +16,12 @@ from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
-
 from corrector.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from bitsandbytes.nn import Linear4bit
+    from torch import Tensor, nn
 
 _BLOCKS = (64, 32)
 """Weights that share a scale; they divide a row, as bitsandbytes' CPU kernel requires."""
@@ -62,6 +61,8 @@ def quantise(transformer: nn.Module, *, device: torch.device, dtype: torch.dtype
 
 
 def _quantised_linears(transformer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    from torch import nn
+
     for name, module in transformer.named_modules():
         for attribute, child in module.named_children():
             if isinstance(child, nn.Linear) and is_quantised_weight(
@@ -107,7 +108,7 @@ def rounding_error(weights: Iterable[Tensor], kept: Literal["nf4"] | torch.dtype
 
 
 def rounded(weight: Tensor, kept: Literal["nf4"] | torch.dtype) -> Tensor:
-    if isinstance(kept, torch.dtype):
+    if not isinstance(kept, str):
         return weight.to(kept).float()
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 

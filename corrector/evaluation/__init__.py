@@ -4,15 +4,19 @@
 measures them and returns the `Scorecard`. All take images as tensors: they load no base and read no image files.
 """
 
-from corrector.evaluation.assessment import Assessment
-from corrector.evaluation.comparison import Comparison, Row
-from corrector.evaluation.comparison_images import Exemplars
-from corrector.evaluation.feature_memory import FeatureMemory
-from corrector.evaluation.features import FeatureExtractor, default_extractors
-from corrector.evaluation.gate import judge
-from corrector.evaluation.score import score
-from corrector.evaluation.scorecard import Check, GateVerdict, Measurements, NotRun, Scorecard
-from corrector.evaluation.verdicts import ImageJudge
+from typing import TYPE_CHECKING
+
+from corrector.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from corrector.evaluation.assessment import Assessment
+    from corrector.evaluation.comparison import Comparison, Row
+    from corrector.evaluation.comparison_images import Exemplars
+    from corrector.evaluation.feature_memory import FeatureMemory
+    from corrector.evaluation.features import FeatureExtractor, default_extractors
+    from corrector.evaluation.gate import judge
+    from corrector.evaluation.scorecard import Check, GateVerdict, Measurements, NotRun, Scorecard
+    from corrector.evaluation.verdicts import ImageJudge
 
 __all__ = [
     "Assessment",
@@ -29,5 +33,18 @@ __all__ = [
     "Scorecard",
     "default_extractors",
     "judge",
-    "score",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "assessment": ("Assessment",),
+        "comparison": ("Comparison", "Row"),
+        "comparison_images": ("Exemplars",),
+        "feature_memory": ("FeatureMemory",),
+        "features": ("FeatureExtractor", "default_extractors"),
+        "gate": ("judge",),
+        "scorecard": ("Check", "GateVerdict", "Measurements", "NotRun", "Scorecard"),
+        "verdicts": ("ImageJudge",),
+    },
+)

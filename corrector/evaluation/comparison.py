@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
-from corrector.evaluation.false_routes import HardNegativeImages
-from corrector.evaluation.guards import GuardImages
 from corrector.evaluation.negatives import likely_negatives
 from corrector.prompts import EvaluationSettings, FailingPrompt
 from corrector.prompts.hyperparameters import MAX_SEED
 from corrector.prompts.variations import Difference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from corrector.evaluation.false_routes import HardNegativeImages
+    from corrector.evaluation.guards import GuardImages
 
 Row = tuple[str, int]
 """A text and the seed of its noise."""
@@ -83,11 +87,15 @@ class Comparison:
 
     def guard_images(self, base: Tensor, corrected: Tensor) -> list[GuardImages]:
         """Images of the guard prompts, for ``score``, out of both sides' images ``[N, 3, H, W]``."""
+        from corrector.evaluation.guards import GuardImages
+
         pairs = zip(self.guards, self.split(base)[1], self.split(corrected)[1], strict=True)
         return [GuardImages(samples.prompt, before, after) for samples, before, after in pairs]
 
     def negative_images(self, base: Tensor, corrected: Tensor) -> list[HardNegativeImages]:
         """Images of the hard negatives, for ``score``, out of both sides' images ``[N, 3, H, W]``."""
+        from corrector.evaluation.false_routes import HardNegativeImages
+
         pairs = zip(self.negatives, self.split(base)[2], self.split(corrected)[2], strict=True)
         return [
             HardNegativeImages(samples.prompt, before, after, samples.difference)

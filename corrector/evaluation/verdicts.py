@@ -5,14 +5,17 @@ A distance tells that images came nearer to the exemplars. Only a verdict on eac
 change is tested by McNemar's exact test; the share of right images has a Wilson interval.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from corrector.errors import UserError
 from corrector.evaluation.scorecard_figures import Interval
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 JUDGES = "corrector.image_judges"
 """Entry point group: an installed package's judge is a callable that makes an `ImageJudge`."""

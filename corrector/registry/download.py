@@ -6,8 +6,8 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from corrector.adapters import AdapterError, AdapterFormat, convert_adapter, load_adapter
 from corrector.files import file_sha256, publish_folder, staging_folder
 from corrector.record.correction_record import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, CorrectionRecord
 from corrector.registry.failures import RegistryError
@@ -15,6 +15,9 @@ from corrector.registry.model_folder import MODEL_FOLDER, WEIGHTS_FOLDER, adapte
 from corrector.registry.references import Reference, Version, resolve
 from corrector.registry.store import Store, open_store
 from corrector.registry.tags import SHA256
+
+if TYPE_CHECKING:
+    from corrector.adapters import AdapterFormat
 
 MAX_WEIGHTS_BYTES = 2 * 1024**3
 _MAX_TEXT_BYTES = 64 * 1024**2
@@ -79,6 +82,8 @@ def export(
         raise RegistryError(f"{destination}: is there already; name a new one")
     with open_store(tracking_uri, root, writing=False) as store, staging_folder(destination) as staging:
         adapter = download_adapter(store, resolve(store, reference), staging)
+        from corrector.adapters import convert_adapter, load_adapter
+
         loaded = load_adapter(adapter)
         if to != "diffusers" or loaded.alpha != loaded.rank:
             convert_adapter(adapter, destination, to)
@@ -95,18 +100,27 @@ def download_adapter(store: Store, version: Version, staging: Path) -> Path:
     Raises:
         RegistryError: A file is missing or too large, the bytes are not those registered, or no usable adapter.
     """
-    expected = expected_digest(version)
-    weights = weights_file(store, version, staging)
-    _check_digest(weights, expected, f"{version}:")
+    files = verified_files(store, version, staging)
     adapter = staging / "verified"
     adapter.mkdir()
-    config = store.file(
-        version.run_id, f"{MODEL_FOLDER}/{WEIGHTS_FOLDER}/{CONFIG_FILE}", staging, limit=_MAX_TEXT_BYTES
-    )
-    for file in (weights, config):
+    for file in files:
         shutil.copyfile(file, adapter / file.name)
     check_adapter(adapter, version.base_revision, str(version))
     return adapter
+
+
+def verified_files(store: Store, version: Version, staging: Path) -> tuple[Path, Path]:
+    """Weights and configuration of `version`: below `staging`, or in place in a local registry. The weights' bytes are those
+    registered, which registration has checked to be an adapter for its base.
+
+    Raises:
+        RegistryError: A file is missing or too large, or the bytes are not those registered.
+    """
+    expected = expected_digest(version)
+    weights = weights_file(store, version, staging)
+    _check_digest(weights, expected, f"{version}:")
+    config = f"{MODEL_FOLDER}/{WEIGHTS_FOLDER}/{CONFIG_FILE}"
+    return weights, store.file(version.run_id, config, staging, limit=_MAX_TEXT_BYTES)
 
 
 def weights_file(store: Store, version: Version, folder: Path) -> Path:
@@ -156,6 +170,8 @@ def _check_digest(weights: Path, expected: str, what: str) -> None:
 
 def check_adapter(folder: Path, base_revision: str, what: str) -> None:
     """Raise RegistryError if `folder` holds no usable adapter, or one for another base revision."""
+    from corrector.adapters import AdapterError, load_adapter  # torch takes seconds to import
+
     try:
         adapter = load_adapter(folder)
     except AdapterError as error:

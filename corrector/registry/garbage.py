@@ -64,8 +64,8 @@ def collect_garbage(
 
 
 def _leftovers(store: Store) -> Iterator[Leftover]:
-    versions = [Version.of(version, {}) for version in store.all_versions()]
-    aliased = {(item.name, str(number)) for item in store.all_models() for number in item.aliases.values()}
+    versions = [Version.of(version, {}) for version in store.models.versions()]
+    aliased = {(item.name, number) for item in store.models.all() for number in item.aliases.values()}
     second = [version for version in _second(versions) if (version.name, version.number) not in aliased]
     for version in second:
         yield Leftover("version", str(version), "another version of the same work was first", version.created)

@@ -54,18 +54,12 @@ def list_models(
     if containing:
         check_name(containing.strip("-._ ") or containing)
     with open_store(tracking_uri, root, writing=False) as store:
-        found = store.client.search_registered_models(
-            f"name ILIKE '%{containing}%'" if containing else None,
-            max_results=limit,
-            order_by=["last_updated_timestamp DESC"],
-            page_token=token,
-        )
+        found, following = store.models.page(containing, limit=limit, token=token)
         models = []
         for item in found:
-            known = {alias: str(number) for alias, number in item.aliases.items()}
-            newest = max(item.latest_versions, key=lambda version: int(version.version), default=None)
-            models.append(ModelSummary(item.name, newest and Version.of(newest, known), known))
-        return ModelPage(tuple(models), found.token or None)
+            newest = None if item.newest is None else Version.of(item.newest, item.aliases)
+            models.append(ModelSummary(item.name, newest, item.aliases))
+        return ModelPage(tuple(models), following)
 
 
 def show_model(name: str, *, tracking_uri: str | None, root: Path) -> list[Version]:

@@ -20,17 +20,25 @@ from urllib.parse import unquote, urlsplit
 
 from corrector.registry.failures import RegistryError
 
+DATABASE = "mlflow.db"
+_LOCK = ".lock"
+
 
 def local_uri(root: Path) -> str:
     """The tracking URI of the local registry in `root`, as `mlflow ui --backend-store-uri` takes it."""
     from sqlalchemy import URL
 
-    return URL.create("sqlite", database=str(root.resolve() / "mlflow.db")).render_as_string()
+    return URL.create("sqlite", database=str(root.resolve() / DATABASE)).render_as_string()
 
 
 def artifacts_uri(root: Path) -> str:
     """The address of the folder of all artifacts, as MLflow's tables hold it."""
     return (root.resolve() / "artifacts").as_uri()
+
+
+def artifacts_folder(root: Path, run_id: str) -> Path:
+    """The folder of a run's artifacts."""
+    return root / "artifacts" / run_id / "artifacts"
 
 
 def folder_of(address: str) -> Path:
@@ -39,13 +47,32 @@ def folder_of(address: str) -> Path:
 
 
 def refuse_outside(uri: str, address: str) -> None:
-    """Raise RegistryError if a database file (`uri`) names artifacts outside its folder, as a copied database does."""
+    """Raise RegistryError if artifacts that are to be deleted are outside the folder of the database file `uri`."""
+    registry = _left(uri, address)
+    if registry is not None:
+        raise RegistryError(f"{folder_of(address)}: is outside of the registry in {registry}; not deleted")
+
+
+def refuse_moved(uri: str, address: str) -> None:
+    """Raise RegistryError if `uri` is the database of a local registry whose tables name artifacts outside its folder: it was
+    moved or copied, and who opens it by this address would read and write the original's artifacts.
+    """
+    registry = _left(uri, address)
+    if registry is not None and (registry / _LOCK).exists():
+        raise RegistryError(
+            f"{folder_of(address)}: is outside of the registry in {registry}, which was moved or copied; open it with "
+            f"--root {registry}, or without MLFLOW_TRACKING_URI"
+        )
+
+
+def _left(uri: str, address: str) -> Path | None:
+    """The folder of the database file `uri`, if the artifacts at `address` are in a folder outside of it."""
+    if not (uri.startswith("sqlite:") and address.startswith("file:")):
+        return None
     from sqlalchemy import make_url
 
-    if uri.startswith("sqlite:") and address.startswith("file:"):
-        folder, registry = folder_of(address), Path(make_url(uri).database or "").resolve().parent
-        if not folder.resolve().is_relative_to(registry):
-            raise RegistryError(f"{folder}: is outside of the registry in {registry}; not deleted")
+    registry = Path(make_url(uri).database or "").resolve().parent
+    return None if folder_of(address).resolve().is_relative_to(registry) else registry
 
 
 @contextmanager
@@ -53,7 +80,7 @@ def locked(root: Path, writing: bool) -> Iterator[None]:
     """Make `root` if missing, and hold its lock: exclusive for writing, shared for reading."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("a")
+        lock = (root / _LOCK).open("a")
     except OSError as error:
         raise RegistryError(f"{root}: cannot write there: {error.strerror}; choose another folder") from error
     with lock:
@@ -63,7 +90,7 @@ def locked(root: Path, writing: bool) -> Iterator[None]:
 
 def make_tables(root: Path) -> None:
     """Make the database of a new local registry, whole or not at all: MLflow cannot continue half-made tables."""
-    database = root / "mlflow.db"
+    database = root / DATABASE
     if database.exists():
         return
     from mlflow.tracking import MlflowClient
@@ -90,7 +117,7 @@ def update_addresses(root: Path) -> None:
         RegistryError: The database was copied without the artifacts.
     """
     present = artifacts_uri(root)
-    with closing(sqlite3.connect(root / "mlflow.db", timeout=60)) as database, database:
+    with closing(sqlite3.connect(root / DATABASE, timeout=60)) as database, database:
         moved = database.execute(
             "SELECT DISTINCT artifact_location FROM experiments WHERE name IN ('corrections', 'searches') "
             "AND artifact_location LIKE 'file:%/artifacts' AND artifact_location != ?",

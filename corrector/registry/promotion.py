@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrector.registry.download import download_adapter, read_record
+from corrector.registry.download import read_record, verified_files
 from corrector.registry.failures import RegistryError
 from corrector.registry.references import (
     CANDIDATE,
@@ -180,7 +180,7 @@ class _Review:
     ) -> Entry:
         """Make `version` the champion after its bytes were checked; returns the recorded decision."""
         with tempfile.TemporaryDirectory() as staging:
-            download_adapter(self.store, version, Path(staging))
+            verified_files(self.store, version, Path(staging))
         recorded = self.move(action, version.number, who, why, overridden=overridden)
         _tag_promoted(self.store, version, recorded)
         return recorded
@@ -217,15 +217,14 @@ class _Review:
         while True:
             registered = model(self.store, self.name)
             log = entries(registered.tags)
-            aliases = {alias: str(number) for alias, number in registered.aliases.items()}
             moves = [entry for entry in log if entry.action != "rejected"]
-            champion, last = aliases.get(CHAMPION), moves[-1]
+            champion, last = registered.aliases.get(CHAMPION), moves[-1]
             if champion != last.version and champion in {e.version for e in moves if e not in known}:
                 self._set_alias(CHAMPION, last.version)
                 continue
             moved = unrecorded_move(log, champion)
             previous = self._previous([*log, moved] if moved else log)
-            if aliases.get(PREVIOUS) == previous:
+            if registered.aliases.get(PREVIOUS) == previous:
                 return moved or last
             self._set_alias(PREVIOUS, previous)
 
@@ -237,9 +236,9 @@ class _Review:
 
     def _set_alias(self, alias: str, version: str | None) -> None:
         if version is None:
-            self.store.client.delete_registered_model_alias(self.name, alias)
+            self.store.models.delete_alias(self.name, alias)
         else:
-            self.store.set_alias(self.name, alias, version)
+            self.store.models.set_alias(self.name, alias, version)
 
 
 @contextmanager
@@ -248,7 +247,7 @@ def _reviewing(name: str, tracking_uri: str | None, root: Path) -> Iterator[_Rev
     check_name(name)
     with open_store(tracking_uri, root, writing=True) as store:
         registered = model(store, name)
-        champion = str(registered.aliases[CHAMPION]) if CHAMPION in registered.aliases else None
+        champion = registered.aliases.get(CHAMPION)
         log = entries(registered.tags)
         moved = unrecorded_move(log, champion)
         if moved is not None:
@@ -290,7 +289,7 @@ def _tag_decision(store: Store, version: Version, decision: str, entry: Entry) -
         "review.why": entry.why[:MAX_REASON],
     }
     for key, value in tags.items():
-        store.set_tag(version.name, version.number, key, value)
+        store.models.set_version_tag(version.name, version.number, key, value)
 
 
 def _need_reason(what: str, why: str) -> None:

@@ -6,16 +6,14 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
 from corrector.registry.failures import RegistryError
+from corrector.registry.models import ModelVersion, RegisteredModel
 from corrector.registry.store import Store
 from corrector.registry.tags import COMPLETE, DECISION, SCORES, SHA256, STATUS, WORK_ID
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
@@ -81,12 +79,12 @@ class Version:
 
     @classmethod
     def of(cls, version: ModelVersion, aliases: dict[str, str] | None = None) -> Self:
-        """Read MLflow's `version`. Pass `aliases` (alias -> number) for the result of a search, which leaves them out."""
+        """Read a registered version. Pass `aliases` (alias -> number) for the result of a search, which leaves them out."""
         tags = dict(version.tags)
-        number = str(version.version)
+        number = version.version
         own = version.aliases
         if aliases is not None:
-            own = [alias for alias, target in aliases.items() if target == number]
+            own = tuple(alias for alias, target in aliases.items() if target == number)
         return cls(
             name=version.name,
             number=number,
@@ -98,8 +96,8 @@ class Version:
             base_revision=tags.get("base_revision", ""),
             sha256=tags.get(SHA256, ""),
             work_id=tags.get(WORK_ID, ""),
-            run_id=version.run_id or "",
-            source=version.source or "",
+            run_id=version.run_id,
+            source=version.source,
             created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
             scores=_scores(tags.get(SCORES, "")),
             complete=COMPLETE in tags,
@@ -132,21 +130,10 @@ def check_name(name: str) -> str:
 
 def model(store: Store, name: str) -> RegisteredModel:
     """The registered model `name` with its aliases and tags; RegistryError where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return store.client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise RegistryError(
-            f"{name}: not found; `python -m corrector.registry list` shows what there is"
-        ) from error
-
-
-def aliases(store: Store, name: str) -> dict[str, str]:
-    """Alias -> number of the version, of a registered model."""
-    return {alias: str(number) for alias, number in model(store, name).aliases.items()}
+    found = store.models.model(name)
+    if found is None:
+        raise RegistryError(f"{name}: not found; `python -m corrector.registry list` shows what there is")
+    return found
 
 
 def resolve(store: Store, reference: Reference) -> Version:
@@ -155,36 +142,33 @@ def resolve(store: Store, reference: Reference) -> Version:
     Raises:
         RegistryError: There is no such name, version or alias, or the alias names a deleted version.
     """
-    from mlflow.exceptions import MlflowException
-
     alias = reference.alias or (CHAMPION if reference.version is None else None)
-    try:
-        if alias is not None:
-            return Version.of(store.client.get_model_version_by_alias(reference.name, alias))
-        return Version.of(store.client.get_model_version(reference.name, reference.version))
-    except MlflowException as error:
-        # For an alias that does not exist, some of MLflow's stores report an invalid parameter.
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        raise RegistryError(_missing(store, reference, alias)) from error
+    if alias is not None:
+        found = store.models.version_of_alias(reference.name, alias)
+    else:
+        assert reference.version is not None
+        found = store.models.version(reference.name, reference.version)
+    if found is None:
+        raise RegistryError(_missing(store, reference, alias))
+    return Version.of(found)
 
 
 def versions(store: Store, name: str) -> list[Version]:
     """All versions of a registered model, newest first; RegistryError where there is no such name."""
-    known = aliases(store, name)
-    found = [Version.of(version, known) for version in store.all_versions(f"name = '{name}'")]
+    known = model(store, name).aliases
+    found = [Version.of(version, known) for version in store.models.versions(name)]
     return sorted(found, key=lambda version: -int(version.number))
 
 
 def first_version(store: Store, name: str, work_id: str) -> ModelVersion | None:
     """The version of a piece of work that counts: the one with the smallest number (see `registration`)."""
-    found = store.all_versions(f"name = '{name}' and tags.{WORK_ID} = '{work_id}'")
+    found = store.models.versions(name, **{WORK_ID: work_id})
     return min(found, key=lambda version: int(version.version), default=None)
 
 
 def _missing(store: Store, reference: Reference, alias: str | None) -> str:
-    known = aliases(store, reference.name)
-    numbers = sorted(int(version.version) for version in store.all_versions(f"name = '{reference.name}'"))
+    known = model(store, reference.name).aliases
+    numbers = sorted(int(version.version) for version in store.models.versions(reference.name))
     there = f"it has {_listed('version', map(str, numbers))} and {_listed('alias', known)}"
     if alias is None:
         return f"{reference}: version {reference.version} not found; {there}"

@@ -20,19 +20,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from corrector.record.correction_record import ADAPTER_FOLDER, CorrectionRecord
 from corrector.registry.download import check_adapter
 from corrector.registry.failures import RegistryError
 from corrector.registry.mlflow_run import delete_run, log_run
 from corrector.registry.model_folder import adapter_source
+from corrector.registry.models import ModelVersion
 from corrector.registry.references import CANDIDATE, first_version, model_name
 from corrector.registry.store import Store, open_store
 from corrector.registry.tags import COMPLETE, DECISION, SHA256, STATUS, WORK_ID, describe, record_tags
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 _DESCRIPTION_LENGTH = 5000
 
@@ -93,8 +90,8 @@ def register(folder: Path, *, tracking_uri: str | None, root: Path) -> Registere
         version = _the_version(store, name, record) or _make_version(store, name, record, folder)
         if COMPLETE not in version.tags:
             _update_candidate(store, name, record)
-            store.set_tag(name, version.version, COMPLETE, "complete")
-        return _described(store.client.get_model_version(name, version.version))
+            store.models.set_version_tag(name, version.version, COMPLETE, "complete")
+        return _described(store, version)
 
 
 def _the_version(store: Store, name: str, record: CorrectionRecord) -> ModelVersion | None:
@@ -104,7 +101,7 @@ def _the_version(store: Store, name: str, record: CorrectionRecord) -> ModelVers
         raise OtherBytes(
             f"{name}/{first.version}: holds this work with SHA-256 {first.tags.get(SHA256)}, and these bytes are "
             f"{record.adapter_sha256}; a version never changes: use that one, delete it first, or train with another seed",
-            _described(store.client.get_model_version(name, first.version)),
+            _described(store, first),
         )
     return first
 
@@ -135,9 +132,10 @@ def _create_version(store: Store, name: str, run_id: str, record: CorrectionReco
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return store.client.create_model_version(
+    made = store.client.create_model_version(
         name, adapter_source(run_id), run_id, tags=record_tags(record), description=describe(record)
     )
+    return ModelVersion.of(made)
 
 
 def _update_candidate(store: Store, name: str, record: CorrectionRecord) -> None:
@@ -151,7 +149,7 @@ def _update_candidate(store: Store, name: str, record: CorrectionRecord) -> None
     named: str | None = None
     while named != (newest := _newest_unreviewed(store, name)):
         if newest is not None:
-            store.set_alias(name, CANDIDATE, newest)
+            store.models.set_alias(name, CANDIDATE, newest)
         elif named is not None:
             store.remove_alias(name, CANDIDATE, named)
         named = newest
@@ -163,7 +161,7 @@ def _newest_unreviewed(store: Store, name: str) -> str | None:
     Of several versions of one piece of work only the first counts.
     """
     first: dict[str, ModelVersion] = {}
-    for version in store.all_versions(f"name = '{name}' and tags.{STATUS} = 'corrected'"):
+    for version in store.models.versions(name, **{STATUS: "corrected"}):
         work = version.tags.get(WORK_ID)
         # MLflow reads versions before their tags: a version that is deleted in between has no tags.
         if work is not None and (work not in first or int(version.version) < int(first[work].version)):
@@ -173,12 +171,16 @@ def _newest_unreviewed(store: Store, name: str) -> str | None:
     return None if newest is None or decisions[newest] is not None else str(newest)
 
 
-def _described(version: ModelVersion) -> RegisteredVersion:
+def _described(store: Store, made: ModelVersion) -> RegisteredVersion:
+    """The version as it is now, with its aliases."""
+    version = store.models.version(made.name, made.version)
+    if version is None:
+        raise RegistryError(f"{made.name}/{made.version}: was deleted while it was registered")
     return RegisteredVersion(
         name=version.name,
-        version=str(version.version),
+        version=version.version,
         run_id=version.run_id,
-        aliases=tuple(sorted(version.aliases)),
+        aliases=version.aliases,
         sha256=version.tags[SHA256],
         source=version.source,
     )

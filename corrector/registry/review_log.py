@@ -58,8 +58,7 @@ def history(name: str, *, tracking_uri: str | None, root: Path) -> list[Entry]:
     with open_store(tracking_uri, root, writing=False) as store:
         registered = model(store, check_name(name))
         recorded = entries(registered.tags)
-        champion = registered.aliases.get(CHAMPION)
-        unrecorded = unrecorded_move(recorded, None if champion is None else str(champion))
+        unrecorded = unrecorded_move(recorded, registered.aliases.get(CHAMPION))
         return [*recorded, unrecorded] if unrecorded else recorded
 
 
@@ -132,7 +131,7 @@ def append(store: Store, name: str, entry: Entry) -> Entry:
     check_length(name, entry)
     key = f"{_PREFIX}{entry.when.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}.{secrets.token_hex(4)}"
     content = entry.model_dump() | {"when": entry.when.isoformat()}
-    store.client.set_registered_model_tag(name, key, json.dumps(content, ensure_ascii=False))
+    store.models.set_tag(name, key, json.dumps(content, ensure_ascii=False))
     return entry.model_copy(update={"recorded": True})
 
 

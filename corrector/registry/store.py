@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from corrector.errors import UserError
+from corrector.files import staging_folder
 from corrector.registry import local
 from corrector.registry.failures import RegistryError, describe_failure, without_password
+from corrector.registry.local_models import LocalModels
+from corrector.registry.models import MlflowModels, Models, pages
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.tracking import MlflowClient
 
-_PAGE = 1000
-"""Items in one answer of MLflow, which gives no more registered models at once."""
-_UPSERTS = 3
+_NO_SCHEME = re.compile(r"[\w.-]+:\d+(/.*)?", re.ASCII)
+_WAITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": ("3", "1"),
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": ("1", "1"),
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": ("60", "10"),
+}
+"""Variable -> its value, and that of the first contact. With MLflow's defaults a job waits ten minutes for a server that is
+down."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,39 @@ class Store:
     """An open registry.
 
     Attributes:
-        root: Folder of a local registry, which excludes other writers by its lock. None: a server, or a database that
-            is used like one.
+        tracking_uri: A server, or a database that is used like one. None: the local registry in `root`.
+        root: Folder of a local registry, which excludes other writers by its lock. None: there is a `tracking_uri`.
     """
 
-    client: MlflowClient
-    uri: str
+    tracking_uri: str | None
     root: Path | None
+
+    @cached_property
+    def uri(self) -> str:
+        """The address that MLflow's client takes."""
+        if self.tracking_uri is not None:
+            return self.tracking_uri
+        assert self.root is not None
+        return local.local_uri(self.root)
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client, which is imported now (seconds); a server is asked once whether it is there."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        if self.uri.startswith(("http:", "https:")):
+            _meet(self.uri)
+        return client
+
+    @cached_property
+    def models(self) -> Models:
+        """Registered models and versions; those of a local registry need no import of MLflow."""
+        if self.root is not None:
+            found = LocalModels(self.root / local.DATABASE)
+            if found.is_known():
+                return found
+        return MlflowModels(self.client)
 
     def file(self, run_id: str, path: str, folder: Path, *, limit: int) -> Path:
         """One artifact of a run as a file on this machine: below `folder`, or in place in a local registry.
@@ -51,26 +87,19 @@ class Store:
             RegistryError: There is no such artifact, it is larger than `limit`, or shorter than its listed size.
         """
         where = f"run {run_id}: {path}"
-        repository = self.repository(run_id)
-        listed = repository.list_artifacts(path.rpartition("/")[0] or None)
-        size = next((item.file_size for item in listed if item.path == path and not item.is_dir), None)
+        size = self._size(run_id, path)
         if size is None:
             raise RegistryError(f"{where}: missing; {self._why_missing(run_id)}")
-        if int(size) > limit:
-            raise RegistryError(
-                f"{where}: {int(size):,} bytes is more than it can have ({limit:,}); not fetched"
-            )
+        if size > limit:
+            raise RegistryError(f"{where}: {size:,} bytes is more than it can have ({limit:,}); not fetched")
         if self.root is not None:
-            found = Path(repository.download_artifacts(path))
-        else:
-            found = folder / path
-            found.parent.mkdir(parents=True, exist_ok=True)
-            # MLflow's public method lists the folder and reads the run again: 10 requests for one file.
-            repository._download_file(path, str(found))
-        if found.stat().st_size != int(size):
-            raise RegistryError(
-                f"{where}: {found.stat().st_size:,} of {int(size):,} bytes arrived; try again"
-            )
+            return local.artifacts_folder(self.root, run_id) / path
+        found = folder / path
+        found.parent.mkdir(parents=True, exist_ok=True)
+        # MLflow's public method lists the folder and reads the run again: 10 requests for one file.
+        self.repository(run_id)._download_file(path, str(found))
+        if found.stat().st_size != size:
+            raise RegistryError(f"{where}: {found.stat().st_size:,} of {size:,} bytes arrived; try again")
         return found
 
     def log_file(self, run_id: str, file: Path, folder: str | None) -> None:
@@ -78,10 +107,16 @@ class Store:
         if self.root is None:
             self.client.log_artifact(run_id, str(file), folder)
         else:
-            self.repository(run_id).log_artifact(str(file), folder)
+            # Replaced, not overwritten: a registry that was copied with hard links shares the former file.
+            kept = local.artifacts_folder(self.root, run_id) / (folder or "") / file.name
+            with staging_folder(kept) as staging:
+                Path(shutil.copyfile(file, staging / file.name)).replace(kept)
 
     def artifacts(self, run_id: str) -> list[str]:
         """Names of the files and folders at the top of a run's artifacts; the run may have been deleted."""
+        if self.root is not None:
+            folder = local.artifacts_folder(self.root, run_id)
+            return sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
         return [item.path for item in self.repository(run_id).list_artifacts()]
 
     def delete_artifacts(self, run_id: str) -> None:
@@ -97,8 +132,10 @@ class Store:
     def artifact_address(self, run_id: str) -> str:
         """URI of the folder of a run's artifacts."""
         if self.root is not None:
-            return (self.root.resolve() / "artifacts" / run_id / "artifacts").as_uri()
-        return str(self.client.get_run(run_id).info.artifact_uri)
+            return local.artifacts_folder(self.root.resolve(), run_id).as_uri()
+        address = str(self.client.get_run(run_id).info.artifact_uri)
+        local.refuse_moved(self.uri, address)
+        return address
 
     def repository(self, run_id: str) -> ArtifactRepository:
         """MLflow's repository of the artifacts of a run; the run may have been deleted."""
@@ -113,7 +150,8 @@ class Store:
         """The id of the experiment `name`, which is made or restored if needed.
 
         Raises:
-            RegistryError: The experiment of a local registry does not keep its artifacts in a folder.
+            RegistryError: The experiment of a local registry does not keep its artifacts in a folder, or a moved one was
+                opened by its database's address.
         """
         from mlflow.exceptions import MlflowException
 
@@ -131,29 +169,16 @@ class Store:
                 f'{self.root}: the experiment "{name}" keeps its artifacts in {found.artifact_location}, and a local '
                 f"registry in its own folder; give --tracking-uri {self.uri}"
             )
+        local.refuse_moved(self.uri, found.artifact_location)
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def set_alias(self, name: str, alias: str, version: str) -> None:
-        """Set an alias to a version in one step, whichever version it named before."""
-        _upsert(lambda: self.client.set_registered_model_alias(name, alias, version))
-
     def remove_alias(self, name: str, alias: str, version: str) -> None:
         """Remove an alias if it names `version`."""
-        if str(self.client.get_registered_model(name).aliases.get(alias)) == version:
-            self.client.delete_registered_model_alias(name, alias)
-
-    def set_tag(self, name: str, version: str, key: str, value: str) -> None:
-        _upsert(lambda: self.client.set_model_version_tag(name, version, key, value))
-
-    def all_versions(self, condition: str = "") -> Iterator[ModelVersion]:
-        """The versions that `condition` (MLflow's filter) chooses; MLflow leaves their aliases out."""
-        return _pages(self.client.search_model_versions, condition)
-
-    def all_models(self) -> Iterator[RegisteredModel]:
-        """Every registered model with its aliases and newest version."""
-        return _pages(self.client.search_registered_models)
+        found = self.models.model(name)
+        if found is not None and found.aliases.get(alias) == version:
+            self.models.delete_alias(name, alias)
 
     def all_runs(
         self,
@@ -166,7 +191,15 @@ class Store:
         from mlflow.entities import ViewType
 
         view = {"active": ViewType.ACTIVE_ONLY, "deleted": ViewType.DELETED_ONLY, "all": ViewType.ALL}[stage]
-        return _pages(self.client.search_runs, experiments, condition, run_view_type=view)
+        return pages(self.client.search_runs, experiments, condition, run_view_type=view)
+
+    def _size(self, run_id: str, path: str) -> int | None:
+        """Bytes of an artifact; None if there is no such file."""
+        if self.root is not None:
+            file = local.artifacts_folder(self.root, run_id) / path
+            return file.stat().st_size if file.is_file() else None
+        listed = self.repository(run_id).list_artifacts(path.rpartition("/")[0] or None)
+        return next((int(item.file_size) for item in listed if item.path == path and not item.is_dir), None)
 
     def _why_missing(self, run_id: str) -> str:
         recorded = str(self.client.get_run(run_id).info.artifact_uri)
@@ -175,37 +208,9 @@ class Store:
         return "the artifact was removed, or never written"
 
 
-def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
-    """All items that one of MLflow's searches finds, fetched in pages."""
-    token: str | None = None
-    while True:
-        page = search(*arguments, **options, max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def _upsert(write: Callable[[], None]) -> None:
-    """Call `write`, and again if another process inserted the same row at the same time.
-
-    MLflow looks for a row and then inserts it. If two processes find no row, the second violates the primary key; its next
-    call finds the row.
-    """
-    from mlflow.exceptions import MlflowException
-
-    for attempt in range(_UPSERTS):
-        try:
-            return write()
-        except MlflowException as error:
-            if error.error_code != "BAD_REQUEST" or attempt == _UPSERTS - 1:
-                raise
-    return None
-
-
 def registry_exists(tracking_uri: str | None, root: Path) -> bool:
     """Whether there is a registry to read: always for a server; for a local one, after its first registration."""
-    return tracking_uri is not None or (root / "mlflow.db").exists()
+    return tracking_uri is not None or (root / local.DATABASE).exists()
 
 
 @contextmanager
@@ -224,19 +229,18 @@ def open_store(tracking_uri: str | None, root: Path, *, writing: bool) -> Iterat
         raise RegistryError(
             f"{root}: no registry here; expected the folder that corrections were registered in"
         )
+    if tracking_uri is not None and _NO_SCHEME.fullmatch(tracking_uri):
+        raise RegistryError(f"{tracking_uri}: no address of a server; write http://{tracking_uri}")
     _configure_mlflow()
-    from mlflow.tracking import MlflowClient
-
     with ExitStack() as held, _failures_of(without_password(tracking_uri) if tracking_uri else str(root)):
         if tracking_uri is None:
             held.enter_context(local.locked(root, writing))
             local.make_tables(root)
             if writing:
                 local.update_addresses(root)
-        uri = tracking_uri or local.local_uri(root)
         if not writing:
             held.close()
-        yield Store(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, None if tracking_uri else root)
+        yield Store(tracking_uri, root if tracking_uri is None else None)
 
 
 def prepare(tracking_uri: str | None, root: Path) -> None:
@@ -251,11 +255,38 @@ def prepare(tracking_uri: str | None, root: Path) -> None:
         store.client.search_registered_models(max_results=1)
 
 
+@cache
+def _meet(uri: str) -> None:
+    """Ask a server for a registered model, with shorter waits than later requests have; once in a process.
+
+    Raises:
+        MlflowException, OSError: It does not answer as MLflow.
+    """
+    from mlflow.tracking import MlflowClient
+
+    with _shorter_waits():
+        MlflowClient(uri, uri).search_registered_models(max_results=1)
+
+
+@contextmanager
+def _shorter_waits() -> Iterator[None]:
+    """Waits of the first contact, except those that the user set."""
+    shortened = {name: short for name, (usual, short) in _WAITS.items() if os.environ.get(name) == usual}
+    usual = {name: os.environ[name] for name in shortened}
+    os.environ.update(shortened)
+    try:
+        yield
+    finally:
+        os.environ.update(usual)
+
+
 @contextmanager
 def _failures_of(address: str) -> Iterator[None]:
     """Turn exceptions of MLflow and its libraries into a RegistryError whose message begins with `address`."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         described = describe_failure(error)
         if described is None:
@@ -269,9 +300,7 @@ def _configure_mlflow() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # With MLflow's defaults a job waits ten minutes for a server that is down.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    for name, (usual, _) in _WAITS.items():
+        os.environ.setdefault(name, usual)
     for name in ("mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -114,6 +114,6 @@ def _too_low(what: str, win_rate: Interval | None, least: float) -> list[str]:
 def _replace_tags(store: Store, version: Version, tags: dict[str, str]) -> None:
     for key in version.tags:
         if key.startswith(_PREFIXES) and key not in tags:
-            store.client.delete_model_version_tag(version.name, version.number, key)
+            store.models.delete_version_tag(version.name, version.number, key)
     for key, value in tags.items():
-        store.set_tag(version.name, version.number, key, value)
+        store.models.set_version_tag(version.name, version.number, key, value)

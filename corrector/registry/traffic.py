@@ -93,19 +93,18 @@ def set_traffic(
                 raise RegistryError(f"{version}: its registration has not ended; wait, or register it again")
             if version.decision == "rejected":
                 raise RegistryError(f"{version}: a reviewer rejected it; promote it first if that was wrong")
-            store.set_alias(name, CHALLENGER, version.number)
+            store.models.set_alias(name, CHALLENGER, version.number)
         for key, value in wanted.items():
-            store.client.set_registered_model_tag(name, key, value)
+            store.models.set_tag(name, key, value)
         if challenger == "none":
-            store.client.delete_registered_model_alias(name, CHALLENGER)
+            store.models.delete_alias(name, CHALLENGER)
         return _traffic(store, name)
 
 
 def _traffic(store: Store, name: str) -> Traffic:
     found = model(store, name)
-    challenger = found.aliases.get(CHALLENGER)
     try:
         tags = TrafficTags.of(found.tags)
     except RegistryError as error:
         raise RegistryError(f"{name}: {error}") from None
-    return Traffic(tags, None if challenger is None else str(challenger))
+    return Traffic(tags, found.aliases.get(CHALLENGER))

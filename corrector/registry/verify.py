@@ -64,8 +64,9 @@ def verify(
 def _versions(store: Store, names: Sequence[str]) -> Iterator[Version]:
     for name in names:
         model(store, check_name(name))
-    for condition in [f"name = '{name}'" for name in names] or [""]:
-        yield from (Version.of(version, {}) for version in store.all_versions(condition))
+    chosen: Sequence[str | None] = names or (None,)
+    for each in chosen:
+        yield from (Version.of(version, {}) for version in store.models.versions(each))
 
 
 def _check(store: Store, version: Version) -> DigestCheck:

@@ -141,6 +141,7 @@ def _read(task: PromptTask, *, error: str | None = None, worked: bool = False) -
     if not folder.record.fetch():
         return PromptResult(status="unfinished", error=error, **common)
     record = CorrectionRecord.load(folder.record.path)
+    assert record.status != "not judged"  # a status of imported adapters
     registered = folder.registration.read()
     card = record.scorecard
     checks = () if card is None else card.verdict.reasons

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from corrector.base import BaseSpec
 from corrector.errors import UserError
-from corrector.evaluation import Comparison, Exemplars, FeatureMemory, score
+from corrector.evaluation import Comparison, Exemplars, FeatureMemory
+from corrector.evaluation.score import score
 from corrector.evaluation.verdicts import named_judge
 from corrector.exemplars import to_tensor
 from corrector.files import file_sha256

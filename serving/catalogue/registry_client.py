@@ -59,12 +59,12 @@ class RegistryClient:
             return [
                 RegisteredModel(
                     found.name,
-                    int(found.creation_timestamp),
-                    str(found.aliases[CHAMPION]),
-                    str(found.aliases[CHALLENGER]) if CHALLENGER in found.aliases else None,
-                    dict(found.tags),
+                    found.creation_timestamp,
+                    found.aliases[CHAMPION],
+                    found.aliases.get(CHALLENGER),
+                    found.tags,
                 )
-                for found in store.all_models()
+                for found in store.models.all()
                 if CHAMPION in found.aliases
             ]
 

@@ -21,6 +21,30 @@ from serving.router.router import Router
 
 AUTO = "auto"
 
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """The adapter that a request asks for: "auto", "base", a name or `NAME@VERSION`.
+
+    Attributes:
+        field: The field of the request that names it.
+        written: What that field says, where the configuration makes it another name of `wanted`.
+    """
+
+    wanted: str = AUTO
+    field: str = "adapter"
+    written: str | None = None
+
+    def unknown(self, error: UnknownAdapter) -> ApiError:
+        """The answer where there is no such adapter."""
+        message = f"{self.field}: {error}"
+        if self.written not in (None, self.wanted):
+            message = f'{self.field}: "{self.written}" stands for "{self.wanted}", and {error}'
+        elif self.field == "model":
+            message += "; the operator can give models further names (ingress.model_aliases)"
+        return ApiError(404, message, code="model_not_found", param=self.field)
+
+
 PreviewCallback = Callable[[int, np.ndarray], None]
 """Called in the event loop with the number of a preview, from 0, and its pixels `[height, width, 3]` uint8."""
 VersionFinder = Callable[[str, str], Awaitable[AdapterIdentity | None]]
@@ -72,33 +96,34 @@ class ImageService:
     # One thread is enough: all heads are one matrix product, and an embedding holds a lock.
     _routing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "routing"), init=False)
 
-    async def route(self, prompt: str, adapter: str, user: str, *, unreviewed: bool) -> Decision:
+    async def route(self, prompt: str, choice: AdapterChoice, user: str, *, unreviewed: bool) -> Decision:
         """Where a prompt goes.
 
         Args:
-            adapter: "auto", "base", a name or `NAME@VERSION`.
-            unreviewed: Whether `adapter` may be a version that is not in the snapshot.
+            unreviewed: Whether the adapter may be a version that is not in the snapshot.
 
         Raises:
-            UnknownAdapter: There is no such adapter.
-            ApiError: 403: the version is not in the snapshot, and `unreviewed` is False.
+            ApiError: 404: there is no such adapter; 403: the version is not in the snapshot, and `unreviewed` is False.
         """
-        if adapter == AUTO:
+        if choice.wanted == AUTO:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._routing, lambda: self.router.route(prompt, user=user))
         snapshot = self.snapshot()
         try:
-            return requested(snapshot, adapter, user)
-        except UnknownAdapter:
-            name, _, version = adapter.partition("@")
+            return requested(snapshot, choice.wanted, user)
+        except UnknownAdapter as error:
+            name, _, version = choice.wanted.partition("@")
             if self.find_version is None or not name or not version:
-                raise
+                raise choice.unknown(error) from None
         if not unreviewed:
             raise ApiError(
                 403,
-                "adapter: this API key may draw reviewed versions only, which are champion and challenger; "
+                f"{choice.field}: this API key may draw reviewed versions only, which are champion and challenger; "
                 "another needs a key that was added with --versions any",
                 code="version_not_reviewed",
-                param="adapter",
+                param=choice.field,
             )
-        return requested(snapshot, adapter, user, await self.find_version(name, version))
+        try:
+            return requested(snapshot, choice.wanted, user, await self.find_version(name, version))
+        except UnknownAdapter as error:
+            raise choice.unknown(error) from None

@@ -45,7 +45,7 @@ def requested(
     if adapter is None:
         raise UnknownAdapter(_unknown_name(snapshot, name))
     raise UnknownAdapter(
-        f'adapter: {name} has no version "{version}"; its champion is {adapter.champion.identity.version}'
+        f'adapter {name} has no version "{version}"; its champion is {adapter.champion.identity.version}'
     )
 
 
@@ -63,4 +63,4 @@ def _listed(adapter: ServedAdapter, version: str) -> tuple[AdapterIdentity, Alia
 def _unknown_name(snapshot: Snapshot, name: str) -> str:
     near = get_close_matches(name, [*snapshot.adapters, BASE], n=1)
     hint = f'did you mean "{near[0]}"' if near else "GET /v1/models lists what is served"
-    return f'adapter: no adapter "{name}" is served; {hint}'
+    return f'no adapter "{name}" is served; {hint}'

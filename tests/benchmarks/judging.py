@@ -17,8 +17,9 @@ from torch import Tensor
 from corrector.adapters import Adapter, AdapterBank
 from corrector.base import TextEmbeddings
 from corrector.drawing import Candidate, draw
-from corrector.evaluation import Assessment, Comparison, Exemplars, FeatureMemory, score
+from corrector.evaluation import Assessment, Comparison, Exemplars, FeatureMemory
 from corrector.evaluation.images import as_stored
+from corrector.evaluation.score import score
 from corrector.loaded_base import Base
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds
 from tests.benchmarks.subject import Subject

@@ -208,7 +208,7 @@ def register_at_once(folders: Sequence[Path], place: dict[str, Any], processes: 
 def add_versions(place: dict[str, Any], count: int) -> None:
     """Versions without artifacts, tagged as real ones are, ten to a name."""
     with open_store(**place, writing=True) as store:
-        model = next(version for version in store.all_versions())
+        model = next(version for version in store.models.versions())
         tags = dict(model.tags)
         for number in range(count):
             name = f"filler-{number // 10}"

@@ -7,7 +7,6 @@ with the right strength.
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,11 +16,8 @@ from corrector.adapters.formats import names, qkv_layout
 from corrector.adapters.formats.config import CONFIG_NAME, header_metadata, peft_config
 from corrector.adapters.formats.container import encode
 from corrector.adapters.formats.reading import PEFT_WEIGHTS_NAME, WEIGHTS_NAME, load_adapter
+from corrector.adapters.formats.written import FORMATS, AdapterFormat
 from corrector.files import write_atomically
-
-AdapterFormat = Literal["diffusers", "peft", "comfyui"]
-FORMATS: tuple[AdapterFormat, ...] = get_args(AdapterFormat)
-"""Formats that can be written. ComfyUI's is kohya's, which kohya's sd-scripts load as well."""
 
 DIGEST_NAME = WEIGHTS_NAME + ".sha256"
 

@@ -8,16 +8,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from corrector.errors import UserError
 from corrector.files import write_atomically
+from serving.ingress.http.error_messages import EXPECTED, first_mistake
 from serving.settings import Versions
 
 _PREFIX = "pc-"
 _MAX_FILE_BYTES = 16 * 1024**2
 
-KeyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+KeyName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        json_schema_extra={
+            EXPECTED: 'letters, digits, ".", "_" and "-", at most 64, with a letter or digit first'
+        },
+    ),
+]
 
 
 class ApiKey(BaseModel):
@@ -26,7 +35,11 @@ class ApiKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: KeyName = Field(description="Whose it is; in logs, and the unit of fairness and limits.")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the key.")
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="Of the key.",
+        json_schema_extra={EXPECTED: "64 hexadecimal digits"},
+    )
     created: datetime
     disabled: bool = Field(default=False, description="Answered with 403.")
     requests_per_minute: int | None = Field(default=None, ge=1, description="None: no limit.")
@@ -71,9 +84,7 @@ class KeyFile(BaseModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            mistake = error.errors(include_input=False)[0]
-            place = ".".join(str(part) for part in mistake["loc"])
-            raise UserError(f"{path}: {place + ': ' if place else ''}{mistake['msg']}") from None
+            raise UserError(f"{path}: {first_mistake(error, cls)}") from None
 
     def write(self, path: Path) -> None:
         """Replace the file atomically; only its owner may read it."""
@@ -124,6 +135,5 @@ def new_key(
             versions=versions,
         )
     except ValidationError as error:
-        mistake = error.errors(include_input=False)[0]
-        raise UserError(f"{mistake['loc'][0]}: {mistake['msg']}") from None
+        raise UserError(first_mistake(error, ApiKey)) from None
     return key, secret

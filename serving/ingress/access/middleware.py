@@ -26,6 +26,8 @@ _SHOWN_CHARS = 256
 
 
 class AccessMiddleware:
+    """Keys and limits, and what every answer has. HEAD is answered as GET, without the body (RFC 9110, 9.3.2)."""
+
     def __init__(
         self, app: ASGIApp, authenticator: Authenticator, limits: RateLimits, observer: IngressObserver
     ) -> None:
@@ -40,14 +42,19 @@ class AccessMiddleware:
             return
         headers = Headers(scope=scope)
         context = RequestContext(_request_id(headers.get("x-request-id")), scope["method"], scope["path"])
+        # The server reads the scope that it gave, so this one is changed.
+        scope = {**scope, "state": {**scope.get("state", {}), "context": context}}
         # Some servers pass a prefix that ends with a slash, which would remove the slash from every path.
         scope["root_path"] = str(scope.get("root_path", "")).rstrip("/")
-        scope["state"] = {**scope.get("state", {}), "context": context}
+        if is_head := scope["method"] == "HEAD":
+            scope["method"] = "GET"
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 context.status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = context.id
+            elif is_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:

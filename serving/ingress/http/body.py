@@ -4,14 +4,16 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi import APIRouter, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import ClientDisconnect
 
-from serving.ingress.http.errors import ApiError, invalid, to_api_error
+from corrector.values import number
+from serving.ingress.http.errors import ApiError, invalid, invalid_body, to_api_error
 from serving.settings import IngressSettings
 
 
@@ -61,14 +63,19 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that reads bodies as StrictRequest does."""
+    """A route that reads bodies as StrictRequest does, and explains the mistakes of its parameter `body`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, with a StrictRequest."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handle(StrictRequest(request.scope, request.receive))
+            try:
+                return await handle(StrictRequest(request.scope, request.receive))
+            except RequestValidationError as error:
+                # Every place begins with "body".
+                mistakes = [{**mistake, "loc": mistake["loc"][1:]} for mistake in error.errors()]
+                raise invalid_body(mistakes, get_type_hints(self.endpoint)["body"]) from None
 
         return strict
 
@@ -82,7 +89,7 @@ def api_router() -> APIRouter:
 
 
 def strict_json(body: bytes) -> Any:
-    """Parse JSON, and refuse input that parsers read differently.
+    """Parse JSON, and refuse input that parsers read differently. Whole-valued floats become whole numbers (8.0 is 8).
 
     Raises:
         ApiError: 400: not UTF-8, not JSON, nested too deeply; NaN, an infinity or a number beyond a double; a name twice;
@@ -117,11 +124,11 @@ def _no_constant(name: str) -> None:
     raise _AmbiguousJson(f"{name} is no number")
 
 
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
+def _finite(digits: str) -> int | float:
+    value = float(digits)
+    if not math.isfinite(value):
         raise _AmbiguousJson("a number is too large")
-    return number
+    return number(value)
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

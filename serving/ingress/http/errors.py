@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -13,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from corrector.errors import UserError
 from serving.engine.request import AdapterUnavailable, DeadlineMissed, EngineFailure, Overloaded
-from serving.router.requested import UnknownAdapter
+from serving.ingress.http.error_messages import explained, unknown_field
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 408: "timeout_error", 429: "rate_limit_error"}
 CLIENT_GONE = 499
@@ -71,13 +70,30 @@ def invalid(message: str, *, param: str | None = None, code: str = "invalid_valu
     return ApiError(400, message, code=code, param=param)
 
 
+def invalid_body(mistakes: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> ApiError:
+    """An answer for pydantic's errors in a body of this model; of several mistakes, it says one.
+
+    Unknown fields come first, since a misspelt field is missing, too; the others follow in the order of the schema.
+    """
+    mistake = min(mistakes, key=lambda each: each["type"] != "extra_forbidden")
+    if not mistake["loc"]:
+        return invalid(
+            "the body must be one JSON object, with Content-Type: application/json", code="invalid_json"
+        )
+    param = ".".join(map(str, mistake["loc"]))[:_SHOWN_CHARS]
+    match mistake["type"]:
+        case "extra_forbidden":
+            return invalid(unknown_field(param, model.model_fields), param=param, code="unknown_parameter")
+        case "missing":
+            return invalid(f"{param} is missing", param=param, code="missing_required_parameter")
+    return invalid(f"{param}: {explained(mistake, model)}", param=param)
+
+
 def to_api_error(error: BaseException) -> ApiError:
     """The answer for an error of routing or drawing; it does not contain the causes of server errors."""
     match error:
         case ApiError():
             return error
-        case UnknownAdapter():
-            return ApiError(404, str(error), code="model_not_found", param="adapter")
         case Overloaded():
             return ApiError(429, str(error), code="overloaded", retry_after=min(60.0, error.retry_after))
         case DeadlineMissed() | TimeoutError():
@@ -94,7 +110,6 @@ def to_api_error(error: BaseException) -> ApiError:
                 503,
                 "the adapter cannot be had at the moment; try again, or ask for another with `adapter`",
                 code="adapter_unavailable",
-                param="adapter",
                 retry_after=5,
             )
         case EngineFailure():
@@ -111,15 +126,11 @@ def install(app: FastAPI) -> None:
     """Answer FastAPI's own errors in the same form."""
 
     async def answered(request: Request, error: Exception) -> Response:
-        if isinstance(error, RequestValidationError):
-            answer = _of_validation(error.errors())
-        else:
-            assert isinstance(error, HTTPException)
-            answer = _of_http(error)
+        assert isinstance(error, HTTPException)
+        answer = _of_http(error)
         request.state.context.code = answer.code
         return answer.response()
 
-    app.add_exception_handler(RequestValidationError, answered)
     app.add_exception_handler(HTTPException, answered)
 
 
@@ -129,7 +140,7 @@ def _of_http(error: HTTPException) -> ApiError:
     if error.status_code == 404:
         return ApiError(404, "there is no such path; /openapi.json lists them", code="path_not_found")
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
         return ApiError(
             405,
             f"expected {allowed}",
@@ -137,21 +148,3 @@ def _of_http(error: HTTPException) -> ApiError:
             headers={"Allow": allowed} if allowed else None,
         )
     return ApiError(error.status_code, str(error.detail), code="http_error", headers=error.headers)
-
-
-def _of_validation(mistakes: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first mistake; those of the body's fields come in the order of the schema."""
-    mistake = mistakes[0]
-    place = [str(part) for part in mistake["loc"] if part != "body"]
-    param = ".".join(place)[:_SHOWN_CHARS] or None
-    if param is None:
-        return invalid(
-            "the body must be one JSON object, with Content-Type: application/json", code="invalid_json"
-        )
-    match mistake["type"]:
-        case "extra_forbidden":
-            return invalid(f"unknown field: {param}", param=param, code="unknown_parameter")
-        case "missing":
-            return invalid(f"{param} is missing", param=param, code="missing_required_parameter")
-    message = str(mistake["msg"]).removeprefix("Value error, ")
-    return invalid(f"{param}: {message}", param=param)

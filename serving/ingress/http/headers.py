@@ -1,5 +1,6 @@
-"""provenance_headers: the provenance of an image as HTTP headers."""
+"""The headers of answers: an image's provenance, and the fields of the request that were ignored."""
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from serving.ingress.http.schema import Provenance
@@ -19,6 +20,9 @@ DESCRIPTIONS = {
     "x-denoise-ms": "From the first denoising step to the last, the longest of all images; not of a stream.",
 }
 """By the header's name, which is `x-` and the name of a field of Provenance. Every answer has x-request-id too."""
+IGNORED = "x-ignored-parameters"
+EXPOSED = (*DESCRIPTIONS, IGNORED, "x-request-id", "x-should-retry", "retry-after")
+"""Headers that scripts of other origins may read, where the operator allows the origin."""
 
 
 def provenance_headers(provenance: Provenance) -> dict[str, str]:
@@ -30,3 +34,8 @@ def provenance_headers(provenance: Provenance) -> dict[str, str]:
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
             headers[name] = quote(text, safe=_SAFE).strip()
     return headers
+
+
+def ignored_header(fields: Sequence[str]) -> dict[str, str]:
+    """The header that names the ignored fields of a request, where there are any."""
+    return {IGNORED: ", ".join(fields)} if fields else {}

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from serving.ingress.http.errors import ApiError, ErrorBody
-from serving.ingress.http.headers import DESCRIPTIONS
+from serving.ingress.http.headers import DESCRIPTIONS, IGNORED
 from serving.ingress.http.schema import CompletedImage, PartialImage
 
 Responses = dict[int | str, dict[str, Any]]
@@ -15,14 +15,15 @@ Responses = dict[int | str, dict[str, Any]]
 _TITLE = "Corrected images"
 _DESCRIPTION = """OpenAI's images API over one Stable Diffusion 3 and many corrections: a prompt with an approved correction is
 drawn through its adapter, every other by the base. The official openai clients work as they are; fields beyond OpenAI's go
-into `extra_body`. Every answer has the header x-request-id: the client's own, where it sent one of letters, digits, dots,
+into `extra_body`. HEAD is answered wherever GET is.
+Every answer has the header x-request-id: the client's own, where it sent one of letters, digits, dots,
 dashes and underscores."""
 
 _ERRORS = {
     400: ("The request is wrong", "prompt is missing", "prompt", "missing_required_parameter"),
     401: ("No valid API key", "the API key is not valid", None, "invalid_api_key"),
     403: ("The API key may not do this", 'the API key "team" is disabled', None, "key_disabled"),
-    404: ("There is no such thing", 'no adapter "lying"', "adapter", "model_not_found"),
+    404: ("There is no such thing", 'adapter: no adapter "lying" is served', "adapter", "model_not_found"),
     408: ("It took too long", "not done within `timeout` seconds", "timeout", "deadline_missed"),
     413: ("The body is too large", "the body may have 65536 bytes", None, "body_too_large"),
     429: ("Too much at once", "256 images wait already; try again later", None, "overloaded"),
@@ -65,7 +66,9 @@ def _headers(descriptions: dict[str, str]) -> dict[str, Any]:
 
 STREAMED_IMAGES: dict[str, Any] = {
     "description": "The images, or with `stream` the events of one",
-    "headers": _headers(DESCRIPTIONS),
+    "headers": _headers(
+        DESCRIPTIONS | {IGNORED: "Fields of the request that changed nothing, as quality: standard."}
+    ),
     "content": {
         "text/event-stream": {
             "schema": {

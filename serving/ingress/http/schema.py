@@ -1,9 +1,11 @@
 """Requests and answers as pydantic models. Names and defaults are OpenAI's where OpenAI has the field."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from serving.ingress.http.error_messages import EXPECTED, REMEDY
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 
@@ -22,15 +24,30 @@ def _printable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_printable)]
 
 
+def _otherwise(remedy: str) -> Any:
+    """An optional field whose errors end with this remedy."""
+    return Field(default=None, json_schema_extra={REMEDY: remedy})
+
+
 class _Strict(BaseModel):
-    """Fields have the JSON type that is written here, and there are no others."""
+    """Fields have the JSON type that is written here, and there are no others; one that is null counts as left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {
+            name: value for name, value in body.items() if value is not None or name not in cls.model_fields
+        }
 
 
 class ImagesRequest(_Strict):
     """OpenAI's `POST /v1/images/generations`, and what a diffusion model takes beyond it. A field that is null counts as left
-    out. What this server cannot do is refused, never ignored.
+    out. A field of OpenAI's that asks for something that this server has no choice of is ignored, and named in the
+    header x-ignored-parameters; a value that asks for another image than this server draws is refused.
     """
 
     model_config = ConfigDict(
@@ -46,13 +63,19 @@ class ImagesRequest(_Strict):
     prompt: Text = Field(min_length=1, max_length=5000)
     """What the images shall show."""
     model: str | None = Field(default=None, max_length=256)
-    """The base's name: `adapter` decides (the default); or an adapter, as `adapter` has it. GET /v1/models lists
-    them."""
+    """The base's name: `adapter` decides (the default); or an adapter, as `adapter` has it; or another name that the
+    server's configuration gives one of them, such as gpt-image-1. GET /v1/models lists them."""
     n: int | None = Field(default=None, ge=1, le=MAX_IMAGES)
     """Images, each with a seed of its own. Default: 1."""
-    size: str | None = Field(default=None, pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")
+    size: str | None = Field(
+        default=None,
+        pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$",
+        json_schema_extra={EXPECTED: "WIDTHxHEIGHT in pixels, such as 512x512, or auto"},
+    )
     """WIDTHxHEIGHT in pixels, or auto: the base's own, the default."""
-    response_format: Literal["b64_json", "url"] | None = None
+    response_format: Literal["b64_json"] | None = _otherwise(
+        "this server keeps no images to link to; leave it out"
+    )
     """b64_json, the default. url is refused: this server keeps no images."""
     output_format: OutputFormat | None = None
     """Default: png."""
@@ -67,21 +90,30 @@ class ImagesRequest(_Strict):
     an adapter that a canary gave them."""
     safety_identifier: Text | None = Field(default=None, max_length=256)
     """OpenAI's newer name of `user`; where both are given, it counts."""
-    background: Literal["auto", "opaque", "transparent"] | None = None
+    background: Literal["auto", "opaque"] | None = _otherwise("the base draws opaque images; leave it out")
     """auto or opaque, which is the same here; transparent is refused."""
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = None
-    """auto; anything else is refused: say what you mean with num_inference_steps."""
+    quality: Literal["auto", "standard"] | None = _otherwise(
+        "leave it out, and choose num_inference_steps and size"
+    )
+    """auto: the server's own; standard is ignored. Any other level is refused: there are none here, and
+    num_inference_steps says what you mean."""
     moderation: Literal["auto", "low"] | None = None
-    """auto; low is refused: the operator sets the filter."""
-    style: Literal["vivid", "natural"] | None = None
-    """Refused: describe the style in the prompt."""
+    """auto: the operator sets the filter; low is ignored."""
+    style: Literal["vivid", "natural"] | None = _otherwise(
+        "leave it out, and describe the style in the prompt"
+    )
+    """Ignored: the prompt says the style."""
+    complexity: Literal["low", "medium", "high"] | None = None
+    """Ignored: nothing is planned before an image is drawn."""
     negative_prompt: Text | None = Field(default=None, max_length=5000)
     """What to steer away from; read where guidance_scale is above 1."""
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     """Denoising steps. Default: the base's."""
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     """Classifier-free guidance; at 1 and below there is none. Default: the base's."""
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    seed: int | None = Field(
+        default=None, ge=0, le=MAX_SEED, json_schema_extra={REMEDY: "leave it out for a random one"}
+    )
     """Of the first image; the others have seed + 1, seed + 2, … Default: drawn at random below 2**32. The same
     request with the same seed and adapter version gives the same image."""
     adapter: str | None = Field(default=None, min_length=1, max_length=256)
@@ -176,10 +208,13 @@ class CompletedImage(_ImageEvent):
 class Model(BaseModel):
     """The base, or a version of an adapter."""
 
-    id: str = Field(description="What `model` and `adapter` take.")
+    id: str = Field(description="What `model` takes.")
     object: Literal["model"] = "model"
     created: int = Field(description="Seconds since 1970; 0 for the base.")
     owned_by: Literal["base", "adapter"]
+    root: str = Field(
+        description="The model that the id stands for: another one where the configuration gives it this name too."
+    )
     prompt: str | None = Field(description="That the adapter corrects.")
     version: str = Field(description="Of the adapter; the base's revision.")
     sha256: str | None = Field(description="Of the adapter's weights.")
@@ -231,7 +266,10 @@ class FeedbackRequest(_Strict):
         }
     )
 
-    request_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    request_id: str = Field(
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        json_schema_extra={EXPECTED: "the header x-request-id of the answer with the images"},
+    )
     """x-request-id of the images' answer, drawn with this key."""
     verdict: Literal["good", "bad"]
     note: Text | None = Field(default=None, max_length=2000)

@@ -62,8 +62,7 @@ class ImageGeneration:
         """Choose the adapter.
 
         Raises:
-            UnknownAdapter: There is no such adapter.
-            ApiError: 403: the caller may not draw this version.
+            ApiError: 404: there is no such adapter; 403: the caller may not draw this version.
             TimeoutError: It took too long.
         """
         params, caller = self.params, self.context.caller

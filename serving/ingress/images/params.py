@@ -9,7 +9,7 @@ from serving.engine.request import ImageRequest
 from serving.ingress.base_info import BaseInfo
 from serving.ingress.http.errors import ApiError, invalid
 from serving.ingress.http.schema import MAX_SEED, ImagesRequest, OutputFormat
-from serving.ingress.image_service import AUTO
+from serving.ingress.image_service import AUTO, AdapterChoice
 from serving.settings import IngressSettings
 
 _RANDOM_SEEDS = 2**32
@@ -23,7 +23,7 @@ class GenerationParams:
     Attributes:
         image: The engine's request, with the values that all images share.
         seeds: One per image.
-        adapter: "auto", "base", an adapter's name or `NAME@VERSION`.
+        ignored: Fields of the request that change nothing.
         user: The client's end user; "" where not given.
         timeout: Seconds for all images.
         quality: Quality of jpeg and webp, in percent.
@@ -31,12 +31,13 @@ class GenerationParams:
 
     image: ImageRequest
     seeds: tuple[int, ...]
-    adapter: str
+    adapter: AdapterChoice
     user: str
     timeout: float
     stream: bool
     output_format: OutputFormat
     quality: int
+    ignored: tuple[str, ...]
 
     @property
     def size(self) -> str:
@@ -69,7 +70,6 @@ def generation_params(body: ImagesRequest, base: BaseInfo, settings: IngressSett
     check_prompt(body.prompt, settings)
     if len(body.negative_prompt or "") > settings.max_prompt_chars:
         raise _mistake("negative_prompt", f"at most {settings.max_prompt_chars} characters")
-    _refuse_unsupported(body)
     count, stream = body.n or 1, body.stream or False
     width, height = _size(body.size, count, base, settings)
     if stream and count > 1:
@@ -99,12 +99,13 @@ def generation_params(body: ImagesRequest, base: BaseInfo, settings: IngressSett
     return GenerationParams(
         image,
         seeds,
-        adapter=_adapter(body, base),
+        adapter=_adapter(body, base, settings),
         user=body.safety_identifier or body.user or "",
         timeout=body.timeout or settings.default_timeout,
         stream=stream,
         output_format=output_format,
         quality=100 if body.output_compression is None else body.output_compression,
+        ignored=_ignored(body),
     )
 
 
@@ -124,17 +125,10 @@ def _mistake(field: str, message: str) -> ApiError:
     return invalid(f"{field}: {message}", param=field)
 
 
-def _refuse_unsupported(body: ImagesRequest) -> None:
-    if body.response_format == "url":
-        raise _mistake("response_format", "this server keeps no images to link to; ask for b64_json")
-    if body.background == "transparent":
-        raise _mistake("background", "the base draws opaque images; leave it out")
-    if body.quality not in (None, "auto"):
-        raise _mistake("quality", "leave it out, and choose num_inference_steps and size")
-    if body.moderation == "low":
-        raise _mistake("moderation", "the operator of this server sets the filter; leave it out")
-    if body.style is not None:
-        raise _mistake("style", "leave it out, and describe the style in the prompt")
+def _ignored(body: ImagesRequest) -> tuple[str, ...]:
+    """Fields that ask for a choice that this server does not have; `auto` leaves the choice to it."""
+    fields = ("quality", "style", "moderation", "complexity")
+    return tuple(field for field in fields if getattr(body, field) not in (None, "auto"))
 
 
 def _size(size: str | None, count: int, base: BaseInfo, settings: IngressSettings) -> tuple[int, int]:
@@ -148,7 +142,7 @@ def _size(size: str | None, count: int, base: BaseInfo, settings: IngressSetting
     pixels = count * width * height
     if pixels > settings.max_request_pixels:
         raise _mistake(
-            "size",
+            "n" if size in (None, "auto") else "size",
             f"{count} images of {width}x{height} are {pixels} pixels; a request may have "
             f"{settings.max_request_pixels}",
         )
@@ -162,10 +156,12 @@ def _seeds(seed: int | None, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
-def _adapter(body: ImagesRequest, base: BaseInfo) -> str:
+def _adapter(body: ImagesRequest, base: BaseInfo, settings: IngressSettings) -> AdapterChoice:
     """The adapter that `adapter` names, or else `model`; requests for the base as `model` are routed."""
-    named = None if body.model in (None, "", base.name) else body.model
-    if named is not None and body.adapter is not None and body.adapter != named:
+    model = settings.model_aliases.get(body.model or "", body.model or "")
+    if model in ("", AUTO, base.name):
+        return AdapterChoice(body.adapter or AUTO)
+    if body.adapter is not None and body.adapter != model:
         message = f"it is not the one that `model` names; leave one out, or set model to {base.name}"
         raise _mistake("adapter", message)
-    return named or body.adapter or AUTO
+    return AdapterChoice(model, "model", body.model)

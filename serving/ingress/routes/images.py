@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from serving.ingress.app_context import AppContext, RequestContext
 from serving.ingress.http.body import api_router
 from serving.ingress.http.event_stream import EventStream, while_connected
-from serving.ingress.http.headers import provenance_headers
+from serving.ingress.http.headers import ignored_header, provenance_headers
 from serving.ingress.http.openapi import STREAMED_IMAGES, errors
 from serving.ingress.http.schema import (
     ImageData,
@@ -17,7 +17,7 @@ from serving.ingress.http.schema import (
     RouteRequest,
     RouteResponse,
 )
-from serving.ingress.image_service import AUTO
+from serving.ingress.image_service import AUTO, AdapterChoice
 from serving.ingress.images.events import image_events
 from serving.ingress.images.generation import EncodedImage, ImageGeneration
 from serving.ingress.images.params import check_prompt, generation_params
@@ -58,9 +58,8 @@ async def generate(body: ImagesRequest, request: Request) -> Response:
         usage=generation.usage(),
         provenance=provenance,
     )
-    return Response(
-        answer.model_dump_json(), media_type="application/json", headers=provenance_headers(provenance)
-    )
+    headers = provenance_headers(provenance) | ignored_header(params.ignored)
+    return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
 
 @router.post(
@@ -77,7 +76,7 @@ async def route(body: RouteRequest, request: Request) -> RouteResponse:
     check_prompt(body.prompt, app.settings)
     decision = await app.service.route(
         body.prompt,
-        body.adapter or AUTO,
+        AdapterChoice(body.adapter or AUTO),
         context.routing_user(body.user or ""),
         unreviewed=context.caller.unreviewed,
     )
@@ -109,4 +108,5 @@ async def _streamed(generation: ImageGeneration, request: Request) -> Response:
         images = await resources.enter_async_context(aclosing(generation.stream()))
         first = await while_connected(request.receive, anext(images))
         events = image_events(generation, first, images)
-        return EventStream(events, provenance_headers(generation.provenance(0)), resources.pop_all())
+        headers = provenance_headers(generation.provenance(0)) | ignored_header(generation.params.ignored)
+        return EventStream(events, headers, resources.pop_all())

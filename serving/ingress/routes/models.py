@@ -1,4 +1,4 @@
-"""GET /v1/models: the base and the served adapters."""
+"""GET /v1/models: the base and the served adapters, and the names that the configuration gives them."""
 
 from fastapi import Request
 
@@ -9,6 +9,8 @@ from serving.ingress.http.body import api_router
 from serving.ingress.http.errors import ApiError
 from serving.ingress.http.openapi import errors
 from serving.ingress.http.schema import Model, ModelList
+from serving.ingress.image_service import AUTO
+from serving.router.requested import BASE
 
 router = api_router()
 
@@ -22,11 +24,19 @@ router = api_router()
     responses=errors(401, 403, 429, 500),
 )
 async def list_models(request: Request) -> ModelList:
-    """The base, the champion of every adapter under the adapter's name, and challengers as NAME@VERSION."""
-    service = AppContext.of(request).service
-    adapters = sorted(service.snapshot().adapters.items())
+    """The base, the champion of every adapter under the adapter's name, challengers as NAME@VERSION, and further names of
+    these from the configuration.
+    """
+    app = AppContext.of(request)
+    aliases = [_found(app, name) for name in sorted(app.settings.model_aliases)]
+    listed = [_base_model(app.service.base)]
+    for _, adapter in sorted(app.service.snapshot().adapters.items()):
+        listed += _models(adapter)
     return ModelList(
-        data=[_base_model(service.base), *(model for _, each in adapters for model in _models(each))]
+        data=[
+            *(model for model in listed if model.id not in app.settings.model_aliases),
+            *(model for model in aliases if model is not None),
+        ]
     )
 
 
@@ -40,16 +50,25 @@ async def list_models(request: Request) -> ModelList:
 )
 async def retrieve_model(model: str, request: Request) -> Model:
     """By an id of the list, or by NAME@VERSION of a champion."""
-    service = AppContext.of(request).service
-    if model == service.base.name:
-        return _base_model(service.base)
+    found = _found(AppContext.of(request), model)
+    if found is None:
+        raise ApiError(
+            404, "there is no such model; GET /v1/models lists them", code="model_not_found", param="model"
+        )
+    return found
+
+
+def _found(app: AppContext, name: str) -> Model | None:
+    """The model of an id, or of a name that the configuration gives it."""
+    service = app.service
+    wanted = app.settings.model_aliases.get(name, name)
+    if wanted == service.base.name or (wanted != name and wanted in (AUTO, BASE)):
+        return _base_model(service.base).model_copy(update={"id": name})
     for adapter in service.snapshot().adapters.values():
         for found in _models(adapter):
-            if model in (found.id, f"{adapter.name}@{found.version}"):
-                return found.model_copy(update={"id": model})
-    raise ApiError(
-        404, "there is no such model; GET /v1/models lists them", code="model_not_found", param="model"
-    )
+            if wanted in (found.id, f"{adapter.name}@{found.version}"):
+                return found.model_copy(update={"id": name, "root": wanted})
+    return None
 
 
 def _base_model(base: BaseInfo) -> Model:
@@ -57,6 +76,7 @@ def _base_model(base: BaseInfo) -> Model:
         id=base.name,
         created=0,
         owned_by="base",
+        root=base.name,
         prompt=None,
         version=base.revision,
         sha256=None,
@@ -71,6 +91,7 @@ def _models(adapter: ServedAdapter) -> list[Model]:
             id=name,
             created=int(served.created.timestamp()),
             owned_by="adapter",
+            root=name,
             prompt=adapter.prompt,
             version=served.identity.version,
             sha256=served.identity.sha256,

@@ -11,15 +11,19 @@ from tests.support.endpoint import Endpoint, running
 from tests.support.served_registry import RegistryOf
 from tests.support.surveys import small_survey
 
+ALIAS = "gpt-image-1"
+PAGE = "https://app.example"
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="package")
 def endpoint(
     ray_head: Head, empty_registry: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Endpoint]:
-    """The champion is version 1; a survey is at /survey."""
+    """The champion is version 1; a survey is at /survey; ALIAS stands for the base, and PAGE may draw."""
     folder = tmp_path_factory.mktemp("endpoint")
     registry = RegistryOf(folder / "records", shutil.copytree(empty_registry, folder / "runs" / "registry"))
     registry.crown(registry.add(1))
     small_survey(folder)
-    with running(folder, ray_head, registry, f"--survey={folder / 'survey'}") as endpoint:
+    options = (f"--survey={folder / 'survey'}", f"--alias={ALIAS}=auto", f"--cors-origin={PAGE}")
+    with running(folder, ray_head, registry, *options) as endpoint:
         yield endpoint

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +34,7 @@ from tests.support.metrics_pages import exposed
 from tests.support.served_registry import NAME
 from tests.support.surveys import HttpRater
 from tests.support.waiting import wait_until
+from tests.system.endpoint.conftest import ALIAS, PAGE
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -45,7 +47,23 @@ def test_it_is_ready_and_lists_the_base_and_the_champion(endpoint: Endpoint) -> 
     assert ready["registry"]["ok"] is True
     assert ready["refused"] == 0
     models = [model.id for model in openai_client(endpoint.address).models.list()]
-    assert models == ["embedded", NAME]
+    assert models == ["embedded", NAME, ALIAS]
+
+
+def test_head_and_the_preflights_of_a_page_pass_rays_proxies(endpoint: Endpoint) -> None:
+    with httpx2.Client(base_url=endpoint.address, verify=False, timeout=60) as client:
+        for path in ("/", "/healthz", "/readyz", "/v1/models"):
+            head, get = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(get.content))
+        asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        preflight = client.options("/v1/images/generations", headers={"origin": PAGE, **asked})
+        drawn = client.post("/v1/route", json={"prompt": LYING}, headers={"origin": PAGE})
+    assert (preflight.status_code, drawn.status_code) == (200, 200)
+    assert preflight.headers["access-control-allow-headers"] == "authorization"
+    for answer in (preflight, drawn):
+        assert answer.headers["access-control-allow-origin"] == PAGE
+    assert len(drawn.headers.get_list("x-request-id")) == 1
 
 
 def test_a_survey_is_answered_beside_it(endpoint: Endpoint) -> None:

@@ -81,7 +81,7 @@ def test_the_file_is_a_batch_that_lacks_only_what_a_person_gives(tmp_path: Path)
 
 def test_prompts_with_one_name_get_folders_of_their_own(tmp_path: Path) -> None:
     out = tmp_path / "flagged.yaml"
-    write(tmp_path / "v.jsonl", verdict("a dog!"), verdict("a dog?"))
+    write(tmp_path / "v.jsonl", verdict("a résumé"), verdict("a resume"))
     assert main([str(tmp_path / "v.jsonl"), "--out", str(out)]) == 0
     assert len({entry["exemplars"] for entry in yaml.safe_load(out.read_text())["prompts"]}) == 2
 

@@ -12,6 +12,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from corrector.errors import UserError
 from serving import app
+from serving.__main__ import main
 from serving.app import build
 from serving.settings import ServingSettings
 from tests.support.paths import PROJECT
@@ -44,6 +45,20 @@ def test_a_mistake_is_told_with_its_place_before_anything_starts(
     with pytest.raises(ValidationError) as error:
         call_user_app_builder_with_args_if_necessary(vars(app)["build"], mistake)
     assert [".".join(map(str, each["loc"])) for each in error.value.errors()] == [where]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--alias=gpt-image-1=", 'model_aliases: "gpt-image-1" stands for ""'),
+        ("--cors-origin=app.example", 'cors_origins: "app.example" is no origin'),
+    ],
+)
+def test_a_mistake_in_an_option_is_told_before_anything_starts(
+    option: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--port=0", option]) == 2
+    assert capsys.readouterr().err.startswith(f"serving: {message}")
 
 
 def test_a_base_that_is_none_is_refused_before_anything_starts() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corrector.evaluation import Comparison, Exemplars, FeatureMemory, Row, Scorecard, score
+from corrector.evaluation import Comparison, Exemplars, FeatureMemory, Row, Scorecard
 from corrector.evaluation.comparison import GuardSamples, NegativeSamples
+from corrector.evaluation.score import score
 from corrector.prompts import EvaluationSettings, GateThresholds
 from tests.oracle.judge import SCENES, OracleJudge
 from tests.support.scenes import FAILING, GUARDS, pictures

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from corrector.evaluation import Exemplars, FeatureMemory, Scorecard, judge, score
+from corrector.evaluation import Exemplars, FeatureMemory, Scorecard, judge
+from corrector.evaluation.score import score
 from corrector.evaluation.scorecard import Look
 from corrector.prompts import GateThresholds
 from tests.support.scenes import FAILING, pictures

@@ -61,7 +61,10 @@ def test_a_copied_database_that_is_used_like_a_server_deletes_nothing_of_the_ori
     registered.all(1, 2)
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     client_of(copy).delete_model_version(NAME, "2")
-    with pytest.raises(RegistryError, match=r": is outside of the registry in .*copy; not deleted"):
+    with pytest.raises(
+        RegistryError,
+        match=r": is outside of the registry in .*copy, which was moved or copied; open it with --root",
+    ):
         collect_garbage(tracking_uri=local_uri(copy), root=tmp_path, older_than=NOW, delete=True)
     assert problems(root) == [None, None]
 

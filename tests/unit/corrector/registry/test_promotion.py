@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import RegistryError
+from corrector.registry.local_models import LocalModels
 from corrector.registry.promotion import promote, reject, retire, rollback
 from corrector.registry.review_log import OUTSIDE, Entry, champions, history
 from tests.support.registering import NAME, Registering
@@ -199,7 +200,7 @@ def test_a_move_by_hand_is_as_valid_and_is_told(
 def test_a_crash_before_the_log_is_written_is_mended_by_the_same_command(
     registered: Registering, place: dict[str, Any], client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow is the edge of the world here: the call dies as a killed process would leave it."""
+    """The call dies as a killed process would leave it."""
 
     class Killed(BaseException):
         pass
@@ -209,7 +210,7 @@ def test_a_crash_before_the_log_is_written_is_mended_by_the_same_command(
 
     registered(1)
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "set_registered_model_tag", dying)
+        patch.setattr(LocalModels, "set_tag", dying)
         with pytest.raises(Killed):
             promote(NAME, **place)
     assert aliases(client)["champion"] == "1"
@@ -224,7 +225,7 @@ def test_a_reader_sees_one_champion_at_every_step(
     seen: list[str | None] = []
 
     def watching(method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        def call(self: LocalModels, *arguments: Any, **options: Any) -> Any:
             result = method(self, *arguments, **options)
             seen.append(aliases(client).get("champion"))
             return result
@@ -234,8 +235,8 @@ def test_a_reader_sees_one_champion_at_every_step(
     registered.all(1, 2)
     promote(NAME, 1, **place)
     with monkeypatch.context() as patch:
-        for step in ("set_registered_model_alias", "delete_registered_model_alias", "set_model_version_tag"):
-            patch.setattr(MlflowClient, step, watching(getattr(MlflowClient, step)))
+        for step in ("set_alias", "delete_alias", "set_version_tag"):
+            patch.setattr(LocalModels, step, watching(getattr(LocalModels, step)))
         promote(NAME, 2, **place)
         rollback(NAME, why="third legs", **place)
     changes = [champion for k, champion in enumerate(seen) if k == 0 or champion != seen[k - 1]]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from corrector.record.correction_record import WEIGHTS_FILE
@@ -28,6 +27,7 @@ from corrector.registry import (
 )
 from corrector.registry.garbage import collect_garbage
 from corrector.registry.restore import find_works, restore_record
+from corrector.registry.store import Store
 from tests.support.racing import NOWHERE, check_one_version_each
 from tests.support.registering import NAME, Registering, write_work
 
@@ -136,15 +136,15 @@ def test_two_that_read_the_same_version_at_once_both_have_it(
     """The second reads as a whole in the middle of the first."""
     registered(1)
     place: dict[str, Any] = {"tracking_uri": None, "root": root}
-    destination, download = tmp_path / "here", LocalArtifactRepository.download_artifacts
+    destination, file = tmp_path / "here", Store.file
     others: list[Path] = []
 
-    def interrupted(self: LocalArtifactRepository, *arguments: Any, **options: Any) -> object:
-        monkeypatch.setattr(LocalArtifactRepository, "download_artifacts", download)
+    def interrupted(self: Store, *arguments: Any, **options: Any) -> Path:
+        monkeypatch.setattr(Store, "file", file)
         others.append(read(destination, place))
-        return download(self, *arguments, **options)
+        return file(self, *arguments, **options)
 
-    monkeypatch.setattr(LocalArtifactRepository, "download_artifacts", interrupted)
+    monkeypatch.setattr(Store, "file", interrupted)
     assert [read(destination, place)] == others
     assert len(list(destination.rglob(WEIGHTS_FILE))) == 1
     assert list(tmp_path.glob(".here*")) == []
@@ -154,15 +154,15 @@ def test_an_export_to_what_appears_meanwhile_is_refused_and_replaces_nothing(
     registered: Registering, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered(1)
-    download = LocalArtifactRepository.download_artifacts
+    file = Store.file
     reference = Reference(NAME, "1")
 
-    def interrupted(self: LocalArtifactRepository, *arguments: Any, **options: Any) -> object:
-        monkeypatch.setattr(LocalArtifactRepository, "download_artifacts", download)
+    def interrupted(self: Store, *arguments: Any, **options: Any) -> Path:
+        monkeypatch.setattr(Store, "file", file)
         export(reference, tmp_path / "here", "diffusers", tracking_uri=None, root=root)
-        return download(self, *arguments, **options)
+        return file(self, *arguments, **options)
 
-    monkeypatch.setattr(LocalArtifactRepository, "download_artifacts", interrupted)
+    monkeypatch.setattr(Store, "file", interrupted)
     with pytest.raises(RegistryError, match="here: is there already; name a new one"):
         export(reference, tmp_path / "here", "diffusers", tracking_uri=None, root=root)
     assert (tmp_path / "here" / WEIGHTS_FILE).is_file()

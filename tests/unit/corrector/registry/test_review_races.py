@@ -67,7 +67,7 @@ def test_a_reviewer_whose_clock_is_behind_still_comes_last(registered: Registeri
     shared = local_uri(root)
     ahead = datetime.now(UTC) + timedelta(hours=1)
     with open_store(shared, NOWHERE, writing=True) as store:
-        store.set_alias(NAME, "champion", "1")
+        store.models.set_alias(NAME, "champion", "1")
         append(store, NAME, Entry(action="promoted", version="1", before=None, who="Bob", why="", when=ahead))
     assert promote(NAME, 2, who="Ada", tracking_uri=shared, root=NOWHERE).when > ahead
     check_settled(shared, NAME)

@@ -4,13 +4,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from corrector.record.correction_record import WEIGHTS_FILE
 from corrector.registry import RegistryError, register
 from corrector.registry.garbage import collect_garbage
 from corrector.registry.mlflow_run import BEGAN
+from corrector.registry.store import Store
 from corrector.registry.verify import verify
 from tests.support.records import write_record
 from tests.support.registering import NAME, PERSON, Registering
@@ -24,7 +24,7 @@ def kinds(root: Path, *, older_than: timedelta = NOW, delete: bool = False) -> l
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, step: str, folder: Path, root: Path) -> None:
-    """Register until MLflow is asked to do `step`; MLflow is the edge of the world, and dies there."""
+    """Register until `step`, where the process dies."""
 
     class Killed(BaseException):
         pass
@@ -32,7 +32,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: str, folder: Path, root: Pa
     def dying(*_: object, **__: object) -> None:
         raise Killed
 
-    owner = LocalArtifactRepository if step == "log_artifact" else MlflowClient
+    owner = Store if step == "log_file" else MlflowClient
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, dying)
         with pytest.raises(Killed):
@@ -92,7 +92,7 @@ def test_a_registry_in_order_holds_no_garbage(registered: Registering, root: Pat
     assert all(checked.problem is None for checked in verify(tracking_uri=None, root=root))
 
 
-@pytest.mark.parametrize("step", ["log_batch", "log_artifact", "set_terminated", "create_model_version"])
+@pytest.mark.parametrize("step", ["log_batch", "log_file", "set_terminated", "create_model_version"])
 def test_an_interrupted_run_is_found_removed_and_the_work_can_be_registered_anew(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import MlflowClient
 
 from corrector.evaluation import Scorecard
 from corrector.exemplars.provenance import ExemplarSource
 from corrector.record.correction_record import CONFIG_FILE, WEIGHTS_FILE, CorrectionRecord, RecordError
 from corrector.registry import OtherBytes, RegistryError, fetch, model_name, register
+from corrector.registry.local_models import LocalModels
+from corrector.registry.store import Store
 from tests.support.records import write_record
 from tests.support.registering import NAME, PERSON, Registering
 
@@ -144,30 +145,31 @@ def test_the_same_work_succeeds_after_it_failed(root: Path, tmp_path: Path, corr
 
 
 STEPS = (
-    "create_experiment", "create_run", "log_batch", "log_artifact", "set_terminated",
-    "create_registered_model", "create_model_version", "set_registered_model_alias", "set_model_version_tag",
+    (MlflowClient, "create_experiment"), (MlflowClient, "create_run"), (MlflowClient, "log_batch"),
+    (Store, "log_file"), (MlflowClient, "set_terminated"), (MlflowClient, "create_registered_model"),
+    (MlflowClient, "create_model_version"), (LocalModels, "set_alias"), (LocalModels, "set_version_tag"),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("when", "step"),
+    ("when", "owner", "step"),
     # Before any other step is after the one before it; these two are the first of several calls.
-    [*(("after", step) for step in STEPS), ("before", "log_artifact"), ("before", "set_terminated")],
+    [*(("after", *step) for step in STEPS), ("before", *STEPS[3]), ("before", *STEPS[4])],
 )
 def test_a_crash_anywhere_ends_in_one_run_and_one_version(
     root: Path,
     corrected: Path,
     client: MlflowClient,
     monkeypatch: pytest.MonkeyPatch,
+    owner: type,
     step: str,
     when: str,
 ) -> None:
-    """MLflow is the edge of the world here: the call dies as a killed process would leave it."""
+    """The call dies as a killed process would leave it."""
 
     class Killed(BaseException):
         pass
 
-    owner = LocalArtifactRepository if step == "log_artifact" else MlflowClient
     method: Callable[..., Any] = getattr(owner, step)
 
     def dying(*arguments: Any, **options: Any) -> Any:
@@ -205,7 +207,7 @@ def test_a_full_disk_in_the_middle_leaves_no_version(
         raise OSError(errno.ENOSPC, "No space left on device", "artifacts")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalArtifactRepository, "log_artifact", full)
+        patch.setattr(Store, "log_file", full)
         with pytest.raises(RegistryError, match="No space left on device; make room"):
             register(corrected, tracking_uri=None, root=root)
     assert client.search_registered_models() == []

@@ -113,8 +113,11 @@ def test_a_key_is_kept_as_its_digest_and_by_its_owner_alone(
     ("arguments", "expected"),
     [
         (["add", "team"], 'there is a key "team" already'),
-        (["add", "te am"], "name"),
-        (["add", "other", "--requests-per-minute", "0"], "requests_per_minute"),
+        (["add", "te am"], 'name: expected letters, digits, ".", "_" and "-"'),
+        (
+            ["add", "other", "--requests-per-minute", "0"],
+            "requests_per_minute: expected a whole number at least 1, found 0",
+        ),
         (["remove", "nobody"], 'no key "nobody"; there are: team'),
     ],
 )
@@ -135,16 +138,25 @@ def test_a_file_that_is_not_one_of_keys_is_refused_at_the_start(tmp_path: Path) 
     path = tmp_path / "keys.json"
     with pytest.raises(UserError, match="cannot be read"):
         Authenticator(path)
-    for content in (
-        "",
-        "[]",
-        '{"keys": [{"name": "a"}]}',
-        '{"kyes": []}',
-        '{"keys": [{"name": "a", "sha256": "12"}]}',
+    for content, mistake in (
+        ("", "not valid JSON: "),
+        ("[]", "expected a JSON object"),
+        ('{"keys": 3}', "keys: expected a list, found 3"),
+        ('{"keys": [{"name": "a"}]}', "keys[0].sha256: missing"),
+        ('{"kyes": []}', "kyes: unknown field"),
+        (
+            '{"keys": [{"name": "a", "sha256": "12"}]}',
+            'keys[0].sha256: expected 64 hexadecimal digits, found "12"',
+        ),
+        (
+            '{"keys": [{"name": "a", "sha256": "%s", "created": "May"}]}' % ("0" * 64),
+            "keys[0].created: expected a time",
+        ),
     ):
         path.write_text(content)
-        with pytest.raises(UserError, match=r"keys\.json"):
+        with pytest.raises(UserError) as refused:
             Authenticator(path)
+        assert str(refused.value).startswith(f"{path}: {mistake}")
     key = {"name": "a", "sha256": "0" * 64, "created": "2026-11-01T00:00:00Z"}
     path.write_text(json.dumps({"keys": [key, key]}))
     with pytest.raises(UserError, match="two keys have the same name"):
@@ -251,8 +263,10 @@ def test_versions_that_nobody_approved_need_a_key_of_that_scope(
         assert route(reviewer, "sitting@2") == (200, None)
         assert route(reviewer, "sitting@3") == (404, "model_not_found")
         for stream in (False, True):
-            body = {"prompt": LYING, "adapter": "sitting@2", "stream": stream}
-            assert post(address, body, headers=bearer(plain)).status_code == 403
+            for field in ("adapter", "model"):
+                body = {"prompt": LYING, field: "sitting@2", "stream": stream}
+                refused = post(address, body, headers=bearer(plain))
+                assert (refused.status_code, refused.json()["error"]["param"]) == (403, field)
 
 
 def test_without_keys_the_operator_says_which_versions_may_be_drawn(world: World) -> None:

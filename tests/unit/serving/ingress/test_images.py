@@ -9,9 +9,12 @@ import openai
 import pytest
 from PIL import Image
 
+from serving.ingress.app import create_app
 from serving.ingress.http.headers import provenance_headers
 from serving.ingress.http.schema import Provenance
 from serving.ingress.images.encoding import NAMESPACE
+from serving.settings import IngressSettings
+from tests.support.app_server import serving
 from tests.support.ingress import (
     GUARD,
     LYING,
@@ -134,6 +137,38 @@ def test_nulls_count_as_left_out(address: str) -> None:
         for more in ({}, nulls)
     )
     assert (pixels(plain["data"][0]["b64_json"]) == pixels(given["data"][0]["b64_json"])).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({}, None),
+        (
+            {"quality": "auto", "background": "opaque", "moderation": "auto", "response_format": "b64_json"},
+            None,
+        ),
+        ({"quality": "standard", "style": "vivid"}, "quality, style"),
+        ({"moderation": "low", "complexity": "high", "style": "natural"}, "style, moderation, complexity"),
+    ],
+)
+def test_what_there_is_no_choice_of_is_ignored_and_named(
+    address: str, fields: dict[str, str], ignored: str | None
+) -> None:
+    for stream in (False, True):
+        body = {"prompt": LYING, "num_inference_steps": 1, "stream": stream, **fields}
+        answer = post(address, body)
+        assert answer.status_code == 200
+        assert answer.headers.get("x-ignored-parameters") == ignored
+
+
+def test_whole_valued_floats_are_whole_numbers(address: str) -> None:
+    whole, floats = (
+        post(address, {"prompt": LYING, "n": kind(1), "seed": kind(7), "num_inference_steps": kind(2)}).json()
+        for kind in (int, float)
+    )
+    assert floats["data"][0]["seed"] == 7
+    first, second = (pixels(answer["data"][0]["b64_json"]) for answer in (whole, floats))
+    assert np.array_equal(first, second)
 
 
 def test_usage_counts_the_transformers_tokens(address: str) -> None:
@@ -268,6 +303,49 @@ def test_models_are_the_base_champions_and_challengers(address: str, world: Worl
     with pytest.raises(openai.NotFoundError) as error:
         client.models.retrieve("nobody/here")
     assert error.value.code == "model_not_found"
+
+
+def test_a_model_has_further_names_by_configuration(world: World) -> None:
+    aliases = {
+        "gpt-image-1": "auto",
+        "dall-e-3": "embedded",
+        "plain": "base",
+        "better": "lying",
+        "next": "lying@challenger",
+        "gone": "nobody",
+        "sitting": "lying@1",
+    }
+    with serving(create_app(world.service, IngressSettings(model_aliases=aliases))) as address:
+        client = openai_client(address)
+        listed = {model.id: model for model in client.models.list()}
+        assert sorted(listed) == sorted(
+            ["embedded", "broken", "lying", "lying@2", *aliases.keys() - {"gone", "next"}]
+        )
+        roots = {name: (model.model_extra or {})["root"] for name, model in listed.items()}
+        assert roots == {name: name for name in roots} | {
+            "gpt-image-1": "embedded", "dall-e-3": "embedded", "plain": "embedded", "better": "lying", "sitting": "lying@1",
+        }  # fmt: skip
+        assert client.models.retrieve("better").model_dump() == listed["better"].model_dump()
+        for model, prompt, adapter, route in (
+            ("gpt-image-1", LYING, "lying@1", "exact"),
+            ("dall-e-3", GUARD, "base", "base"),
+            ("plain", LYING, "base", "requested"),
+            ("better", GUARD, "lying@1", "requested"),
+            ("next", GUARD, "lying@2", "requested"),
+            ("sitting", GUARD, "lying@1", "requested"),
+            ("auto", LYING, "lying@1", "exact"),
+        ):
+            headers = drawn(address, prompt, model=model, num_inference_steps=1)[1]
+            version = headers.get("x-adapter-version")
+            assert headers["x-adapter"] + (f"@{version}" if version else "") == adapter, model
+            assert headers["x-route"] == route, model
+        named = drawn(address, model="gpt-image-1", adapter="base", num_inference_steps=1)[1]
+        assert named["x-route"] == "requested"
+        missing = post(address, {"prompt": LYING, "model": "gone"})
+    assert missing.status_code == 404
+    error = missing.json()["error"]
+    assert error["param"] == "model"
+    assert error["message"].startswith('model: "gone" stands for "nobody", and no adapter "nobody" is served')
 
 
 def test_a_route_can_be_asked_for_without_drawing(address: str) -> None:

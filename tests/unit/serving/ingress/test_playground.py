@@ -81,15 +81,18 @@ def test_a_key_is_asked_for_where_there_are_keys(
     chromium: Path, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = add(tmp_path / "keys.json", "team", capsys=capsys)
+    aliases = {"gpt-image-1": "auto", "better": "lying"}
+    settings = IngressSettings(keys=tmp_path / "keys.json", model_aliases=aliases)
     with (
-        serving(create_app(world.service, IngressSettings(keys=tmp_path / "keys.json"))) as address,
+        serving(create_app(world.service, settings)) as address,
         opened(chromium, address) as page,
     ):
         ask_for(page, LYING)
         expect(page.get_by_role("alert")).to_contain_text("no API key")
         page.get_by_label("API key").fill(key)
         page.get_by_label("API key").press("Tab")
-        expect(page.get_by_text("Base: embedded")).to_be_visible()
+        expect(page.locator("#base")).to_have_text("Base: embedded")
+        expect(page.get_by_role("option", name="better")).to_have_count(0)
         page.get_by_role("button", name="Draw").click()
         expect(page.locator("#corrected-panel").get_by_text("drawn in")).to_be_visible()
 

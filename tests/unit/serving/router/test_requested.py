@@ -55,6 +55,6 @@ def test_a_name_follows_the_user_s_share() -> None:
     ],
 )
 def test_what_is_not_served_is_named_with_a_remedy(wanted: str, message: str) -> None:
-    with pytest.raises(UnknownAdapter, match="adapter: ") as caught:
+    with pytest.raises(UnknownAdapter, match="adapter") as caught:
         requested(SERVED, wanted, "ada")
     assert message in str(caught.value)
