@@ -37,32 +37,14 @@ class CatalogueSettings(_Settings):
     """Versions without an alias that may be looked up at once; one more is told to come again."""
 
 
-class HeadSettings(_Settings):
-    """How a router head is trained."""
-
-    min_precision: float = Field(default=0.97, gt=0, lt=1)
-    """Wilson 95 % lower bound of the precision on calibration prompts that a threshold must reach. 0.97 takes
-    125 paraphrases accepted and no hard negative among them."""
-    training_paraphrases: int = Field(default=120, ge=1)
-    """How many are generated at most."""
-    training_negatives: int = Field(default=240, ge=1)
-    """Likewise."""
-    calibration_paraphrases: int = Field(default=240, ge=1)
-    """Likewise."""
-    calibration_negatives: int = Field(default=200, ge=1)
-    """Likewise."""
-    ridge: float = Field(default=0.3, gt=0)
-    """L2 penalty of the weights on the embedding."""
-
-
 class RouterSettings(_Settings):
     """How prompts are routed."""
 
-    head: HeadSettings = HeadSettings()
+    caution: float = Field(default=0.0, ge=-5, le=5)
+    """Added to the logit from which on a prompt means the same as a registered one. A higher value corrects fewer prompts, and
+    fewer wrong ones."""
     ambiguity: float = Field(default=0.25, ge=0)
     """Where the logits of the best two adapters differ by less than this, the prompt goes to the base."""
-    cache: Path | None = None
-    """Folder that keeps trained heads for the next start; None keeps none."""
 
 
 class EngineSettings(_Settings):
@@ -238,7 +220,6 @@ class ServingSettings(_Settings):
                 "tracking_uri": self.tracking_uri or found.tracking_uri,
                 "registry_root": self.registry_root or Storage.of(found.storage).disk / "registry",
                 "engine": self.engine.model_copy(update={"cache": self.engine.cache or cache / "adapters"}),
-                "router": self.router.model_copy(update={"cache": self.router.cache or cache / "heads"}),
                 "ingress": self.ingress.model_copy(update={"feedback": feedback}),
             }
         )

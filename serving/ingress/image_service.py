@@ -93,7 +93,7 @@ class ImageService:
     snapshot: Callable[[], Snapshot]
     registry_health: Callable[[], RegistryHealth] = RegistryHealth
     find_version: VersionFinder | None = None
-    # One thread is enough: all heads are one matrix product, and an embedding holds a lock.
+    # One thread is enough: an embedding holds a lock.
     _routing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "routing"), init=False)
 
     async def route(self, prompt: str, choice: AdapterChoice, user: str, *, unreviewed: bool) -> Decision:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from serving.settings import ServingSettings
 
 _GAUGE_SECONDS = 2.0
-_HEADS_PATIENCE_SECONDS = 120.0
-"""Longest time for which a new ingress waits for the router's heads before it routes without the missing ones."""
+_ROUTER_PATIENCE_SECONDS = 120.0
+"""Longest time for which a new ingress waits for the router to read all prompts; then it routes without the missing ones."""
 
 
 class CatalogueReplica:
@@ -198,7 +198,7 @@ class IngressReplica:
         router = await asyncio.to_thread(lambda: Router(Snapshot(), Embedder(), settings.router))
         self._updater = RouterUpdater(router)
         client = CatalogueClient(catalogue, self._updater.update)
-        await client.start(patience=_HEADS_PATIENCE_SECONDS)
+        await client.start(patience=_ROUTER_PATIENCE_SECONDS)
         self._service = ImageService(
             BaseInfo.of(spec, max_steps=settings.engine.max_steps),
             RayEngineClient(engine),

@@ -35,7 +35,10 @@ class IngressMetrics(IngressObserver):
             "corrector_shadow_routes", "Adapters in shadow mode that would have been chosen.", ("adapter",)
         )
         self._scores = Histogram(
-            "corrector_route_score", "Probability by the deciding or nearest head.", _SCORES, ("route",)
+            "corrector_route_score",
+            "Probability by the router's classifier, of the deciding or nearest adapter.",
+            _SCORES,
+            ("route",),
         )
         self._queue = Histogram(
             "corrector_queue_seconds", "From submission to the first denoising step.", _SECONDS, ("route",)

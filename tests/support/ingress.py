@@ -24,7 +24,7 @@ from serving.ingress.base_info import BaseInfo
 from serving.ingress.image_service import ImageService
 from serving.router.embedding import Embedder
 from serving.router.router import Router
-from serving.settings import EngineSettings, HeadSettings, RouterSettings
+from serving.settings import EngineSettings
 from tests.support.local_clients import LocalEngineClient, LocalFeedbackClient
 from tests.support.served_adapters import FolderSource, write_adapter
 
@@ -33,14 +33,6 @@ PARAPHRASE = "someone lying in the grass"
 GUARD = "a person standing on the grass"
 SITTING = "a dog sitting on the beach"
 CREATED = datetime(2026, 11, 1, tzinfo=UTC)
-QUICK_HEADS = HeadSettings(
-    min_precision=0.5,
-    training_paraphrases=4,
-    training_negatives=4,
-    calibration_paraphrases=6,
-    calibration_negatives=4,
-)
-"""Of heads that are there, trained in a fraction of a second; what they are good for is for the router's tests to say."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +46,9 @@ class World:
 
 
 @contextmanager
-def small_world(folder: Path, heads: Path, **settings: Any) -> Iterator[World]:
+def small_world(folder: Path, **settings: Any) -> Iterator[World]:
     """`lying` with a champion, 1, and a challenger, 2, that nobody is given; `sitting`, 1, in shadow mode; `broken`, whose
-    bytes cannot be had. `heads` keeps the router's heads for the next world."""
+    bytes cannot be had."""
     versions = [
         write_adapter(folder / "lying-1", "lying", seed=1),
         write_adapter(folder / "lying-2", "lying", seed=2, version="2"),
@@ -75,7 +67,7 @@ def small_world(folder: Path, heads: Path, **settings: Any) -> Iterator[World]:
         resolve_base("embedded"), source, EngineSettings(cache=folder / "cache", device="cpu", **settings)
     )
     store = FeedbackStore(folder / "feedback", remembered=1000)
-    router = Router(snapshot, Embedder(), RouterSettings(head=QUICK_HEADS, cache=heads))
+    router = Router(snapshot, Embedder())
     base = BaseInfo.of(engine.spec, max_steps=engine.settings.max_steps)
     service = ImageService(
         base, LocalEngineClient(engine), router, LocalFeedbackClient(store), snapshot=lambda: snapshot

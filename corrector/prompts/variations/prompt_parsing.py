@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -71,16 +71,9 @@ class Reading:
         return tuple(mention for mention in self.mentions if mention.kind in kinds)
 
 
-def read(prompt: str, vocabulary: Iterable[str] | None = None) -> Reading:
-    """What `prompt` says as far as the lexicon knows; never fails.
-
-    Args:
-        vocabulary: Actions and entities count as unknown unless their words occur in these texts; None: all are known.
-    """
+def read(prompt: str) -> Reading:
+    """What `prompt` says as far as the lexicon knows; never fails."""
     text = _plain(prompt)
-    familiar = (
-        None if vocabulary is None else {word for known in vocabulary for word in _words(known.lower())}
-    )
     lowered = text.lower() if len(text.lower()) == len(text) else text
     quotations = list(_QUOTED.finditer(lowered))
     quoted = tuple(" ".join(_words(next(filter(None, found.groups())))) for found in quotations)
@@ -95,10 +88,6 @@ def read(prompt: str, vocabulary: Iterable[str] | None = None) -> Reading:
         if (mentions and mentions[-1].plural) or words[max(position - 1, 0)] == "to":
             # "two hands play", "to play": elsewhere a bare stem may as well be a noun.
             word = lexicon().stems.get(words[position], word) if length == 1 else word
-        if word is not None and word.kind in ("action", "entity") and familiar is not None:
-            length, word = (
-                (length, word) if familiar.issuperset(words[position : position + length]) else (1, None)
-            )
         start, end = tokens[position].start(), tokens[position + length - 1].end()
         place = (start, end, *_relation(tokens, position, mentions))
         if word is None:

@@ -156,7 +156,7 @@ class Provenance(BaseModel):
     adapter: str = Field(description='"base" where there is none.')
     adapter_version: str | None
     adapter_sha256: str | None = Field(description="Of the adapter's weights.")
-    route: str = Field(description="requested, exact, paraphrase, head or base.")
+    route: str = Field(description="requested, exact, paraphrase, classifier or base.")
     route_score: float | None = Field(
         description="Probability that the prompt is the adapter's; null if not asked."
     )
@@ -244,7 +244,7 @@ class RouteRequest(_Strict):
 class RouteResponse(BaseModel):
     """Where an image's prompt would go, and why."""
 
-    route: str = Field(description="requested, exact, paraphrase, head or base.")
+    route: str = Field(description="requested, exact, paraphrase, classifier or base.")
     adapter: str = Field(description='"base" where there is none.')
     adapter_version: str | None
     adapter_sha256: str | None

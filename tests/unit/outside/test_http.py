@@ -17,7 +17,7 @@ PAGE = "https://app.example"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with small_world(tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("heads")) as world:
+    with small_world(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 

@@ -34,7 +34,7 @@ def test_the_configuration_in_the_repository_is_one_that_ray_serve_and_the_appli
     [
         ({"bas": "embedded"}, "bas"),
         ({"engine": {"slot": 4}}, "engine.slot"),
-        ({"router": {"head": {"min_precision": 1}}}, "router.head.min_precision"),
+        ({"router": {"ambiguity": -1}}, "router.ambiguity"),
         ({"engine": {"slots": 4}}, "engine"),
         ({"ingress": {"max_timeout": 1}}, "ingress"),
     ],

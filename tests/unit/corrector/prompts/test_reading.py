@@ -74,15 +74,6 @@ def test_a_prompt_in_quotation_marks_quotes_nothing() -> None:
     assert [found.group for found in reading.mentions] == ["dog", "bench"]
 
 
-def test_outside_a_vocabulary_words_are_unknown() -> None:
-    reading = read("a puppy lying on the grass", ["a dog lying on the grass"])
-    assert [(found.kind, found.group) for found in reading.mentions] == [
-        ("unknown", "puppy"),
-        ("action", "lie"),
-        ("entity", "grass"),
-    ]
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_can_be_read(prompt: str) -> None:

@@ -1,7 +1,6 @@
 """One endpoint for all tests of the ingress."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,15 +11,9 @@ from tests.support.ingress import World, small_world
 
 
 @pytest.fixture(scope="session")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained heads of the router, of all worlds."""
-    return tmp_path_factory.mktemp("heads")
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory, heads: Path) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Engine, adapters and router behind every app of these tests, but for those that need their own."""
-    with small_world(tmp_path_factory.mktemp("world"), heads) as world:
+    with small_world(tmp_path_factory.mktemp("world")) as world:
         yield world
 
 

@@ -14,9 +14,9 @@ from serving.ingress.app import create_app
 from serving.ingress.image_service import ImageService
 from serving.router.embedding import Embedder
 from serving.router.router import Router
-from serving.settings import IngressSettings, RouterSettings
+from serving.settings import IngressSettings
 from tests.support.app_server import serving
-from tests.support.ingress import LYING, QUICK_HEADS, World, post
+from tests.support.ingress import LYING, World, post
 from tests.support.local_clients import LocalEngineClient, LocalFeedbackClient
 
 
@@ -24,7 +24,6 @@ from tests.support.local_clients import LocalEngineClient, LocalFeedbackClient
 def changed(
     world: World,
     folder: Path,
-    heads: Path,
     *,
     traffic: Traffic | None = None,
     registry: RegistryHealth | None = None,
@@ -36,7 +35,7 @@ def changed(
     service = ImageService(
         world.service.base,
         LocalEngineClient(world.engine),
-        Router(snapshot, Embedder(), RouterSettings(head=QUICK_HEADS, cache=heads)),
+        Router(snapshot, Embedder()),
         LocalFeedbackClient(store),
         snapshot=lambda: snapshot,
         registry_health=lambda: registry or RegistryHealth(),
@@ -48,11 +47,11 @@ def changed(
         store.close()
 
 
-def test_with_the_registry_down_it_draws_on_and_says_so(world: World, tmp_path: Path, heads: Path) -> None:
+def test_with_the_registry_down_it_draws_on_and_says_so(world: World, tmp_path: Path) -> None:
     down = RegistryHealth(
         False, 61.5, 3, "connection refused", {"lying@4": "its rank is 32, and 16 is served"}
     )
-    with changed(world, tmp_path, heads, registry=down) as address:
+    with changed(world, tmp_path, registry=down) as address:
         with httpx2.Client(base_url=address, verify=False) as client:
             ready = client.get("/readyz")
         assert post(address, {"prompt": LYING, "num_inference_steps": 1}).status_code == 200
@@ -71,9 +70,9 @@ def test_with_the_registry_down_it_draws_on_and_says_so(world: World, tmp_path: 
 
 
 def test_a_user_stays_with_a_version_and_requests_without_one_are_shared_out(
-    world: World, tmp_path: Path, heads: Path
+    world: World, tmp_path: Path
 ) -> None:
-    with changed(world, tmp_path, heads, traffic=Traffic(challenger_share=0.5)) as address:
+    with changed(world, tmp_path, traffic=Traffic(challenger_share=0.5)) as address:
 
         def alias(**user: str) -> str:
             return str(post(address, {"prompt": LYING, **user}, path="/v1/route").json()["alias"])

@@ -258,7 +258,7 @@ def test_what_is_not_ascii_is_percent_encoded_in_headers() -> None:
             adapter="Grüße\r\nx: 100%",
             adapter_version="1",
             adapter_sha256=None,
-            route="head",
+            route="classifier",
             route_score=0.98765,
             base_revision="b",
             seed=2**63 - 1,
@@ -267,7 +267,7 @@ def test_what_is_not_ascii_is_percent_encoded_in_headers() -> None:
     assert found == {
         "x-adapter": "Gr%C3%BC%C3%9Fe%0D%0Ax: 100%25",
         "x-adapter-version": "1",
-        "x-route": "head",
+        "x-route": "classifier",
         "x-route-score": "0.9877",
         "x-base-revision": "b",
         "x-seed": "9223372036854775807",

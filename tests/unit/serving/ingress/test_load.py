@@ -25,10 +25,10 @@ DRAWN, WAITING = 2, 4
 
 
 @pytest.fixture(scope="module")
-def crowded(tmp_path_factory: pytest.TempPathFactory, heads: Path) -> Iterator[World]:
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Behind an engine with little room."""
     folder = tmp_path_factory.mktemp("crowded")
-    with small_world(folder, heads, max_waiting=WAITING, row_buckets=(DRAWN,), slots=DRAWN) as world:
+    with small_world(folder, max_waiting=WAITING, row_buckets=(DRAWN,), slots=DRAWN) as world:
         yield world
 
 
@@ -90,9 +90,9 @@ def test_a_body_that_trickles_in_is_given_up_and_others_are_served_meanwhile(wor
             connection.close()
 
 
-def test_an_engine_that_has_stopped_is_503_and_not_ready(tmp_path: Path, heads: Path) -> None:
+def test_an_engine_that_has_stopped_is_503_and_not_ready(tmp_path: Path) -> None:
     with (
-        small_world(tmp_path, heads) as world,
+        small_world(tmp_path) as world,
         serving(create_app(world.service, IngressSettings())) as address,
         httpx2.Client(base_url=address, verify=False) as client,
     ):

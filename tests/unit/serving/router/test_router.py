@@ -1,17 +1,16 @@
-"""Registered prompts first, then heads, otherwise the base; live, in shadow mode and by halves."""
+"""Registered prompts first, then the classifier, otherwise the base; live, in shadow mode and by halves."""
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from serving.catalogue.snapshot import Snapshot, Traffic
-from serving.router.embedding import Embedder, Embeddings
+from serving.router.embedding import Contextual, Embedder
 from serving.router.router import Router
-from serving.settings import HeadSettings, RouterSettings
+from serving.settings import RouterSettings
 from tests.support.snapshots import Registered, adapter, snapshot
 from tests.support.waiting import wait_until
 
@@ -22,30 +21,12 @@ LYING = Registered(
     ["a person sitting on the grass"],
 )
 JUMPING = Registered("jumping", "a robot jumping on the snow")
-HEAD = "photo of a woman lying in a meadow"
-
-
-QUICK = HeadSettings(
-    min_precision=0.9,
-    training_paraphrases=20,
-    training_negatives=30,
-    calibration_paraphrases=50,
-    calibration_negatives=30,
-)
-"""Of heads that are trained in a fraction of a second and are good enough for the prompts here."""
-
-
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> RouterSettings:
-    """Settings with a folder of kept heads, so that each is trained once for all tests."""
-    settings = RouterSettings(head=QUICK, cache=tmp_path_factory.mktemp("heads"))
-    Router(snapshot([adapter(LYING), adapter(JUMPING)]), embedder, settings)
-    return settings
+OTHER_WORDS = "photo of a woman lying in a meadow"
 
 
 @pytest.fixture
-def router(embedder: Embedder, heads: RouterSettings) -> Router:
-    return Router(snapshot([adapter(LYING), adapter(JUMPING)]), embedder, heads)
+def router(embedder: Embedder) -> Router:
+    return Router(snapshot([adapter(LYING), adapter(JUMPING)]), embedder)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +55,9 @@ def test_a_registered_paraphrase(router: Router) -> None:
     assert decision.adapter.name == "lying"
 
 
-def test_another_wording_by_the_head(router: Router) -> None:
-    decision = router.route(HEAD, user="ada")
-    assert decision.route == "head"
+def test_another_wording_by_the_classifier(router: Router) -> None:
+    decision = router.route(OTHER_WORDS, user="ada")
+    assert decision.route == "classifier"
     assert decision.adapter is not None
     assert decision.adapter.name == "lying"
     assert decision.score is not None
@@ -89,8 +70,8 @@ def test_another_wording_by_the_head(router: Router) -> None:
     ("prompt", "reason"),
     [
         ("A person sitting on the grass", "a guard prompt of lying"),
-        ("grass lying on a person", "stands in it otherwise"),
-        ("a castle in the fog", "not near enough"),
+        ("grass lying on a person", "nearest is lying"),
+        ("a castle in the fog", "nearest is"),
         ("a person lying on the grass " * 50, "more than 1000 characters"),
     ],
 )
@@ -117,103 +98,98 @@ def test_nothing_registered(embedder: Embedder) -> None:
     assert Router(Snapshot(), embedder).route("a cat", user="ada").route == "base"
 
 
-def test_two_adapters_for_one_prompt_the_newer_counts(embedder: Embedder, heads: RouterSettings) -> None:
+def test_two_adapters_for_one_prompt_the_newer_counts(embedder: Embedder) -> None:
     again = Registered("again", LYING.prompt)
     served = snapshot([adapter(again, champion=5), adapter(LYING, champion=2)])
-    decision = Router(served, embedder, heads).route(LYING.prompt, user="ada")
+    decision = Router(served, embedder).route(LYING.prompt, user="ada")
     assert decision.adapter is not None
     assert decision.adapter.name == "again"
 
 
-def test_two_adapters_that_are_meant_alike_are_both_not_meant(
-    embedder: Embedder, heads: RouterSettings
-) -> None:
+def test_two_adapters_that_are_meant_alike_are_both_not_meant(embedder: Embedder) -> None:
     twin = Registered("twin", LYING.prompt, LYING.paraphrases, LYING.guard_prompts)
-    decision = Router(snapshot([adapter(LYING), adapter(twin)]), embedder, heads).route(HEAD, user="ada")
+    decision = Router(snapshot([adapter(LYING), adapter(twin)]), embedder).route(OTHER_WORDS, user="ada")
     assert decision.route == "base"
     assert "lying and twin are both near" in decision.reason
 
 
-@pytest.mark.parametrize("prompt", [LYING.prompt, LYING.paraphrases[0], HEAD])
-def test_shadow_mode_says_what_would_be_and_serves_the_base(
-    embedder: Embedder, heads: RouterSettings, prompt: str
-) -> None:
+@pytest.mark.parametrize("prompt", [LYING.prompt, LYING.paraphrases[0], OTHER_WORDS])
+def test_shadow_mode_says_what_would_be_and_serves_the_base(embedder: Embedder, prompt: str) -> None:
     served = snapshot([adapter(LYING, traffic=Traffic("shadow")), adapter(JUMPING)])
-    decision = Router(served, embedder, heads).route(prompt, user="ada")
+    decision = Router(served, embedder).route(prompt, user="ada")
     assert (decision.route, decision.adapter) == ("base", None)
     assert [str(identity) for identity in decision.shadow] == ["lying@1"]
     assert "shadow" in decision.reason
 
 
-def test_an_adapter_in_shadow_mode_takes_nothing_from_a_live_one(
-    embedder: Embedder, heads: RouterSettings
-) -> None:
+def test_an_adapter_in_shadow_mode_takes_nothing_from_a_live_one(embedder: Embedder) -> None:
     twin = Registered("twin", LYING.prompt, LYING.paraphrases, LYING.guard_prompts)
     served = snapshot([adapter(LYING), adapter(twin, traffic=Traffic("shadow"))])
-    for prompt, route in ((LYING.prompt, "exact"), (HEAD, "head")):
-        decision = Router(served, embedder, heads).route(prompt, user="ada")
+    for prompt, route in ((LYING.prompt, "exact"), (OTHER_WORDS, "classifier")):
+        decision = Router(served, embedder).route(prompt, user="ada")
         assert decision.route == route
         assert decision.adapter is not None
         assert decision.adapter.name == "lying"
         assert [identity.name for identity in decision.shadow] == ["twin"]
 
 
-def test_the_challenger_gets_its_share_of_users(embedder: Embedder, heads: RouterSettings) -> None:
+def test_the_challenger_gets_its_share_of_users(embedder: Embedder) -> None:
     served = snapshot([adapter(LYING, champion=1, challenger=2, traffic=Traffic(challenger_share=0.3))])
-    router = Router(served, embedder, heads)
+    router = Router(served, embedder)
     got = [router.route(LYING.prompt, user=f"user-{number}").alias for number in range(2000)]
     assert abs(got.count("challenger") / 2000 - 0.3) < 0.04
     assert got == [router.route(LYING.prompt, user=f"user-{number}").alias for number in range(2000)]
 
 
-def test_an_update_switches_versions_and_trains_only_what_changed(
-    embedder: Embedder, heads: RouterSettings, router: Router
-) -> None:
-    kept = router.head("jumping")
+def test_an_update_switches_versions_and_texts(embedder: Embedder, router: Router) -> None:
     changed = Registered("lying", LYING.prompt)
     router.update(snapshot([adapter(changed, champion=7), adapter(JUMPING)], number=2))
     decision = router.route(LYING.prompt, user="ada")
     assert decision.adapter is not None
     assert decision.adapter.version == "7"
-    assert router.route(LYING.paraphrases[0], user="ada").route == "head"
-    assert router.head("jumping") is kept
+    assert router.route(LYING.paraphrases[0], user="ada").route == "classifier"
     router.update(snapshot([adapter(JUMPING)], number=3))
     assert router.route(LYING.prompt, user="ada").adapter is None
-    assert router.head("lying") is None
+
+
+def test_more_caution_corrects_fewer_prompts(embedder: Embedder) -> None:
+    served = snapshot([adapter(LYING)])
+    careful = Router(served, embedder, RouterSettings(caution=5))
+    assert Router(served, embedder).route(OTHER_WORDS, user="ada").route == "classifier"
+    assert careful.route(OTHER_WORDS, user="ada").route == "base"
+    assert careful.route(LYING.prompt, user="ada").route == "exact"
 
 
 @pytest.fixture
-def training(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The training of heads, whose texts are embedded together, waits until this is set."""
-    embed, opened = embedder.embed, threading.Event()
+def reading(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The reading of registered prompts waits until this is set."""
+    contextual, opened = embedder.contextual, threading.Event()
 
-    def held(texts: Sequence[str]) -> Embeddings:
-        if len(texts) > 1:
-            opened.wait(60)
-        return embed(texts)
+    def held(text: str) -> Contextual:
+        opened.wait(60)
+        return contextual(text)
 
-    monkeypatch.setattr(embedder, "embed", held)
+    monkeypatch.setattr(embedder, "contextual", held)
     yield opened
     opened.set()
 
 
-def test_registered_prompts_are_served_before_their_heads_are_trained(
-    embedder: Embedder, training: threading.Event
+def test_registered_prompts_are_served_before_they_are_read(
+    embedder: Embedder, reading: threading.Event
 ) -> None:
-    router = Router(Snapshot(), embedder, RouterSettings(head=QUICK))
+    router = Router(Snapshot(), embedder)
     updating = threading.Thread(target=router.update, args=(snapshot([adapter(LYING), adapter(JUMPING)]),))
     updating.start()
     wait_until(lambda: router.route(LYING.prompt, user="ada").route == "exact")
-    assert router.head("lying") is None
-    training.set()
+    reading.set()
     updating.join()
-    assert router.head("lying") is not None
+    assert router.route(OTHER_WORDS, user="ada").route == "classifier"
 
 
-def test_what_is_taken_down_while_heads_are_trained_is_not_routed_to(
-    embedder: Embedder, training: threading.Event
+def test_what_is_taken_down_while_prompts_are_read_is_not_routed_to(
+    embedder: Embedder, reading: threading.Event
 ) -> None:
-    router = Router(Snapshot(), embedder, RouterSettings(head=QUICK))
+    router = Router(Snapshot(), embedder)
     both = snapshot([adapter(LYING), adapter(JUMPING)], number=1)
     updates = [
         threading.Thread(target=router.update, args=(following,))
@@ -222,28 +198,25 @@ def test_what_is_taken_down_while_heads_are_trained_is_not_routed_to(
     updates[0].start()
     wait_until(lambda: router.route(LYING.prompt, user="ada").adapter is not None)
     updates[1].start()
-    wait_until(lambda: router.snapshot.number == 2)  # the update does not wait for the training to end
-    assert router.route(LYING.prompt, user="ada").adapter is None
-    training.set()
+    wait_until(lambda: router.snapshot.number == 2)  # the update does not wait for the reading to end
+    reading.set()
     for update in updates:
         update.join()
     assert router.route(LYING.prompt, user="ada").adapter is None
-    assert router.head("lying") is None and router.head("jumping") is not None
+    assert router.route(OTHER_WORDS, user="ada").adapter is None
 
 
-def test_requests_during_updates_see_one_snapshot_or_the_other(
-    embedder: Embedder, heads: RouterSettings
-) -> None:
+def test_requests_during_updates_see_one_snapshot_or_the_other(embedder: Embedder) -> None:
     snapshots = [
         snapshot([adapter(LYING, champion=number), adapter(JUMPING)], number=number) for number in (1, 2)
     ]
-    router = Router(snapshots[0], embedder, heads)
+    router = Router(snapshots[0], embedder)
     seen: Counter[str] = Counter()
     stop = threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
-            for prompt in (LYING.prompt, HEAD):
+            for prompt in (LYING.prompt, OTHER_WORDS):
                 seen[str(router.route(prompt, user="ada").adapter)] += 1
 
     def seen_more_often(served: str, *, than: int) -> bool:
@@ -262,33 +235,3 @@ def test_requests_during_updates_see_one_snapshot_or_the_other(
         for thread in threads:
             thread.join()
     assert set(seen) == {"lying@1", "lying@2"}
-
-
-def test_a_head_that_reaches_no_threshold_leaves_registered_prompts(
-    embedder: Embedder, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = RouterSettings(head=QUICK.model_copy(update={"min_precision": 0.999}))
-    router = Router(snapshot([adapter(LYING)]), embedder, settings)
-    assert "lying: no threshold reaches a precision of 0.999" in caplog.text
-    assert router.head("lying") is None
-    assert router.route(LYING.prompt, user="ada").route == "exact"
-    assert router.route(HEAD, user="ada").route == "base"
-
-
-def test_heads_are_kept_between_starts_and_damaged_ones_trained_anew(
-    embedder: Embedder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = RouterSettings(head=QUICK, cache=tmp_path / "heads")
-    first = Router(snapshot([adapter(LYING)]), embedder, settings).head("lying")
-    (kept,) = (tmp_path / "heads").iterdir()
-    written = kept.stat().st_mtime_ns
-    second = Router(snapshot([adapter(LYING)]), embedder, settings).head("lying")
-    assert kept.stat().st_mtime_ns == written
-    kept.write_text("{")
-    third = Router(snapshot([adapter(LYING)]), embedder, settings).head("lying")
-    assert "a kept head is trained anew" in caplog.text
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert (first.weights == second.weights).all()
-    assert (first.weights == third.weights).all()

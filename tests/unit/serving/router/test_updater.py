@@ -1,34 +1,31 @@
-"""Snapshots are applied while heads are trained, and training takes no thread from others."""
+"""Snapshots are applied while prompts are read, and reading takes no thread from others."""
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from serving.catalogue.snapshot import Snapshot
-from serving.router.embedding import Embedder, Embeddings
+from serving.router.embedding import Contextual, Embedder
 from serving.router.router import Router
 from serving.router.updater import RouterUpdater
-from serving.settings import RouterSettings
-from tests.support.ingress import QUICK_HEADS
 from tests.support.snapshots import Registered, adapter, snapshot
 
 LYING = Registered("lying", "a person lying on the grass")
 
 
-def test_training_leaves_the_default_executor_free_and_holds_up_no_snapshot(
+def test_reading_leaves_the_default_executor_free_and_holds_up_no_snapshot(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embed, may = embedder.embed, threading.Event()
+    contextual, may = embedder.contextual, threading.Event()
 
-    def held(texts: Sequence[str]) -> Embeddings:
+    def held(text: str) -> Contextual:
         may.wait(60)
-        return embed(texts)
+        return contextual(text)
 
-    monkeypatch.setattr(embedder, "embed", held)
-    router = Router(Snapshot(), embedder, RouterSettings(head=QUICK_HEADS))
+    monkeypatch.setattr(embedder, "contextual", held)
+    router = Router(Snapshot(), embedder)
     updater = RouterUpdater(router)
 
     async def update_often() -> None:

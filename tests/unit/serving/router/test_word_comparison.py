@@ -1,30 +1,30 @@
-"""What contradicts a registered prompt, whatever an embedding makes of it."""
+"""What a comparison of two prompts finds in their words, whatever a sentence embedding makes of them."""
+
+from collections.abc import Callable
 
 import pytest
 
-from corrector.prompts.variations.prompt_parsing import read
-from serving.router.word_comparison import closest, compare
+from serving.router.embedding import Embedder
+from serving.router.word_comparison import Comparison, Differences, Prompt, compare
 
 LYING = "a person lying on the grass"
+Compared = Callable[[str, str], Comparison]
+"""Compares a registered text with another."""
 
 
-def contradiction(registered: str, asked: str) -> str | None:
-    """Why the second cannot mean the first."""
-    return compare(read(registered), read(asked)).contradiction
+@pytest.fixture(scope="session")
+def compared(embedder: Embedder) -> Compared:
+    """Compares two texts."""
+
+    def compare_texts(registered: str, asked: str) -> Comparison:
+        return compare(Prompt.of(registered, embedder), Prompt.of(asked, embedder))
+
+    return compare_texts
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "A lady reclining in a meadow.",
-        "on the lawn lies a man",
-        "a photo of a smiling woman in a red dress lying on the grass in a park, golden hour",
-    ],
-)
-def test_known_synonyms_leave_no_doubt(asked: str) -> None:
-    comparison = compare(read(LYING), read(asked))
-    assert comparison.contradiction is None
-    assert comparison.doubts == (0, 0, 0)
+def differences(comparison: Comparison) -> Differences:
+    assert comparison.differences is not None, comparison.contradiction
+    return comparison.differences
 
 
 @pytest.mark.parametrize(
@@ -33,71 +33,82 @@ def test_known_synonyms_leave_no_doubt(asked: str) -> None:
         ("a person not lying on the grass", 'it says "not"'),
         ("nobody is lying on the grass", 'it says "nobody"'),
         ("a person who isn’t lying on the grass", 'it says "isn\'t"'),
-        ("a person afraid of lying on the grass", '"lying" does not happen in it'),
-        ("grass lying on a person", '"on a person" stands in it otherwise than "a person"'),
-        ("a person lying under the grass", '"under the grass" stands in it otherwise than "on the grass"'),
-        ("a person standing on the grass", '"standing" makes it another'),
-        ("a person lying on the street", '"street" makes it another'),
-        ("a dog lying on the grass", '"dog" makes it another'),
-        ("a person and a dog lying on the grass", '"dog" makes it another'),
-        ("a person and a gnome lying on the grass", '"gnome" is with it'),
-        ("a person lying on the grass with a gnome", '"gnome" is with it'),
-        ("two people lying on the grass", '"two" makes it another'),
-        ("people lying on the grass", '"people" makes it another'),
-        ("a person on the grass", 'nothing says "lying"'),
-        ("a person lying", 'nothing says "grass"'),
+        ("two people lying on the grass", "one"),
+        ("people lying on the grass", "more than one"),
+        ("grass lying on a person", "exchanged"),
         ('a person lying on the grass, text "hello"', 'the text to show is "hello", not none'),
     ],
 )
-def test_what_is_known_to_differ_is_a_contradiction(asked: str, reason: str) -> None:
-    found = contradiction(LYING, asked)
-    assert found is not None
-    assert reason in found
+def test_contradictions_say_why(compared: Compared, asked: str, reason: str) -> None:
+    assert reason in compared(LYING, asked).contradiction
 
 
 @pytest.mark.parametrize(
     ("registered", "asked"),
     [
-        ("a man holding a cup", "a cup holding a man"),
-        ("a dog chasing a cat", "a cat chasing a dog"),
-        ("a cup of coffee", "a coffee of cup"),
-        ("a woman lying on the grass", "a person lying on the grass"),
-        ("a red car", "a blue car"),
+        ("a barber shaving a customer", "a customer shaving a barber"),
+        ("a tractor towing a caravan", "a caravan towing a tractor"),
         ("two hands", "four hands"),
+        ("three mountaineers on a glacier", "mountaineers on a glacier"),
         ('a sign that says "open"', 'a sign that says "closed"'),
         ("a man who is not smiling", "a man smiling"),
     ],
 )
-def test_exchanged_and_more_general_and_otherwise_different(registered: str, asked: str) -> None:
-    assert contradiction(registered, asked) is not None
+def test_roles_numbers_texts_and_negations_contradict(
+    compared: Compared, registered: str, asked: str
+) -> None:
+    assert compared(registered, asked).contradiction
 
 
 @pytest.mark.parametrize(
     ("registered", "asked"),
     [
+        ("a barber shaving a customer", "a customer being shaved by a barber"),
+        ("a tractor towing a caravan", "a caravan towed by a tractor"),
         ("a cat and a dog on a bench", "a dog and a cat on a bench"),
-        ("a cup of coffee", "a coffee cup"),
+        ("hands threading a needle", "two hands threading a needle"),
+        ("a boy tying his shoelaces", "a boy kneeling down to tie his shoe laces"),
         ('a sign that says "Open"', 'a sign with the text "OPEN"'),
-        ("a man who is not smiling", "a man not smiling"),
-        ("a red car", "a red automobile"),
     ],
 )
-def test_the_same_in_another_order_or_form(registered: str, asked: str) -> None:
-    assert contradiction(registered, asked) is None
+def test_another_order_or_form_leaves_no_doubt(compared: Compared, registered: str, asked: str) -> None:
+    found = differences(compared(registered, asked))
+    assert (found.doubts, found.relations, found.living, found.wished) == (0, 0, 0, 0)
 
 
-def test_unknown_words_replace_add_or_describe() -> None:
-    registered = read(LYING)
-    assert compare(registered, read("a person vegetating on the grass")).doubts == (1, 0, 0)
-    assert compare(registered, read("a person lying zonked on the grass")).doubts == (0, 1, 0)
-    assert compare(registered, read("a freckled person lying on the grass, volumetric fog")).doubts == (
-        0,
-        0,
-        3,
-    )
+@pytest.mark.parametrize(
+    ("asked", "attribute"),
+    [
+        ("a person lying under the grass", "relations"),
+        ("a person and a gnome lying on the grass", "living"),
+        ("a person afraid of lying on the grass", "wished"),
+        ("a person trying to lie on the grass", "wished"),
+        ("a person lying on the grass in an airport", "places"),
+        ("a freckled person lying on the grass", "descriptions"),
+    ],
+)
+def test_what_is_added_or_moved_is_counted(compared: Compared, asked: str, attribute: str) -> None:
+    assert getattr(differences(compared(LYING, asked)), attribute) > 0
+    assert getattr(differences(compared(LYING, LYING)), attribute) == 0
 
 
-def test_the_closest_registered_text_counts() -> None:
-    registered = [read(LYING), read("a person vegetating on the grass")]
-    assert closest(registered, read("someone vegetating on the lawn")).doubts == (0, 0, 0)
-    assert closest(registered, read("someone standing on the lawn")).contradiction is not None
+@pytest.mark.parametrize(
+    ("registered", "synonym", "other"),
+    [
+        ("a boy tying his shoelaces", "a boy lacing up his shoelaces", "a boy cutting his shoelaces"),
+        ("a tractor towing a caravan", "a tractor pulling a caravan", "a tractor overtaking a caravan"),
+        ("a cyclist mending a tyre", "a cyclist repairing a tire", "a cyclist throwing a tyre"),
+        ("a dog on the porch", "a dog on the veranda", "a dog on the roof"),
+        ("an alpinist on a glacier", "a mountaineer on a glacier", "a violinist on a glacier"),
+        (
+            "a hedgehog in a pile of leaves",
+            "a hegdehog in a heap of leaves",
+            "a squirrel in a pile of leaves",
+        ),
+    ],
+)
+def test_a_synonym_leaves_less_doubt_than_another_word(
+    compared: Compared, registered: str, synonym: str, other: str
+) -> None:
+    near, far = (differences(compared(registered, text)) for text in (synonym, other))
+    assert near.doubts + near.place + 0.3 < far.doubts + far.place
