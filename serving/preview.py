@@ -43,7 +43,7 @@ def preview(
     from corrector.values import normalised
     from serving.router.prompt_classifier import RegisteredPrompts, closest
     from serving.router.weights import classifier_weights
-    from serving.router.word_comparison import Prompt
+    from serving.router.word_matching import Prompt
 
     read = {text: Prompt.of(text, embedder) for text in (prompt, *paraphrases, *guard_prompts)}
     registered = RegisteredPrompts.of(prompt, paraphrases, guard_prompts, read)

@@ -134,17 +134,40 @@ def _is_action(tokens: list[Token], index: int) -> bool:
     if before is not None and before.word in _BEFORE_VERBS:
         return not word.endswith("ing") or not _follows(tokens, index) or before.word in _AUXILIARIES
     subject = before is not None and before.is_content and before.has("n")
+    if word.endswith("ing") and before is not None and _is_gerund(before) and _follows(tokens, index):
+        return False  # "glowing interlocking spirals"
     if word.endswith("ing"):
         # "glowing horseshoe" describes; "a man eating pasta" and "crossing a glacier" act.
         return subject or not _follows(tokens, index)
-    if not subject or index + 1 == len(tokens) or tokens[index + 1].word in _STOPS:
+    if before is None or not subject or index + 1 == len(tokens) or tokens[index + 1].word in _STOPS:
+        return False
+    if compounds(before, tokens[index]):  # "horse shoe", "broad shouldered"
         return False
     if word.endswith("ed") or not tokens[index].has("n"):
         return True
     acts = any(_is_gerund(token) for token in tokens[:index] if token.clause == tokens[index].clause)
     if acts:  # "helping a girl climb"
         return not _follows(tokens, index) and not word.endswith("s") and is_living(before)
-    return not _follows(tokens, index) and word.endswith("s") != is_several(before)
+    after = tokens[index + 1]
+    # "lies curled up" acts, "leaves" and "waves" before a noun do not
+    described = not after.is_content or (after.has("v") and after.word.endswith(("ed", "ing")))
+    return described and word.endswith("s") != is_several(before)
+
+
+def compounds(before: Token, token: Token) -> list[Lemma]:
+    """WordNet's compounds of two words that stand together: "shoe laces" is "shoelace"."""
+    return [
+        (f"{before.word}{joint}{base}", part)
+        for joint in ("_", "", "-")
+        for base, part in (*token.lemmas, (token.word, "a"))
+        if part != "v" and (f"{before.word}{joint}{base}", part) in wordnet()
+    ]
+
+
+def is_measure(tokens: list[Token], index: int) -> bool:
+    """Whether a noun counts the one behind "of": "a pile of leaves", "a cup of tea"."""
+    of = index + 1 < len(tokens) and tokens[index + 1].word == "of"
+    return of and wordnet().is_measure(tokens[index].lemmas)
 
 
 def _is_gerund(token: Token) -> bool:

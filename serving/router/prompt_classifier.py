@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from serving.router.weights import classifier_weights
-from serving.router.word_comparison import Comparison, Prompt, compare
+from serving.router.word_comparison import Comparison, comparisons
+from serving.router.word_matching import Prompt
 
 _TEXTS = 4
 """Registered texts of an adapter, the nearest by the sentences' cosine, that a prompt is compared with."""
@@ -39,11 +40,19 @@ class Verdict:
 
 
 def closest(registered: RegisteredPrompts, asked: Prompt) -> Verdict:
-    """The verdict for the registered text that is closest to `asked` in its words."""
+    """The verdict for the registered text that is closest to `asked` in its words, or a refusal where a guard prompt is."""
     near = sorted(registered.same, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
     guarded = guardedness(registered.same, registered.guards, asked)
-    verdicts = [_verdict(compare(text, asked), guarded) for text in near]
-    return max(verdicts, key=lambda verdict: verdict.logit)
+    verdicts = [_verdict(comparison, guarded) for comparison in comparisons(near, asked)]
+    best = max(verdicts, key=lambda verdict: verdict.logit)
+    if best.logit < classifier_weights().threshold:
+        return best
+    guards = sorted(registered.guards, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
+    for guard in guards:
+        (comparison,) = comparisons([guard], asked)
+        if _verdict(comparison, guarded).logit >= best.logit:
+            return Verdict(_REFUSED, f'its words are nearer to the guard prompt "{guard.reading.text}"')
+    return best
 
 
 def _verdict(comparison: Comparison, guarded: float) -> Verdict:

@@ -42,6 +42,7 @@ class Term:
         living: Whether a thing is a person or an animal.
         is_known: Whether WordNet has the word.
         animal: Whether it is an animal.
+        measure: Whether it counts the noun behind "of": "a pile of leaves", "a cup of tea".
         group: Its group of synonyms in the lexicon, which has the commonest words of prompts; empty for none.
     """
 
@@ -59,7 +60,16 @@ class Term:
     living: bool = False
     is_known: bool = True
     animal: bool = False
+    measure: bool = False
     group: str = ""
+
+    @property
+    def describes(self) -> bool:
+        """Whether an action only describes: "dusted with flour", "made of", "wearing a hat", "kneeling to tie"."""
+        participle = not self.word.endswith(("ing", "s")) and (self.word, "v") not in self.lemmas
+        return self.role == "action" and (
+            self.leads or participle or self.word in ("wearing", "using", "smiling")
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,8 @@ def _closed() -> dict[tuple[str, ...], Word]:
     # "that reads", "with the text": what is to be read stands in quotation marks.
     said = [words for words, word in lexicon().words.items() if word.domain == "showing"]
     return found | {
-        words: Word("neutral", " ".join(words)) for words in (*said, ("text",), ("word",), ("words",))
+        words: Word("neutral", " ".join(words))
+        for words in (*said, ("text",), ("word",), ("words",), ("him",))
     }
 
 
@@ -121,6 +132,8 @@ def _tokens(text: str) -> list[Token]:
         for length in range(min(4, len(words) - position), 0, -1):
             if (closed := _closed().get(tuple(words[position : position + length]))) is not None:
                 break
+        if closed is not None and closed.kind == "negation" and _is_halt(words, position):
+            closed = None
         if closed is None:
             closed = _by_form(word)
         if not word[0].isalnum():
@@ -132,6 +145,12 @@ def _tokens(text: str) -> list[Token]:
         )
         position += length
     return tokens
+
+
+def _is_halt(words: list[str], position: int) -> bool:
+    """Whether "stop" says that somebody halts, and not what they no longer do: "stopped at the roadside"."""
+    behind = words[position + 1] if position + 1 < len(words) else ""
+    return ("stop", "v") in wordnet().lemmas(words[position]) and not behind.endswith("ing")
 
 
 def _by_form(word: str) -> Word | None:
@@ -158,6 +177,8 @@ def _lemmas(word: str) -> tuple[Lemma, ...]:
 
 def _guessed(word: str) -> tuple[Lemma, ...]:
     """The base forms of a word that WordNet lacks."""
+    if word.endswith("s") and not word.endswith("ss"):
+        return ((word[:-1], "n"),)
     return ((word, "n"), (word, "v")) if word.endswith(("ing", "ed")) else ((word, "n"),)
 
 
@@ -187,6 +208,7 @@ def _term(tokens: list[Token], index: int, role: Role, relation: str) -> Term:
         living=is_thing and grammar.is_living(token),
         is_known=any(lemma in wordnet() for lemma in token.lemmas),
         animal=wordnet().is_animal(token.lemmas),
+        measure=is_thing and grammar.is_measure(tokens, index),
         group=_group(tokens, index, role),
     )
 
@@ -216,11 +238,6 @@ def _collocations(tokens: list[Token], index: int, role: Role) -> list[Lemma]:
             if p == "v" and (f"{b}_{after.word}", p) in known
         ]
     before = tokens[index - 1] if index else None
-    if role == "thing" and before is not None and before.is_content and before.clause == token.clause:
-        for joint in ("_", ""):
-            found += [
-                (f"{before.word}{joint}{b}", p)
-                for b, p in token.lemmas
-                if p == "n" and (f"{before.word}{joint}{b}", p) in known
-            ]
+    if role != "action" and before is not None and before.is_content and before.clause == token.clause:
+        found += grammar.compounds(before, token)
     return found

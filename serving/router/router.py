@@ -17,7 +17,7 @@ from serving.router.embedding import DIMENSIONS, Embedder
 from serving.router.prompt_classifier import RegisteredPrompts, closest
 from serving.router.traffic import served
 from serving.router.weights import classifier_weights
-from serving.router.word_comparison import Prompt
+from serving.router.word_matching import Prompt
 from serving.settings import RouterSettings
 
 _COMPARED = 2

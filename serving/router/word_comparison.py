@@ -1,54 +1,25 @@
 """Compares two prompts word by word: which words of the one stand for which of the other, what is missing, and what is added.
 
 A sentence embedding cannot tell "a person lying on the grass" from "grass lying on a person" or "a person not lying on the
-grass". Here each word is matched with the word that probably means the same, by WordNet and by the words' vectors in context.
+grass". Here each word is compared with the word that probably stands for it (serving.router.word_matching).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from math import exp, sqrt
-from operator import mul
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corrector.prompts.variations.lexicon import lexicon
-from serving.router.embedding import Contextual, Embedder
-from serving.router.prompt_reading import Reading, Term, read
-from serving.router.weights import classifier_weights
+from serving.router.prompt_reading import Reading, Term
+from serving.router.word_matching import Prompt, matched_terms, pooled_likeness
 from serving.router.wordnet import wordnet
 
-_SAME_WORD = 1.0
-_TYPO = 0.9
-_SYNONYM = 0.85
-"""At least, where both words name one synset first."""
-_CROSSED = 0.4
-"""Factor for an action and a thing, a living thing and another, or two animals of different kinds."""
-_NO_MATCH = 0.2
-"""Words that mean the same with a lower probability are not matched."""
 _OTHER_PLACE = frozenset(("under", "behind", "before", "over", "against", "between", "from", "toward"))
 """Groups of prepositions that put a thing elsewhere than "on" or "in"."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prompt:
-    """A prompt as it is compared: its reading, its sentence vector `[384]`, and its terms' vectors in context `[T, 384]`."""
-
-    reading: Reading
-    sentence: NDArray[np.float32]
-    vectors: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, text: str, embedder: Embedder) -> Prompt:
-        reading = read(text)
-        contextual: Contextual = embedder.contextual(reading.text)
-        vectors = [contextual.word(term.start, term.end) for term in reading.terms]
-        return cls(
-            reading, contextual.sentence, np.array(vectors, np.float32).reshape(-1, len(contextual.sentence))
-        )
 
 
 @dataclass(frozen=True)
@@ -105,93 +76,39 @@ class Comparison:
     doubt: str = ""
 
 
-def compare(registered: Prompt, asked: Prompt) -> Comparison:
-    """Compare the meaning of `asked` with that of `registered`."""
+def comparisons(texts: Sequence[Prompt], asked: Prompt) -> list[Comparison]:
+    """Compare the meaning of `asked` with that of each of `texts`, which mean the same as each other.
+
+    A word of one text may stand for the word in its place in another: of "tying his shoelaces" and "lacing his shoes" a prompt
+    may take one word each.
+    """
+    return [
+        _compared(text, asked, pooled)
+        for text, pooled in zip(texts, pooled_likeness(texts, asked), strict=True)
+    ]
+
+
+def _compared(registered: Prompt, asked: Prompt, likeness: NDArray[np.float64]) -> Comparison:
     one, other = registered.reading, asked.reading
     if stop := _negation(one, other) or _other_text(one, other):
         return Comparison(contradiction=stop)
-    likeness = _likeness(registered, asked)
-    matches = _matches(one.terms, other.terms, likeness)
+    matches = matched_terms(one.terms, other.terms, likeness)
     if stop := _number(one, other, matches) or _exchanged(one.terms, other.terms, matches):
         return Comparison(contradiction=stop)
-    doubts = [1.0 - _covered(likeness, index, matches) for index in range(len(one.terms))]
+    doubts = [
+        (1.0 - _covered(likeness, index, matches)) * (0.5 if term.measure else 1.0)
+        for index, term in enumerate(one.terms)
+    ]
     added = [
         term
         for index, term in enumerate(other.terms)
-        if index not in matches.values() and not _echoes(likeness, index, term)
+        if index not in matches.values()
+        and not term.measure
+        and not _echoes(one.terms, likeness, index, term)
     ]
     return Comparison(
         _differences(registered, asked, matches, doubts, added), doubt=_doubt(one.terms, doubts, added)
     )
-
-
-def _likeness(registered: Prompt, asked: Prompt) -> NDArray[np.float64]:
-    """Probability `[registered terms, asked terms]` that two terms mean the same."""
-    near = registered.vectors @ asked.vectors.T
-    found = np.zeros(near.shape)
-    for row, one in enumerate(registered.reading.terms):
-        for column, other in enumerate(asked.reading.terms):
-            found[row, column] = _same(one, other, float(near[row, column]))
-    return found
-
-
-def _same(one: Term, other: Term, cosine: float) -> float:
-    if one.group and other.group and lexicon().includes(one.group, other.group):
-        return _SAME_WORD
-    relation = wordnet().relation(other.lemmas, one.lemmas)
-    if relation.same:
-        return _SAME_WORD
-    if one.group and other.group and lexicon().contrast(one.group, other.group):
-        return 0.0
-    if _is_typo(one, other):
-        return _TYPO
-    role = "action" if one.role == "action" else "thing"
-    *weights, bias = classifier_weights().synonyms[role]
-    logit = sum(map(mul, weights, synonym_features(one, other, cosine)), bias)
-    crossed = role != ("action" if other.role == "action" else "thing") or one.living != other.living
-    related = relation.synonym or relation.narrower or relation.broader
-    crossed = crossed or (not related and one.animal and other.animal)
-    likely = max(1.0 / (1.0 + exp(-logit)), _SYNONYM if relation.synonym == 1.0 else 0.0)
-    return likely * (_CROSSED if crossed else 1.0)
-
-
-def synonym_features(one: Term, other: Term, cosine: float) -> tuple[float, ...]:
-    """How likely the words mean the same: by WordNet, and by the cosine of their vectors in context."""
-    return *wordnet().relation(other.lemmas, one.lemmas).features, cosine
-
-
-def _is_typo(one: Term, other: Term) -> bool:
-    """Whether a word that WordNet lacks is spelt nearly as the other, or both begin with the same seven letters."""
-    if one.word[0] != other.word[0]:
-        return False
-    if len(one.word) >= 7 and one.word[:7] == other.word[:7]:
-        return True
-    return not other.is_known and SequenceMatcher(None, one.word, other.word).ratio() >= 0.8
-
-
-def _matches(one: Sequence[Term], other: Sequence[Term], likeness: NDArray[np.float64]) -> dict[int, int]:
-    """For a registered term's index the matched asked one's: the likeliest pairs first, then those of one preposition."""
-    pairs = sorted(
-        (
-            (
-                likeness[i, j],
-                one[i].relation == other[j].relation,
-                one[i].role == other[j].role,
-                -abs(i - j),
-                i,
-                j,
-            )
-            for i in range(len(one))
-            for j in range(len(other))
-            if likeness[i, j] >= _NO_MATCH
-        ),
-        reverse=True,
-    )
-    found: dict[int, int] = {}
-    for *_, i, j in pairs:
-        if i not in found and j not in found.values():
-            found[i] = j
-    return found
 
 
 def _covered(likeness: NDArray[np.float64], index: int, matches: dict[int, int]) -> float:
@@ -201,9 +118,14 @@ def _covered(likeness: NDArray[np.float64], index: int, matches: dict[int, int])
     return 0.7 * float(likeness[index].max(initial=0.0))
 
 
-def _echoes(likeness: NDArray[np.float64], column: int, term: Term) -> bool:
+def _echoes(registered: Sequence[Term], likeness: NDArray[np.float64], column: int, term: Term) -> bool:
     """Whether an unmatched word says again what is matched: "golden retriever dog"; a further person hardly does."""
-    return bool(likeness[:, column].max(initial=0.0) > (0.9 if term.living else 0.6))
+    again = [
+        likeness[row, column]
+        for row, each in enumerate(registered)
+        if (each.role == "action") == (term.role == "action")
+    ]
+    return bool(max(again, default=0.0) > (0.9 if term.living else 0.6))
 
 
 def _differences(
@@ -219,7 +141,8 @@ def _differences(
         values = [doubt for doubt, wanted in zip(doubts, chosen, strict=True) if wanted]
         return sum(values) / len(values) if values else 0.0
 
-    main = [term.clause <= last for term in one]
+    worn = _attributes(one, last)
+    main = [term.clause <= last and index not in worn for index, term in enumerate(one)]
     plain = [
         m and term.role == "thing" and (not term.relation or term.living)
         for m, term in zip(main, one, strict=True)
@@ -232,6 +155,7 @@ def _differences(
     acting = [m and term.role == "action" for m, term in zip(main, one, strict=True)]
     tail = max((other[j].clause for i, j in matches.items() if main[i]), default=0)
     scene = [term for term in added if term.clause <= tail and not wordnet().is_body_part(term.lemmas)]
+    posed = any(_is_pose(term) for term in one)
     pairs = [(one[i], other[j]) for i, j in matches.items() if main[i]]
     return Differences(
         distance=1.0 - float(registered.sentence @ asked.sentence),
@@ -243,7 +167,9 @@ def _differences(
         doubts=sum(doubt for doubt, a, b in zip(doubts, acting, plain, strict=True) if a or b),
         relations=sum(_moved(was, now) for was, now in pairs),
         living=sum(term.living and term.role == "thing" for term in scene),
-        actions=sum(term.role == "action" and not _describes(term) for term in scene),
+        actions=sum(
+            term.role == "action" and not term.describes and (posed or not _is_pose(term)) for term in scene
+        ),
         things=sum(term.role == "thing" and not term.living and not term.relation for term in scene),
         places=sum(term.role == "thing" and not term.living and bool(term.relation) for term in scene),
         descriptions=sum(term.role == "modifier" for term in scene),
@@ -251,9 +177,19 @@ def _differences(
     )
 
 
-def _describes(action: Term) -> bool:
-    """Whether an added action only describes: "dusted with flour", "wearing a hat", "using a razor", "kneeling to tie"."""
-    return action.leads or action.word.endswith("ed") or action.word in ("wearing", "using", "smiling")
+def _attributes(terms: Sequence[Term], clause: int) -> set[int]:
+    """Indices of what only describes the subject, where the action has a place too: "a smith in an apron at a forge"."""
+    living = next(
+        (i for i, t in enumerate(terms) if t.living and t.clause == clause and not t.relation), len(terms)
+    )
+    action = next((i for i, t in enumerate(terms) if t.role == "action" and i > living), 0)
+    if not any(t.role == "thing" and t.relation and t.clause == clause for t in terms[action + 1 :]):
+        return set()
+    return {i for i in range(living + 1, action) if terms[i].relation}
+
+
+def _is_pose(action: Term) -> bool:
+    return action.group in lexicon().actions["pose"]
 
 
 def _main_clause(terms: Sequence[Term]) -> int:

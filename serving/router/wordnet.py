@@ -17,6 +17,10 @@ Lemma = tuple[str, str]
 
 _ANIMALS, _LIVING, _BODY = frozenset((5,)), frozenset((5, 18)), frozenset((8,))
 """Lexicographer files of animals, of animals and people, and of parts of the body (lexnames(5WN))."""
+_MEASURES = frozenset((14, 23))
+"""Likewise of groups and quantities."""
+_VERBS = 29
+"""The first lexicographer file of verbs; those of nouns have smaller numbers."""
 
 _SENSES = 8
 """Senses of a word that count, the commonest first."""
@@ -111,8 +115,15 @@ class WordNet:
         return lemma in self._senses
 
     def is_living(self, lemmas: Sequence[Lemma]) -> bool:
-        """Whether one of a noun's first two meanings is a person or an animal, and the first is no part of the body."""
-        return self._is_in(_LIVING, lemmas, 2) and not self.is_body_part(lemmas)
+        """Whether a noun's first meaning is a person or an animal; its second one for animals and nouns in -er: "climber"."""
+        if self._is_in(_LIVING, lemmas):
+            return True
+        agent = any(base.endswith(("er", "or")) for base, _ in lemmas)
+        return self._is_in(_LIVING if agent else _ANIMALS, lemmas, 2) and not self.is_body_part(lemmas)
+
+    def is_measure(self, lemmas: Sequence[Lemma]) -> bool:
+        """Whether one of a noun's first two meanings is a group or a quantity."""
+        return self._is_in(_MEASURES, lemmas, 2)
 
     def is_animal(self, lemmas: Sequence[Lemma]) -> bool:
         """Whether a noun's first meaning is an animal."""
@@ -151,6 +162,10 @@ class WordNet:
                 senses[sense] = min(senses.get(sense, 99.0), rank)
         above: dict[int, float] = {}
         for sense, cost in senses.items():
+            if (
+                cost > 0 and self._files[sense] < _VERBS
+            ):  # a tractor may be a kind of truck, but hardly ever is
+                continue
             level = {sense}
             while level := {up for each in level for up in self._above[each]} - {sense}:
                 cost += 1.5

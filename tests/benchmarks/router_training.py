@@ -2,11 +2,10 @@
 
 synonyms: pairs of words in the lexicon of corrector.prompts.variations, in short prompts: synonyms, and words that exclude
 each other.
-differences: pairs of a registered prompt and another one. Written by hand: development_prompts.yaml and the development half
-of everyday_prompts.yaml. Generated with the lexicon: paraphrases and hard negatives of the registered prompts of the first and
-of `_GENERATED_FROM`.
-The threshold is the smallest whose precision is `_PRECISION` on the handwritten ones, each scored by weights that were fitted
-without its adapter.
+differences: pairs of a registered prompt and another one. Written by hand: development_prompts.yaml and everyday_prompts.yaml.
+Generated with the lexicon: paraphrases and hard negatives of the registered prompts of the first and of `_GENERATED_FROM`.
+The threshold is the smallest whose precision is `_PRECISION` on the handwritten ones and natural_prompts.yaml, each scored by
+weights that were fitted without its adapter.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from serving.router import weights as router_weights
 from serving.router.embedding import Embedder
 from serving.router.prompt_classifier import guardedness
 from serving.router.weights import Weights, classifier_weights
-from serving.router.word_comparison import Differences, Prompt, compare, synonym_features
+from serving.router.word_comparison import Comparison, Differences, comparisons
+from serving.router.word_matching import Prompt, synonym_features
 from tests.benchmarks.router import handwritten
 from tests.support.snapshots import Registered
 
@@ -65,6 +65,7 @@ class Pair:
 
     Attributes:
         features: `[K, D]`, one row for each registered text that the prompt does not contradict.
+        guards: Likewise for guard prompts.
     """
 
     adapter: str
@@ -72,6 +73,7 @@ class Pair:
     same: bool
     handwritten: bool
     features: NDArray[np.float64]
+    guards: NDArray[np.float64]
 
 
 def synonym_weights(embedder: Embedder) -> dict[str, list[float]]:
@@ -156,18 +158,9 @@ def fit_logistic(
 
 def pairs(embedder: Embedder) -> list[Pair]:
     """All training pairs."""
-    found: list[Pair] = []
-    sets = [handwritten("development_prompts.yaml"), handwritten("everyday_prompts.yaml", "development")]
-    for registered, cases in sets:
-        for entry in registered:
-            texts = _Texts.of(entry, embedder)
-            near = [case for case in cases if case.near == entry.name]
-            far = [case for case in cases if case.near != entry.name][:: max(1, len(cases) // 8)]
-            found += [
-                texts.pair(entry.name, case.prompt, case.expected == entry.name, True, embedder)
-                for case in (*near, *far)
-            ]
-    for entry in (*sets[0][0], *_GENERATED_FROM):
+    development = "development_prompts.yaml"
+    found = [pair for file in (development, "everyday_prompts.yaml") for pair in _handwritten(file, embedder)]
+    for entry in (*handwritten(development)[0], *_GENERATED_FROM):
         texts = _Texts.of(Registered(entry.name, entry.prompt), embedder)
         found += [
             texts.pair(entry.name, text, True, False, embedder) for text in paraphrases(entry.prompt, 25)
@@ -176,6 +169,21 @@ def pairs(embedder: Embedder) -> list[Pair]:
             texts.pair(entry.name, negative.text, False, False, embedder)
             for negative in hard_negatives(entry.prompt, 45)
             if negative.difference not in ("negation", "missing")
+        ]
+    return found
+
+
+def _handwritten(file: str, embedder: Embedder) -> list[Pair]:
+    """Each adapter with the prompts near it, and with some others."""
+    registered, cases = handwritten(file)
+    found: list[Pair] = []
+    for entry in registered:
+        texts = _Texts.of(entry, embedder)
+        near = [case for case in cases if case.near == entry.name]
+        far = [case for case in cases if case.near != entry.name][:: max(1, len(cases) // 8)]
+        found += [
+            texts.pair(entry.name, case.prompt, case.expected == entry.name, True, embedder)
+            for case in (*near, *far)
         ]
     return found
 
@@ -195,14 +203,14 @@ class _Texts:
     def pair(self, adapter: str, text: str, same: bool, by_hand: bool, embedder: Embedder) -> Pair:
         asked = Prompt.of(text, embedder)
         guarded = guardedness(self.same, self.guards, asked)
-        rows = [
-            (*found.differences.features, guarded)
-            for found in (compare(registered, asked) for registered in self.same)
-            if found.differences is not None
-        ]
-        return Pair(
-            adapter, text, same, by_hand, np.array(rows).reshape(len(rows), len(fields(Differences)) + 1)
-        )
+
+        def features(found: list[Comparison]) -> NDArray[np.float64]:
+            rows = [(*each.differences.features, guarded) for each in found if each.differences is not None]
+            return np.array(rows).reshape(len(rows), len(fields(Differences)) + 1)
+
+        own = features(comparisons(self.same, asked))
+        others = [each for guard in self.guards for each in comparisons([guard], asked)]
+        return Pair(adapter, text, same, by_hand, own, features(others))
 
 
 def difference_weights(training: list[Pair]) -> NDArray[np.float64]:
@@ -230,8 +238,11 @@ def difference_weights(training: list[Pair]) -> NDArray[np.float64]:
 
 
 def score(pair: Pair, weights: NDArray[np.float64]) -> float:
-    """The logit; -inf for a contradiction."""
-    return float((pair.features @ weights[:-1]).max() + weights[-1]) if len(pair.features) else -np.inf
+    """The logit; -inf for a contradiction, and where the prompt is nearer to a guard prompt."""
+    logit, guarded = (
+        (rows @ weights[:-1]).max(initial=-np.inf) + weights[-1] for rows in (pair.features, pair.guards)
+    )
+    return float(logit) if logit > guarded else -np.inf
 
 
 def left_out_scores(training: list[Pair]) -> list[tuple[Pair, float]]:
@@ -265,6 +276,7 @@ def main() -> None:
     classifier_weights.cache_clear()
     training = pairs(embedder)
     weights, scored = difference_weights(training), left_out_scores(training)
+    scored += [(pair, score(pair, weights)) for pair in _handwritten("natural_prompts.yaml", embedder)]
     limit = threshold(scored)
     kept = Weights(
         {role: [round(w, 3) for w in each] for role, each in synonyms.items()},
@@ -273,11 +285,18 @@ def main() -> None:
     )
     WEIGHTS.write_text(json.dumps(vars(kept), indent=1) + "\n")
     classifier_weights.cache_clear()
-    accepted = [pair.same for pair, logit in scored if logit >= limit]
     print(
-        f"{len(training)} pairs, threshold {limit:.2f}: {sum(accepted)} of {sum(pair.same for pair, _ in scored)} accepted, "
-        f"{len(accepted) - sum(accepted)} wrong"
+        f"{len(training)} pairs, threshold {limit:.2f}; accepted where the weights were fitted without the adapter:"
     )
+    for adapter in sorted({pair.adapter for pair, _ in scored}):
+        _print_accepted(adapter, [each for each in scored if each[0].adapter == adapter], limit)
+    _print_accepted("in all", scored, limit)
+
+
+def _print_accepted(title: str, scored: list[tuple[Pair, float]], limit: float) -> None:
+    accepted = [pair.same for pair, logit in scored if logit >= limit]
+    wanted = sum(pair.same for pair, _ in scored)
+    print(f"  {title:22} {sum(accepted):3} of {wanted:3}, {len(accepted) - sum(accepted)} wrong")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from serving.router.embedding import Embedder
 from serving.router.prompt_classifier import RegisteredPrompts, closest
 from serving.router.weights import classifier_weights
-from serving.router.word_comparison import Prompt
+from serving.router.word_matching import Prompt
 
 PLUMBER = ("a plumber tightening a pipe under a sink", ("a plumber fastening a pipe below a sink",))
 LYING = ("a person lying on the grass", ("a person lying on the lawn",))
@@ -55,6 +55,13 @@ def test_near_prompts_of_another_meaning(
     embedder: Embedder, texts: tuple[str, tuple[str, ...]], asked: str
 ) -> None:
     assert logit(embedder, texts, asked) < 0
+
+
+def test_a_prompt_whose_words_are_nearer_to_a_guard_prompt_is_refused(embedder: Embedder) -> None:
+    prompt, guard, asked = (f"a {vehicle} towing a caravan" for vehicle in ("tractor", "lorry", "truck"))
+    read = {text: Prompt.of(text, embedder) for text in (prompt, guard, asked)}
+    refused = closest(RegisteredPrompts.of(prompt, (), (guard,), read), read[asked])
+    assert refused.logit < classifier_weights().threshold and f'guard prompt "{guard}"' in refused.reason
 
 
 def test_a_guard_prompt_lowers_the_logit_of_what_is_near_it(embedder: Embedder) -> None:

@@ -24,6 +24,8 @@ def term(prompt: str, word: str) -> Term:
         ("a pile of autumn leaves", "leaves", "thing"),
         ("a surrealist painting of a teapot", "painting", "thing"),
         ("a pole vaulter", "pole", "modifier"),
+        ("glowing interlocking spirals", "interlocking", "modifier"),
+        ("a hedgehog lies curled up", "lies", "action"),
         ("soot-covered walls, tongs", "walls", "thing"),
     ],
 )
@@ -39,7 +41,16 @@ def test_what_belongs_to_a_term() -> None:
     assert term("a dog afraid of swimming", "swimming").wished
     assert not term("a boy kneeling to tie his shoe", "tie").wished
     assert term("three mountaineers", "mountaineers").several
+    assert term("three mountainers", "mountainers").several
+    assert term("a pile of leaves", "pile").measure
+    assert not term("a statue of a man", "statue").measure
+    assert term("spirals made of wax", "made").describes
     assert not term("a pole-vaulter", "pole-vaulter").several
+
+
+def test_stopping_is_a_negation_only_before_what_is_stopped() -> None:
+    assert read("a cyclist stopped mending a tyre").negations == ("stopped",)
+    assert read("a cyclist stopped at the roadside").negations == ()
 
 
 def test_closed_classes_and_quotations_are_no_terms() -> None:

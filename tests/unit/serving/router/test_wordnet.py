@@ -46,10 +46,12 @@ def test_relations(word: str, other: str, attribute: str) -> None:
 def test_words_without_a_relation() -> None:
     assert relation("hedgehog", "violin") == Relation()
     assert relation("blorp", "violin") == Relation()
+    assert not relation("truck", "tractor").broader, "a kind of truck is a tractor's second meaning"
 
 
 def test_people_animals_and_parts_of_the_body() -> None:
     known = wordnet()
     assert known.is_living(known.lemmas("barbers")) and known.is_animal(known.lemmas("hedgehog"))
     assert known.is_body_part(known.lemmas("hands")) and not known.is_living(known.lemmas("hands"))
-    assert not known.is_living(known.lemmas("needle"))
+    assert not known.is_living(known.lemmas("needle")) and not known.is_living(known.lemmas("stars"))
+    assert known.is_living(known.lemmas("climbers")) and known.is_living(known.lemmas("otter"))
