@@ -245,12 +245,7 @@ def _exchanged(one: Sequence[Term], other: Sequence[Term], matches: dict[int, in
             continue
         moved = set()
         for k, m in matches.items():
-            if (
-                one[k].role == "action"
-                or other[m].role == "action"
-                or one[k].role == "modifier"
-                or other[m].role == "modifier"
-            ):
+            if not (_takes_part(one[k]) and _takes_part(other[m])):
                 continue
             before, now = _side(one, i, k), _side(other, j, m)
             if before != now and "" not in (before, now):
@@ -258,6 +253,11 @@ def _exchanged(one: Sequence[Term], other: Sequence[Term], matches: dict[int, in
         if len(moved) == 2:
             return "who does it and to whom are exchanged"
     return ""
+
+
+def _takes_part(term: Term) -> bool:
+    """Whether a word can be who does it or to whom it is done: a thing, or the owner of one, "a nurse's arm"."""
+    return term.role == "thing" or (term.role == "modifier" and term.word.endswith("'s"))
 
 
 def _side(terms: Sequence[Term], action: int, thing: int) -> str:

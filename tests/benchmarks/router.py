@@ -200,8 +200,10 @@ SETS: dict[str, Callable[[], tuple[list[Registered], list[Case]]]] = {
     "world": world,
     "natural": partial(handwritten, "natural_prompts.yaml"),
     "everyday": partial(handwritten, "everyday_prompts.yaml", "put aside"),
+    "more-everyday": partial(handwritten, "more_everyday_prompts.yaml"),
+    "unseen": partial(handwritten, "unseen_prompts.yaml"),
 }
-"""Makes the prompts, by title; the router's weights were fitted on all handwritten ones but the natural ones."""
+"""Makes the prompts, by title; the router's weights were fitted on all handwritten ones but "natural" and "unseen"."""
 
 
 def milliseconds(router: Router, cases: Sequence[Case]) -> list[float]:

@@ -29,13 +29,20 @@ def test_one_adapter_takes_its_prompts_and_no_others(embedder: Embedder) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("title", "recall"),
-    [("world", 0.95), ("natural", 0.90), ("everyday-development", 0.88), ("everyday", 0.80)],
+    ("title", "precision", "recall"),
+    [
+        ("world", 0.98, 0.95),
+        ("natural", 0.98, 0.90),
+        ("everyday-development", 0.98, 0.85),
+        ("everyday", 0.98, 0.75),
+        ("more-everyday", 0.95, 0.62),
+        ("unseen", 0.92, 0.70),
+    ],
 )
-def test_precision_is_at_least_98_percent(embedder: Embedder, title: str, recall: float) -> None:
+def test_precision_and_recall(embedder: Embedder, title: str, precision: float, recall: float) -> None:
     registered, asked = cases(title)
     counts = evaluate(router_for(registered, embedder), asked).total
-    assert counts.precision >= 0.98, counts.mistakes
+    assert counts.precision >= precision, counts.mistakes
     assert counts.recall >= recall, counts.mistakes
     kept = json.loads(RESULTS.read_text())[title]["total"]
     assert abs(kept["precision"] - counts.precision) < 0.02
