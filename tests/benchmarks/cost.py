@@ -22,7 +22,7 @@ SIDES = (512, 1024)
 PETA = 1e15
 
 _CLIP = {"vocab_size": 49408, "max_position_embeddings": 77}
-_CONFIGS: dict[str, dict[str, Any]] = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "vae": {
         "block_out_channels": [128, 256, 512, 512],
         "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -74,7 +74,7 @@ The fixed protocol was this project's before it stopped early. Its training has 
 def base_cost(model: Model, side: int) -> BaseCost:
     """The cost of a model of the family, for images of `side` pixels."""
     return BaseCost.from_configs(
-        _CONFIGS | {"transformer": configuration(model)},
+        CONFIGS | {"transformer": configuration(model)},
         side,
         clip_tokens=77,
         t5_tokens=256,

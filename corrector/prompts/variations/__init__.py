@@ -6,6 +6,6 @@ A prompt is split into who, doing what, and where (`prompt_parsing`); words that
 """
 
 from corrector.prompts.variations.hard_negatives import Difference, HardNegative, hard_negatives
-from corrector.prompts.variations.paraphrases import Split, paraphrases
+from corrector.prompts.variations.paraphrases import paraphrases
 
-__all__ = ["Difference", "HardNegative", "Split", "hard_negatives", "paraphrases"]
+__all__ = ["Difference", "HardNegative", "hard_negatives", "paraphrases"]

@@ -20,9 +20,6 @@ from corrector.prompts.variations.english import (
 from corrector.prompts.variations.lexicon import PLACE, lexicon, plural, stem
 from corrector.prompts.variations.paraphrases import (
     FRONTED,
-    Split,
-    belongs,
-    choices,
     clause_of,
     distinct,
     generator,
@@ -75,16 +72,14 @@ _COUNTS = ("two", "three", "four", "five", "six")
 _ATTEMPTS = 40
 
 
-def hard_negatives(
-    prompt: str, limit: int = 100, split: Split = "all", seed: int = 0
-) -> tuple[HardNegative, ...]:
+def hard_negatives(prompt: str, limit: int = 100, seed: int = 0) -> tuple[HardNegative, ...]:
     """Up to `limit` prompts that differ from `prompt` in one thing that matters; the kinds of difference take turns."""
-    rng = generator(prompt, "hard negatives", split, seed)
+    rng = generator(prompt, "hard negatives", seed)
     reading = read(prompt)
     makers = {
         difference: maker
         for difference, maker in _MAKERS.items()
-        if any(maker(reading, split, rng) for _ in range(_ATTEMPTS))
+        if any(maker(reading, rng) for _ in range(_ATTEMPTS))
     }
     seen = {letters(reading.text)}
     found: dict[str, HardNegative] = {}
@@ -92,8 +87,8 @@ def hard_negatives(
         before = len(seen)
         for difference, maker in makers.items():
             # Half keep the prompt's own words, so that only the difference distinguishes them from it.
-            wording: Split | None = None if round_ % 2 else split
-            made = next(distinct(lambda: _negative(reading, split, rng, maker, wording), 1, seen), None)  # noqa: B023
+            reworded = round_ % 2 == 0
+            made = next(distinct(lambda: _negative(reading, rng, maker, reworded), 1, seen), None)  # noqa: B023
             if isinstance(made, _PlaceActs):
                 made = _resting(made)
             if made is not None:
@@ -104,16 +99,12 @@ def hard_negatives(
 
 
 def _negative(
-    reading: Reading,
-    split: Split,
-    rng: Random,
-    maker: Callable[[Reading, Split, Random], str | None],
-    wording: Split | None,
+    reading: Reading, rng: Random, maker: Callable[[Reading, Random], str | None], reworded: bool
 ) -> str | None:
-    changed = maker(reading, split, rng)
-    if changed is None or wording is None:
+    changed = maker(reading, rng)
+    if changed is None or not reworded:
         return changed
-    return type(changed)(worded(read(changed), wording, rng))
+    return type(changed)(worded(read(changed), rng))
 
 
 class _PlaceActs(str):
@@ -164,7 +155,7 @@ def _phrase(reading: Reading, mention: Mention) -> tuple[int, int]:
     return min(start, mention.relation_start), end
 
 
-def _other_action(reading: Reading, split: Split, rng: Random) -> str | None:
+def _other_action(reading: Reading, rng: Random) -> str | None:
     known = lexicon()
     actions = _verbs(reading)
     if not actions:
@@ -175,7 +166,7 @@ def _other_action(reading: Reading, split: Split, rng: Random) -> str | None:
         forms
         for family in families
         for group, forms in known.actions[family].items()
-        if known.contrast(group, mention.group) and belongs(group, split)
+        if known.contrast(group, mention.group)
     ]
     if not groups:
         return None
@@ -184,46 +175,44 @@ def _other_action(reading: Reading, split: Split, rng: Random) -> str | None:
     return word and edited(reading.text, [(mention.start, mention.end, word)])
 
 
-def _other_place(reading: Reading, split: Split, rng: Random) -> str | None:
+def _other_place(reading: Reading, rng: Random) -> str | None:
     known = lexicon()
     places = [mention for mention in reading.of("entity") if mention.domain == PLACE]
     if not places:
         return None
     mention = rng.choice(places)
-    groups = [name for name in known.places if known.contrast(name, mention.group) and belongs(name, split)]
+    groups = [name for name in known.places if known.contrast(name, mention.group)]
     phrase = rng.choice(known.places[rng.choice(groups)][:2])
     if mention.relation:
         return edited(reading.text, [(mention.relation_start, mention.end, phrase)])
     return edited(reading.text, noun_edits(reading, mention, phrase.rsplit(" ", 1)[-1]))
 
 
-def _other_noun(reading: Reading, split: Split, rng: Random) -> str | None:
+def _other_noun(reading: Reading, rng: Random) -> str | None:
     known = lexicon()
     mentions = [mention for mention in _nouns(reading) if mention.domain != PLACE]
     if not mentions:
         return None
     mention = rng.choice(mentions)
     domain = mention.domain or rng.choice(("living", "thing"))
-    groups = [
-        name for name in known.nouns[domain] if known.contrast(name, mention.group) and belongs(name, split)
-    ]
+    groups = [name for name in known.nouns[domain] if known.contrast(name, mention.group)]
     if not groups:
         return None
     noun = rng.choice(known.nouns[domain][rng.choice(groups)])
     return edited(reading.text, noun_edits(reading, mention, noun))
 
 
-def _negated(reading: Reading, split: Split, rng: Random) -> str | None:
+def _negated(reading: Reading, rng: Random) -> str | None:
     clause = clause_of(reading.text)
-    if clause is not None and (orders := choices(_NEGATED_ORDERS, split)):
-        return edited(rng.choice(orders).format(**vars(clause)), [])
+    if clause is not None:
+        return edited(rng.choice(_NEGATED_ORDERS).format(**vars(clause)), [])
     verbs, nouns = _verbs(reading), _nouns(reading)
     if verbs and (rng.random() < 0.5 or not nouns):
         return edited(reading.text, [(verbs[0].start, verbs[0].start, "not ")])
     if not nouns:
         return None
     mention = nouns[0]
-    word = rng.choice(choices(("no ", "without ", "not a "), split) or ["no "])
+    word = rng.choice(("no ", "without ", "not a "))
     written = reading.text[mention.start : mention.end].lower()
     if word == "not a " and (mention.plural or written in lexicon().no_article):
         word = "not "
@@ -231,8 +220,7 @@ def _negated(reading: Reading, split: Split, rng: Random) -> str | None:
     return edited(reading.text, [(start, end, word)])
 
 
-def _swapped(reading: Reading, split: Split, rng: Random) -> str | None:
-    del split
+def _swapped(reading: Reading, rng: Random) -> str | None:
     mentions = _nouns(reading)
     if len(mentions) < 2:
         return None
@@ -258,47 +246,39 @@ def _coordinated(between: str) -> bool:
     return re.fullmatch(r"(?:\W|\b(?:and|or|an?|the)\b)*", between) is not None
 
 
-def _with_extra(reading: Reading, split: Split, rng: Random) -> str | None:
+def _with_extra(reading: Reading, rng: Random) -> str | None:
     known = lexicon()
     present = {mention.group for mention in reading.mentions}
     living = known.nouns["living"]
-    groups = [
-        name
-        for name in living
-        if all(known.contrast(name, group) for group in present) and belongs(name, split)
-    ]
-    templates = choices(_EXTRAS, split)
+    groups = [name for name in living if all(known.contrast(name, group) for group in present)]
     subjects = [mention for mention in reading.of("entity") if mention.relation == ""]
-    if not subjects or not templates:
+    if not subjects:
         return None
     subject = subjects[0]
     noun = rng.choice(living[rng.choice(groups)])
     other = noun if noun in PRONOUNS else f"{with_article(noun)} {noun}"
     # Articles and counts stay before their nouns: "three children", not "three a fox next to children".
     start = min(determiner(reading, subject)[0], subject.phrase_start)
-    made = rng.choice(templates).format(reading.text[start : subject.end], other=other)
+    made = rng.choice(_EXTRAS).format(reading.text[start : subject.end], other=other)
     return edited(reading.text, [(start, subject.end, made)])
 
 
-def _other_number(reading: Reading, split: Split, rng: Random) -> str | None:
+def _other_number(reading: Reading, rng: Random) -> str | None:
     counts = reading.of("number")
     if counts:
-        others = choices([count for count in _COUNTS if count != counts[0].group], split)
-        if not others:
-            return None
+        others = [count for count in _COUNTS if count != counts[0].group]
         return edited(reading.text, [(*_count(reading, counts[0]), rng.choice(others))])
     subjects = [
         mention for mention in reading.of("entity") if mention.domain == "living" and not mention.plural
     ]
-    others = choices(_COUNTS, split)
-    if not subjects or not others:
+    if not subjects:
         return None
     subject = rng.choice(subjects)
     noun = reading.text[subject.start : subject.end]
     if noun.lower() in PRONOUNS:
         noun = "person"
     start, end = determiner(reading, subject)
-    edits = [(subject.start, subject.end, plural(noun)), (start, end, f"{rng.choice(others)} ")]
+    edits = [(subject.start, subject.end, plural(noun)), (start, end, f"{rng.choice(_COUNTS)} ")]
     if is_modifier(reading, subject):
         return None
     return edited(reading.text, edits + _plural_verb(reading, subject))
@@ -327,8 +307,7 @@ def _plural_verb(reading: Reading, subject: Mention) -> list[Edit]:
     ]
 
 
-def _incomplete(reading: Reading, split: Split, rng: Random) -> str | None:
-    del split
+def _incomplete(reading: Reading, rng: Random) -> str | None:
     mentions = reading.of("action", "entity", "unknown", "number")
     if len(mentions) < 2:
         return None
@@ -343,17 +322,16 @@ def _incomplete(reading: Reading, split: Split, rng: Random) -> str | None:
     return left if len(left.split()) > 1 else None
 
 
-def _other_relation(reading: Reading, split: Split, rng: Random) -> str | None:
+def _other_relation(reading: Reading, rng: Random) -> str | None:
     placed = [mention for mention in reading.of("entity") if mention.relation == "at"]
-    relations = choices(_RELATIONS, split)
-    if not placed or not relations:
+    if not placed:
         return None
     mention = rng.choice(placed)
     noun = reading.text[mention.start : mention.end]
-    return edited(reading.text, [(mention.phrase_start, mention.end, f"{rng.choice(relations)} the {noun}")])
+    return edited(reading.text, [(mention.phrase_start, mention.end, f"{rng.choice(_RELATIONS)} the {noun}")])
 
 
-_MAKERS: dict[Difference, Callable[[Reading, Split, Random], str | None]] = {
+_MAKERS: dict[Difference, Callable[[Reading, Random], str | None]] = {
     "action": _other_action,
     "place": _other_place,
     "noun": _other_noun,

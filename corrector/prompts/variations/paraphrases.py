@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
-from typing import Literal
 
 from corrector.prompts.variations.english import PRONOUNS, determiner, edited
 from corrector.prompts.variations.lexicon import PLACE, lexicon, plural
 from corrector.prompts.variations.prompt_parsing import Mention, Reading, read
-
-Split = Literal["all", "training", "calibration"]
-"""Which synonyms and templates may appear: those of "training" and of "calibration" have none in common, save the prompt's own
-words and the empty template."""
-
 
 # Subject, participle, third person, rest: a person | lying | lies | on the grass.
 _ORDERS = (
@@ -34,20 +27,20 @@ FRONTED = re.compile(r"(?:on|in|at|by|under|next|near|beside|behind|over|against
 _ATTEMPTS = 40
 
 
-def paraphrases(prompt: str, limit: int = 50, split: Split = "all", seed: int = 0) -> tuple[str, ...]:
+def paraphrases(prompt: str, limit: int = 50, seed: int = 0) -> tuple[str, ...]:
     """Up to `limit` different wordings of `prompt`, without the prompt itself; the same arguments give the same texts.
 
     Synonyms of action, place and nouns (a word for a kind of it too: a man for a person), order of words, tense, articles,
     and openings such as "a photo of".
     """
-    rng = generator(prompt, "paraphrases", split, seed)
+    rng = generator(prompt, "paraphrases", seed)
     reading = read(prompt)
-    return tuple(distinct(lambda: worded(reading, split, rng), limit, {letters(reading.text)}))
+    return tuple(distinct(lambda: worded(reading, rng), limit, {letters(reading.text)}))
 
 
-def generator(prompt: str, purpose: str, split: Split, seed: int) -> Random:
+def generator(prompt: str, purpose: str, seed: int) -> Random:
     """The random numbers behind the variations of a prompt."""
-    return Random(f"{prompt}/{purpose}/{split}/{seed}")
+    return Random(f"{prompt}/{purpose}/all/{seed}")
 
 
 def letters(text: str) -> str:
@@ -72,13 +65,12 @@ def distinct(make: Callable[[], str | None], limit: int, seen: set[str]) -> Iter
     return islice(new(), limit)
 
 
-def worded(reading: Reading, split: Split, rng: Random) -> str:
-    """The prompt in other words of `split`, drawn with `rng`."""
+def worded(reading: Reading, rng: Random) -> str:
+    """The prompt in other words, drawn with `rng`."""
     edits = []
     for mention in reading.of("action", "entity"):
-        alternatives = choices(_synonyms(reading, mention), split)
-        # In the calibration split every text should hold something that training never saw.
-        if alternatives and rng.random() < (0.75 if split == "calibration" else 0.5):
+        alternatives = _synonyms(reading, mention)
+        if alternatives and rng.random() < 0.5:
             chosen = rng.choice(alternatives)
             whole = mention.domain == PLACE and mention.relation == "at" and not mention.plural
             if whole:
@@ -89,23 +81,23 @@ def worded(reading: Reading, split: Split, rng: Random) -> str:
             if fits:
                 edits.append((mention.phrase_start if whole else mention.start, mention.end, chosen))
     text = plain = edited(reading.text, edits)
-    if rng.random() < 0.4 and (orders := choices(_ORDERS, split)):
-        text = _reordered(text, rng.choice(orders)) or text
+    if rng.random() < 0.4:
+        text = _reordered(text, rng.choice(_ORDERS)) or text
     # "A photo of" goes before a subject, not before "on the grass lies a person" or "a person lies".
     opened = text == plain
     if rng.random() < 0.25:
         text = rng.choice((_without_articles, _with_definite_articles))(text)
-    if rng.random() < 0.3 and (adjectives := choices(lexicon().adjectives, split)):
-        text = _described(text, rng.choice(adjectives))
-    if opened and rng.random() < 0.6 and (openings := choices(lexicon().openings, split)):
-        opening = rng.choice(openings)
+    if rng.random() < 0.3:
+        text = _described(text, rng.choice(lexicon().adjectives))
+    if opened and rng.random() < 0.6:
+        opening = rng.choice(lexicon().openings)
         if FRONTED.match(text):  # "a photo of on the grass" is not English
             text = text if opening == "there is" else f"{opening.removesuffix(' of')}: {text}"
         else:
             several = opening == "there is" and is_several(read(text))
             text = f"{'there are' if several else opening} {text}"
-    if rng.random() < 0.4 and (closings := choices(lexicon().closings, split)):
-        text = f"{text} {rng.choice(closings)}".replace(" ,", ",")
+    if rng.random() < 0.4:
+        text = f"{text} {rng.choice(lexicon().closings)}".replace(" ,", ",")
     return text
 
 
@@ -194,14 +186,3 @@ def _without_articles(text: str) -> str:
 
 def _with_definite_articles(text: str) -> str:
     return re.sub(r"\ban? ", "the ", text, count=1, flags=re.IGNORECASE)
-
-
-def belongs(text: str, split: Split) -> bool:
-    """Whether a synonym or template belongs to `split`: two thirds are for training, by a hash of the text."""
-    held_out = hashlib.sha256(text.encode()).digest()[0] % 3 == 0
-    return split == "all" or held_out == (split == "calibration")
-
-
-def choices(texts: Sequence[str], split: Split) -> list[str]:
-    """The texts that belong to `split`."""
-    return [text for text in texts if belongs(text, split)]

@@ -75,7 +75,7 @@ def drawn(endpoint: Endpoint, command: list[Path | str], script: Path, cwd: Path
 def made_with(image: str) -> str:
     """The adapter that the file of an image names."""
     with Image.open(io.BytesIO(base64.b64decode(image))) as opened:
-        return str(opened.text["adapter"])  # type: ignore[attr-defined]  # of PNG files
+        return str(opened.info["adapter"])
 
 
 def expected(endpoint: Endpoint) -> np.ndarray:

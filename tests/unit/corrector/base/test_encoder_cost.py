@@ -11,16 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from corrector.base.encoder_cost import clip_flops, t5_flops, vae_flops
+from tests.benchmarks.cost import CONFIGS
 
-VAE: dict[str, Any] = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
+VAE = CONFIGS["vae"]
 """Stable Diffusion 3's."""
 
 

@@ -84,33 +84,9 @@ def test_the_order_of_what_is_side_by_side_means_nothing() -> None:
 
 
 def test_the_same_arguments_give_the_same_texts() -> None:
-    assert paraphrases(LYING, 50, "training", seed=3) == paraphrases(LYING, 50, "training", seed=3)
-    assert hard_negatives(LYING, 50, "training", seed=3) == hard_negatives(LYING, 50, "training", seed=3)
-    assert paraphrases(LYING, 50, "training", seed=3) != paraphrases(LYING, 50, "training", seed=4)
-
-
-def test_training_and_calibration_share_no_synonym() -> None:
-    words = {
-        part: {word for text in paraphrases(LYING, 300, part) for word in text.replace(",", "").split()}
-        for part in ("training", "calibration")
-    }
-    synonyms = {
-        "lawn",
-        "meadow",
-        "turf",
-        "reclining",
-        "sprawled",
-        "laying",
-        "lounging",
-        "man",
-        "woman",
-        "guy",
-        "lady",
-    }
-    seen = {part: found & synonyms for part, found in words.items()}
-    assert seen["training"]
-    assert seen["calibration"]
-    assert seen["training"].isdisjoint(seen["calibration"])
+    assert paraphrases(LYING, 50, seed=3) == paraphrases(LYING, 50, seed=3)
+    assert hard_negatives(LYING, 50, seed=3) == hard_negatives(LYING, 50, seed=3)
+    assert paraphrases(LYING, 50, seed=3) != paraphrases(LYING, 50, seed=4)
 
 
 def test_unknown_words_stay() -> None:
