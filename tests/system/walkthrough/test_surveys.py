@@ -20,7 +20,8 @@ def test_people_come_to_trust_a_judge_and_the_gate_follows_it(tmp_path: Path) ->
     )  # half of the images are right
     batch = tmp_path / "jobs" / "examples" / "judged.yaml"
     few = "{judge: vision-language, guard_images: 6, hard_negatives: 0}"
-    batch.write_text(batch.read_text().replace("{judge: vision-language}", few))
+    text = batch.read_text().replace("{judge: vision-language}", few)
+    batch.write_text(text.replace("steps: 300", "steps: 150"))
     said = walker.walk(
         SURVEYS,
         changes={"--pairs 52": "--pairs 20", "agree surveys/people": "agree surveys/people --pairs 20"},

@@ -73,7 +73,7 @@ def test_the_same_work_has_the_same_identity_in_another_process() -> None:
             [
                 "ab1d6be87ebc74f437cd0ef9a860db602fd211937183ada64956f8a179f1bd52",
                 "4886af79f5fcb8e2d19f0068d73875e3a05e7ea6e56cdc80e1bfb23dec8e0e6e",
-                "81ce548c531c0348ea570c724dc9d2472b8ce2a41d3b8a7be440fcf836e35882",
+                "d67563b9e6e1cb3c216c6cd973c1e5bef1ccc56998307181c664ebbc89f7b4ee",
                 "6aedd572855493d31137690f78a64dbe67c001fdc4a44e0a4143dd2d2c6c09ac",
             ],
         ),

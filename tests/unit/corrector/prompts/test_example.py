@@ -67,12 +67,8 @@ def test_paraphrases_keep_to_the_words_that_the_base_knows(batch: CorrectionBatc
 def test_the_example_trains_as_the_embedded_base_needs(batch: CorrectionBatch) -> None:
     for prompt in batch.prompts:
         settings = prompt.hyperparameters
-        assert (settings.rank, settings.learning_rate, settings.steps, settings.batch_size) == (
-            8,
-            2e-3,
-            300,
-            4,
-        )
+        assert (settings.rank, settings.learning_rate, settings.batch_size) == (8, 2e-3, 4)
+        assert settings.steps >= 300
         assert settings.preservation == "guard"
     assert batch.base == "embedded"
     assert batch.notes == ()
