@@ -20,8 +20,7 @@ def test_people_come_to_trust_a_judge_and_the_gate_follows_it(tmp_path: Path) ->
     )  # half of the images are right
     batch = tmp_path / "jobs" / "examples" / "judged.yaml"
     few = "{judge: vision-language, guard_images: 6, hard_negatives: 0}"
-    text = batch.read_text().replace("{judge: vision-language}", few)
-    batch.write_text(text.replace("steps: 300", "steps: 150"))
+    batch.write_text(batch.read_text().replace("{judge: vision-language}", few))
     said = walker.walk(
         SURVEYS,
         changes={"--pairs 52": "--pairs 20", "agree surveys/people": "agree surveys/people --pairs 20"},
