@@ -32,6 +32,12 @@ class Contextual:
         unit: NDArray[np.float32] = total / max(float(np.linalg.norm(total)), 1e-9)
         return unit
 
+    @property
+    def tokens(self) -> NDArray[np.float16]:
+        """The tokens' hidden states `[T, 384]`, each of length 1, without those that stand for no characters."""
+        inside = self.hidden[self.characters[:, 1] > self.characters[:, 0]]
+        return (inside / np.linalg.norm(inside, axis=1, keepdims=True)).astype(np.float16)
+
 
 class Embedder:
     """Unit vectors of prompts: the mean of MiniLM's last hidden states over the tokens, L2-normalised.

@@ -1,20 +1,28 @@
-"""Whether a prompt means the same as a registered one: a logistic classifier of the pair, the same for all adapters."""
+"""Whether a prompt means the same as a registered one: a logistic classifier of the pair, the same for all adapters.
+
+It weighs what a comparison of the words says (serving.router.word_comparison) and what the alignment network says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from serving.router.alignment_network import AlignmentNetwork, alignment_network, alignments
 from serving.router.weights import classifier_weights
-from serving.router.word_comparison import Comparison, comparisons
+from serving.router.word_comparison import Comparison, Differences, comparisons
 from serving.router.word_matching import Prompt
 
 _TEXTS = 4
 """Registered texts of an adapter, the nearest by the sentences' cosine, that a prompt is compared with."""
 _REFUSED = -50.0
-"""The logit of a contradiction."""
+"""The logit of a refusal."""
+
+
+_NOT_NEAR = "not near enough"
+_NO_DIFFERENCE = Comparison(Differences(*(0.0 for _ in fields(Differences))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +47,65 @@ class Verdict:
     reason: str
 
 
-def closest(registered: RegisteredPrompts, asked: Prompt) -> Verdict:
-    """The verdict for the registered text that is closest to `asked` in its words, or a refusal where a guard prompt is."""
-    near = sorted(registered.same, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
-    guarded = guardedness(registered.same, registered.guards, asked)
-    verdicts = [_verdict(comparison, guarded) for comparison in comparisons(near, asked)]
-    best = max(verdicts, key=lambda verdict: verdict.logit)
-    if best.logit < classifier_weights().threshold:
-        return best
-    guards = sorted(registered.guards, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
-    for guard in guards:
-        (comparison,) = comparisons([guard], asked)
-        if _verdict(comparison, guarded).logit >= best.logit:
-            return Verdict(_REFUSED, f'its words are nearer to the guard prompt "{guard.reading.text}"')
-    return best
+@dataclass(frozen=True)
+class Likeness:
+    """How much `asked` is like what is registered.
+
+    Attributes:
+        alignments: The alignment network's logit for each text that means the same.
+        guarded: How much nearer a guard prompt is by the sentences' cosine; at least 0.
+    """
+
+    alignments: tuple[float, ...]
+    guarded: float
+
+    @classmethod
+    def of(
+        cls, network: AlignmentNetwork, same: Sequence[Prompt], guards: Sequence[Prompt], asked: Prompt
+    ) -> Likeness:
+        found = alignments(network, [text.tokens for text in same], asked.tokens)
+        return cls(tuple(found), _guarded(same, guards, asked))
+
+    def features(self, index: int, comparison: Comparison) -> tuple[float, ...]:
+        """What the classifier weighs of the text `index`, `FEATURES` in number; nothing that is greater makes it likelier."""
+        assert comparison.differences is not None
+        mean = sum(self.alignments) / len(self.alignments)
+        contradicted = float(bool(comparison.contradiction))
+        return (*comparison.differences.features, contradicted, -self.alignments[index], -mean, self.guarded)
 
 
-def _verdict(comparison: Comparison, guarded: float) -> Verdict:
-    if comparison.differences is None:
-        return Verdict(_REFUSED, comparison.contradiction)
-    features = (*comparison.differences.features, guarded, 1.0)
-    logit = float(np.dot(classifier_weights().differences, features))
-    return Verdict(logit, comparison.doubt or "not near enough")
+FEATURES = len(fields(Differences)) + 4
 
 
-def guardedness(same: Sequence[Prompt], guards: Sequence[Prompt], asked: Prompt) -> float:
-    """How much nearer `asked` is to a guard prompt than to the texts `same`, by the sentences' cosine; at least 0."""
+def closest(registered: RegisteredPrompts, asked: Prompt, *, explain: bool = True) -> Verdict:
+    """The verdict for the registered text that is closest to `asked`.
+
+    Args:
+        explain: Compare the words also where the network's logits alone refuse; they say what speaks against it.
+    """
+    same = sorted(registered.same, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
+    likeness = Likeness.of(alignment_network(), same, registered.guards, asked)
+    most = max(_logit(likeness.features(index, _NO_DIFFERENCE)) for index in range(len(same)))
+    if not explain and most < classifier_weights().threshold:
+        return Verdict(most, _NOT_NEAR)
+    found = [
+        _verdict(likeness, index, comparison) for index, comparison in enumerate(comparisons(same, asked))
+    ]
+    return max(found, key=lambda verdict: verdict.logit)
+
+
+def _verdict(likeness: Likeness, index: int, comparison: Comparison) -> Verdict:
+    if comparison.refusal:
+        return Verdict(_REFUSED, comparison.refusal)
+    reason = comparison.contradiction or comparison.doubt or _NOT_NEAR
+    return Verdict(_logit(likeness.features(index, comparison)), reason)
+
+
+def _logit(features: Sequence[float]) -> float:
+    return float(np.dot(classifier_weights().differences, (*features, 1.0)))
+
+
+def _guarded(same: Sequence[Prompt], guards: Sequence[Prompt], asked: Prompt) -> float:
     if not guards:
         return 0.0
     nearest, guarded = (

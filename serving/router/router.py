@@ -23,7 +23,7 @@ from serving.settings import RouterSettings
 _COMPARED = 2
 """Adapters, the nearest by the sentences' cosine, whose prompts are compared word by word."""
 _REMEMBERED = 512
-"""Prompts of requests that are not read again; one takes about 15 KiB, and 250 KiB at most."""
+"""Prompts of requests that are not read again; one takes about 30 KiB, and 300 KiB at most."""
 _REBUILD_SECONDS = 5.0
 """Between two rebuilds of the table while registered prompts are read."""
 _MAX_PROMPT_CHARS = 1000
@@ -174,9 +174,9 @@ class Router:
         asked = self._asked(prompt)
         found = [
             (_Candidate(table.names[index], "classifier", verdict.logit), verdict.reason)
-            for index in _nearest(table, asked)
+            for place, index in enumerate(_nearest(table, asked))
             if table.names[index] not in settled
-            for verdict in (closest(table.prompts[index], asked),)
+            for verdict in (closest(table.prompts[index], asked, explain=place == 0),)
         ]
         candidates = tuple(candidate for candidate, _ in found if candidate.logit >= self._threshold)
         if candidates or not found:

@@ -12,7 +12,7 @@ class Weights:
 
     Attributes:
         synonyms: For "action" and "thing", weights of a `Relation`'s features, `cosines`, and 1.
-        differences: Weights of `Differences`, of the nearness to a guard prompt, and 1.
+        differences: Weights of `Likeness.features`, and 1.
         threshold: Smallest logit at which a prompt means the same.
     """
 

@@ -27,7 +27,6 @@ class Differences:
     """How a prompt differs from a registered one; the features of the pair classifier, 0 where they agree.
 
     Attributes:
-        distance: 1 minus the cosine of the sentence vectors.
         action: The registered actions' largest doubt: 1 minus the probability that a word of the prompt means it; its root.
         subject: Likewise for people, animals and things without a preposition.
         place: Likewise for things with a preposition, their mean.
@@ -35,15 +34,10 @@ class Differences:
         details: Likewise for the words behind the part that has the action, their mean.
         doubts: The sum of the doubts of actions and subjects.
         relations: Matched things with another preposition.
-        living: People and animals that are added.
         actions: Actions that are added.
-        things: Things without a preposition that are added.
-        places: Things with a preposition that are added.
-        descriptions: Describing words that are added.
         wished: Whether the action is only wished or feared.
     """
 
-    distance: float
     action: float
     subject: float
     place: float
@@ -51,11 +45,7 @@ class Differences:
     details: float
     doubts: float
     relations: float
-    living: float
     actions: float
-    things: float
-    places: float
-    descriptions: float
     wished: float
 
     @property
@@ -65,13 +55,15 @@ class Differences:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences, or a contradiction: a text that says why the prompt cannot mean the same.
+    """How two prompts differ, or a refusal: a text that says why the prompt cannot mean the same.
 
     Attributes:
+        contradiction: Why it hardly can: another number, or who does it and to whom are exchanged; else empty.
         doubt: The greatest single difference in words, for the reason that users read; empty where there is none.
     """
 
     differences: Differences | None = None
+    refusal: str = ""
     contradiction: str = ""
     doubt: str = ""
 
@@ -91,10 +83,9 @@ def comparisons(texts: Sequence[Prompt], asked: Prompt) -> list[Comparison]:
 def _compared(registered: Prompt, asked: Prompt, likeness: NDArray[np.float64]) -> Comparison:
     one, other = registered.reading, asked.reading
     if stop := _negation(one, other) or _other_text(one, other):
-        return Comparison(contradiction=stop)
+        return Comparison(refusal=stop)
     matches = matched_terms(one.terms, other.terms, likeness)
-    if stop := _number(one, other, matches) or _exchanged(one.terms, other.terms, matches):
-        return Comparison(contradiction=stop)
+    contradiction = _number(one, other, matches) or _exchanged(one.terms, other.terms, matches)
     doubts = [
         (1.0 - _covered(likeness, index, matches)) * (0.5 if term.measure else 1.0)
         for index, term in enumerate(one.terms)
@@ -107,7 +98,9 @@ def _compared(registered: Prompt, asked: Prompt, likeness: NDArray[np.float64]) 
         and not _echoes(one.terms, likeness, index, term)
     ]
     return Comparison(
-        _differences(registered, asked, matches, doubts, added), doubt=_doubt(one.terms, doubts, added)
+        _differences(one.terms, other.terms, matches, doubts, added),
+        contradiction=contradiction,
+        doubt=_doubt(one.terms, doubts, added),
     )
 
 
@@ -129,9 +122,12 @@ def _echoes(registered: Sequence[Term], likeness: NDArray[np.float64], column: i
 
 
 def _differences(
-    registered: Prompt, asked: Prompt, matches: dict[int, int], doubts: list[float], added: list[Term]
+    one: Sequence[Term],
+    other: Sequence[Term],
+    matches: dict[int, int],
+    doubts: list[float],
+    added: list[Term],
 ) -> Differences:
-    one, other = registered.reading.terms, asked.reading.terms
     last = _main_clause(one)
 
     def greatest(*chosen: bool) -> float:
@@ -158,7 +154,6 @@ def _differences(
     posed = any(_is_pose(term) for term in one)
     pairs = [(one[i], other[j]) for i, j in matches.items() if main[i]]
     return Differences(
-        distance=1.0 - float(registered.sentence @ asked.sentence),
         action=greatest(*acting),
         subject=greatest(*plain),
         place=mean(*placed),
@@ -166,13 +161,9 @@ def _differences(
         details=mean(*(not each for each in main)),
         doubts=sum(doubt for doubt, a, b in zip(doubts, acting, plain, strict=True) if a or b),
         relations=sum(_moved(was, now) for was, now in pairs),
-        living=sum(term.living and term.role == "thing" for term in scene),
         actions=sum(
             term.role == "action" and not term.describes and (posed or not _is_pose(term)) for term in scene
         ),
-        things=sum(term.role == "thing" and not term.living and not term.relation for term in scene),
-        places=sum(term.role == "thing" and not term.living and bool(term.relation) for term in scene),
-        descriptions=sum(term.role == "modifier" for term in scene),
         wished=float(any(now.wished and not was.wished for was, now in pairs if was.role == "action")),
     )
 

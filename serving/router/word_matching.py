@@ -41,11 +41,18 @@ _ROLE = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A prompt as it is compared: its reading, its sentence vector `[384]`, and its terms' vectors in context `[T, 384]`."""
+    """A prompt as it is compared.
+
+    Attributes:
+        sentence: `[384]`, its vector.
+        vectors: `[T, 384]`, those of the reading's terms in context.
+        tokens: `[U, 384]`, those of all its tokens in context.
+    """
 
     reading: Reading
     sentence: NDArray[np.float32]
     vectors: NDArray[np.float32]
+    tokens: NDArray[np.float16]
 
     @classmethod
     def of(cls, text: str, embedder: Embedder) -> Prompt:
@@ -53,7 +60,10 @@ class Prompt:
         contextual: Contextual = embedder.contextual(reading.text)
         vectors = [contextual.word(term.start, term.end) for term in reading.terms]
         return cls(
-            reading, contextual.sentence, np.array(vectors, np.float32).reshape(-1, len(contextual.sentence))
+            reading,
+            contextual.sentence,
+            np.array(vectors, np.float32).reshape(-1, len(contextual.sentence)),
+            contextual.tokens,
         )
 
 

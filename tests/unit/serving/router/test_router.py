@@ -21,7 +21,7 @@ LYING = Registered(
     ["a person sitting on the grass"],
 )
 JUMPING = Registered("jumping", "a robot jumping on the snow")
-OTHER_WORDS = "photo of a woman lying in a meadow"
+OTHER_WORDS = "photo of someone lying on the lawn"
 
 
 @pytest.fixture

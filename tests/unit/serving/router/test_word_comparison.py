@@ -34,7 +34,7 @@ def test_a_prompt_may_take_words_from_several_registered_texts(embedder: Embedde
 
 
 def differences(comparison: Comparison) -> Differences:
-    assert comparison.differences is not None, comparison.contradiction
+    assert comparison.differences is not None, comparison.refusal
     return comparison.differences
 
 
@@ -51,7 +51,8 @@ def differences(comparison: Comparison) -> Differences:
     ],
 )
 def test_contradictions_say_why(compared: Compared, asked: str, reason: str) -> None:
-    assert reason in compared(LYING, asked).contradiction
+    found = compared(LYING, asked)
+    assert reason in (found.refusal or found.contradiction)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,8 @@ def test_contradictions_say_why(compared: Compared, asked: str, reason: str) -> 
 def test_roles_numbers_texts_and_negations_contradict(
     compared: Compared, registered: str, asked: str
 ) -> None:
-    assert compared(registered, asked).contradiction
+    found = compared(registered, asked)
+    assert found.refusal or found.contradiction
 
 
 @pytest.mark.parametrize(
@@ -87,18 +89,15 @@ def test_roles_numbers_texts_and_negations_contradict(
 )
 def test_another_order_or_form_leaves_no_doubt(compared: Compared, registered: str, asked: str) -> None:
     found = differences(compared(registered, asked))
-    assert (found.doubts, found.relations, found.living, found.wished) == (0, 0, 0, 0)
+    assert (found.doubts, found.relations, found.actions, found.wished) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("asked", "attribute"),
     [
         ("a person lying under the grass", "relations"),
-        ("a person and a gnome lying on the grass", "living"),
         ("a person afraid of lying on the grass", "wished"),
         ("a person trying to lie on the grass", "wished"),
-        ("a person lying on the grass in an airport", "places"),
-        ("a freckled person lying on the grass", "descriptions"),
     ],
 )
 def test_what_is_added_or_moved_is_counted(compared: Compared, asked: str, attribute: str) -> None:
@@ -114,9 +113,9 @@ def test_what_is_added_or_moved_is_counted(compared: Compared, asked: str, attri
         "a hedgehog eating leaves made of paper",
     ],
 )
-def test_measures_poses_and_participles_add_no_thing_and_no_action(compared: Compared, asked: str) -> None:
+def test_measures_poses_and_participles_add_no_action(compared: Compared, asked: str) -> None:
     found = differences(compared("a hedgehog eating leaves", asked))
-    assert (found.doubts, found.actions, found.things) == (0, 0, 0)
+    assert (found.doubts, found.actions) == (0, 0)
 
 
 def test_what_a_subject_wears_is_a_detail(compared: Compared) -> None:
