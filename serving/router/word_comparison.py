@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +26,15 @@ class Differences:
     """How a prompt differs from a registered one; the features of the pair classifier, 0 where they agree.
 
     Attributes:
-        action: The registered actions' largest doubt: 1 minus the probability that a word of the prompt means it; its root.
-        subject: Likewise for people, animals and things without a preposition.
-        place: Likewise for things with a preposition, their mean.
-        description: Likewise for describing words, their mean; twice where others are added.
-        details: Likewise for the words behind the part that has the action, their mean.
-        doubts: The sum of the doubts of actions and subjects.
+        place: Mean doubt of registered things with a preposition: 1 minus the probability that a word of the prompt means it.
+        details: Likewise for the words behind the part that has the action.
+        doubts: The sum of the doubts of actions, people, animals and things without a preposition.
         relations: Matched things with another preposition.
         actions: Actions that are added.
         wished: Whether the action is only wished or feared.
     """
 
-    action: float
-    subject: float
     place: float
-    description: float
     details: float
     doubts: float
     relations: float
@@ -130,9 +123,6 @@ def _differences(
 ) -> Differences:
     last = _main_clause(one)
 
-    def greatest(*chosen: bool) -> float:
-        return sqrt(max((doubt for doubt, wanted in zip(doubts, chosen, strict=True) if wanted), default=0.0))
-
     def mean(*chosen: bool) -> float:
         values = [doubt for doubt, wanted in zip(doubts, chosen, strict=True) if wanted]
         return sum(values) / len(values) if values else 0.0
@@ -147,17 +137,13 @@ def _differences(
         m and term.role == "thing" and bool(term.relation) and not term.living
         for m, term in zip(main, one, strict=True)
     ]
-    describing = [m and term.role == "modifier" for m, term in zip(main, one, strict=True)]
     acting = [m and term.role == "action" for m, term in zip(main, one, strict=True)]
     tail = max((other[j].clause for i, j in matches.items() if main[i]), default=0)
     scene = [term for term in added if term.clause <= tail and not wordnet().is_body_part(term.lemmas)]
     posed = any(_is_pose(term) for term in one)
     pairs = [(one[i], other[j]) for i, j in matches.items() if main[i]]
     return Differences(
-        action=greatest(*acting),
-        subject=greatest(*plain),
         place=mean(*placed),
-        description=mean(*describing) * (2.0 if any(term.role == "modifier" for term in scene) else 1.0),
         details=mean(*(not each for each in main)),
         doubts=sum(doubt for doubt, a, b in zip(doubts, acting, plain, strict=True) if a or b),
         relations=sum(_moved(was, now) for was, now in pairs),
