@@ -90,7 +90,7 @@ def _pooled(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def padded(prompts: Sequence[NDArray[np.float16]]) -> Tensor:
-    """Tokens `[T, 384]` of several prompts as `[B, T, 384]`."""
+    """Tokens `[T, 384]` of several prompts as one tensor `[B, T, 384]`; the shorter ones end with zero vectors."""
     return nn.utils.rnn.pad_sequence(
         [torch.from_numpy(tokens).float() for tokens in prompts], batch_first=True
     )
@@ -99,7 +99,7 @@ def padded(prompts: Sequence[NDArray[np.float16]]) -> Tensor:
 def alignments(
     network: AlignmentNetwork, texts: Sequence[NDArray[np.float16]], asked: NDArray[np.float16]
 ) -> list[float]:
-    """The logit that each of the registered texts means what `asked` means; of tokens `[T, 384]`, 0 where one has none."""
+    """For each of `texts`, the logit that it means what `asked` means; all are tokens `[T, 384]`. Without tokens, 0."""
     if not texts or not all(map(len, (asked, *texts))):
         return [0.0] * len(texts)
     with torch.inference_mode():

@@ -19,8 +19,6 @@ _TEXTS = 4
 """Registered texts of an adapter, the nearest by the sentences' cosine, that a prompt is compared with."""
 _REFUSED = -50.0
 """The logit of a refusal."""
-
-
 _NOT_NEAR = "not near enough"
 _NO_DIFFERENCE = Comparison(Differences(*(0.0 for _ in fields(Differences))))
 
@@ -67,7 +65,7 @@ class Likeness:
         return cls(tuple(found), _guarded(same, guards, asked))
 
     def features(self, index: int, comparison: Comparison) -> tuple[float, ...]:
-        """What the classifier weighs of the text `index`, `FEATURES` in number; nothing that is greater makes it likelier."""
+        """The `FEATURES` numbers that the classifier weighs for the text `index`; the smaller each is, the more alike."""
         assert comparison.differences is not None
         mean = sum(self.alignments) / len(self.alignments)
         contradicted = float(bool(comparison.contradiction))
@@ -81,7 +79,7 @@ def closest(registered: RegisteredPrompts, asked: Prompt, *, explain: bool = Tru
     """The verdict for the registered text that is closest to `asked`.
 
     Args:
-        explain: Compare the words also where the network's logits alone refuse; they say what speaks against it.
+        explain: Compare the words even where the network alone refuses the prompt; the words give the reason.
     """
     same = sorted(registered.same, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
     likeness = Likeness.of(alignment_network(), same, registered.guards, asked)

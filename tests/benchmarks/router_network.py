@@ -112,7 +112,7 @@ class Written:
 def add_changed(written: Sequence[Written], seed: int = 0) -> None:
     """Add prompts with a misspelt word or a style, and others with words exchanged, another relation, number or word.
 
-    Of the words that the lexicon of corrector.prompts.variations knows, paraphrases and hard negatives, too.
+    Where the lexicon of corrector.prompts.variations knows the words, also paraphrases and hard negatives.
     """
     rng = Random(seed)
     words = [word for each in written for word in each.registered[0].split() if _has_content(word)]
@@ -152,7 +152,7 @@ def generated(name: str, prompt: str) -> Written:
 
 
 def negatives(prompt: str, count: int) -> list[str]:
-    """Hard negatives that differ in a word; what a rule refuses in any case teaches nothing."""
+    """Hard negatives without those that are negated or lack a part."""
     return [
         each.text for each in hard_negatives(prompt, count) if each.difference not in ("negation", "missing")
     ]
@@ -255,7 +255,7 @@ def _batches(
 def fit_network(
     written: Sequence[Written], vectors: Vectors, *, epochs: int = EPOCHS, seed: int = 0
 ) -> AlignmentNetwork:
-    """A network fitted on these prompts, ready to be asked."""
+    """A network fitted on these prompts, in evaluation mode."""
     torch.manual_seed(seed)
     rng, network = Random(seed), AlignmentNetwork()
     matrices, others = (

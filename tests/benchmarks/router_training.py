@@ -238,8 +238,11 @@ def score(pair: Pair, weights: NDArray[np.float64]) -> float:
 def left_out(
     written: Sequence[Written], prompts: Mapping[str, Prompt]
 ) -> tuple[NDArray[np.float64], list[tuple[Pair, float]]]:
-    """Weights for pairs as networks see them that were fitted without their adapters, and those pairs' logits, each by weights
-    that were fitted without its adapter, too."""
+    """Cross-validation by adapter: the weights, and every handwritten pair with its logit.
+
+    A pair's alignments come from a network, and its logit from weights, that were fitted without its adapter. The weights that
+    are returned are fitted on all pairs.
+    """
     order = Random(0).sample(range(len(written)), len(written))
     folds = [[written[index] for index in order[fold::_FOLDS]] for fold in range(_FOLDS)]
     seen: list[list[Pair]] = []
