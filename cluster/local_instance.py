@@ -16,6 +16,9 @@ import psutil
 from cluster.head import HeadOptions, program_environment, scratch_folder
 from cluster.state_folder import locked
 
+_IDLE_WORKER_MS = 3_600_000
+"""Milliseconds for which a worker process waits for its next task."""
+
 
 def environment(options: HeadOptions, state: Path) -> dict[str, str]:
     """The environment of a program that replaces this process and starts Ray with the resources of `options`.
@@ -44,6 +47,8 @@ def environment(options: HeadOptions, state: Path) -> dict[str, str]:
             "RAY_ADDRESS": "local",
             "RAY_TMPDIR": scratch,
             "RAY_RUNTIME_ENV_HOOK": "cluster.ray_hooks.trim_local_instance",
+            # Tasks come minutes apart: after Ray's default of a second, each would import PyTorch in a new process.
+            "RAY_idle_worker_killing_time_threshold_ms": str(_IDLE_WORKER_MS),
             "RAY_OVERRIDE_RESOURCES": json.dumps(
                 {name: amount for name, amount in resources.items() if amount is not None}
             ),

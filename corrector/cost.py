@@ -26,7 +26,7 @@ from corrector.prompts import (
 if TYPE_CHECKING:
     import torch
 
-    from corrector.evaluation.scorecard_parts import GuardShift
+    from corrector.evaluation.scorecard_parts import PredictionShift
 
 STAGES = ("encode", "train", "own", "predictions", "guards", "negatives", "decode", "score")
 UTILISATION = 0.4
@@ -141,7 +141,7 @@ class Counts:
         training, held_out: Exemplars.
         pairs: Pairs of the prompt's own images that are compared.
         own, guards, negatives: Images that base and corrected model draw; the base's kept ones do not count.
-        predictions: Forwards by which predictions for guard prompts are compared.
+        predictions: Forwards by which predictions for guard prompts and hard negatives are compared.
     """
 
     texts: int
@@ -162,7 +162,7 @@ class Counts:
         *,
         exemplars: tuple[int, int],
         new: Collection[Row],
-        shifts: Sequence[GuardShift],
+        shifts: Sequence[PredictionShift],
     ) -> Counts:
         """Of a finished prompt.
 
@@ -170,12 +170,13 @@ class Counts:
             drawn: The images that were compared.
             exemplars: Number of training and of held-out exemplars.
             new: The rows of `drawn` whose base images were drawn now, and not kept from before.
-            shifts: Of the guard prompts whose predictions were compared.
+            shifts: Of the guard prompts and hard negatives whose predictions were compared.
         """
         from corrector.prompt_inputs import texts_of
 
         own, guards, negatives = _by_kind(drawn, new)
-        predictions = sum(2 * shift.n for shift in shifts) + (shifts[0].n if shifts else 0)
+        noises = [shift.n for shift in shifts]
+        predictions = 2 * sum(noises) + max(noises, default=0)
         texts = len(texts_of(entry, evaluation))
         return cls(texts, *exemplars, len(drawn.own), own, predictions, guards, negatives)
 
@@ -191,14 +192,15 @@ class Counts:
         """The fewest and the most.
 
         The fewest: refused at the first look, and the base's images kept from an earlier version. The most: passed at the last
-        look, images of all guard prompts, and none kept.
+        look, images of all guard prompts and hard negatives, and none kept.
         """
         from corrector.prompt_inputs import texts_of
 
         whole, texts = Comparison.of(entry, evaluation), len(texts_of(entry, evaluation))
         first = whole.part(min(look_shares(evaluation, gate))) if evaluation.stop_early else whole
-        screened = evaluation.stop_early and evaluation.judge is None and whole.guards
-        predictions = evaluation.guard_images * (2 * len(whole.guards) + 1) if screened else 0
+        near = (*whole.guards, *whole.negatives) if evaluation.stop_early and evaluation.judge is None else ()
+        noises = [len(each.seeds) for each in near]
+        predictions = 2 * sum(noises) + max(noises, default=0)
         own, guards, negatives = _by_kind(first, ())
         lowest = cls(texts, *exemplars, len(first.own), own, 0, guards, negatives)
         own, guards, negatives = _by_kind(whole, set(whole.rows))
@@ -218,7 +220,7 @@ class CorrectionCost:
         encode: Texts through the text encoders, exemplars through the VAE's encoder.
         train: The fine-tune.
         own: Sampling of the prompt's own images.
-        predictions: Comparison of predictions for guard prompts.
+        predictions: Comparison of predictions for guard prompts and hard negatives.
         guards: Sampling of guard images.
         negatives: Sampling of hard negatives.
         decode: Images and exemplars through the VAE's decoder.

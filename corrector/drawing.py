@@ -20,7 +20,7 @@ from corrector.evaluation import Assessment, Row
 from corrector.evaluation.comparison import GuardSamples
 from corrector.evaluation.guard_shift import guard_shift
 from corrector.evaluation.images import as_stored
-from corrector.evaluation.scorecard_parts import GuardShift
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.loaded_base import NEGATIVE_PROMPT, Base
 from corrector.prompt_inputs import side_of
 from corrector.prompts import EvaluationSettings, FailingPrompt
@@ -58,7 +58,7 @@ class Candidate:
             assessment.drawn,
             exemplars=(len(exemplars.training), len(exemplars.held_out)),
             new=self.new,
-            shifts=assessment.guard_shifts,
+            shifts=(*assessment.guard_shifts, *assessment.negative_shifts),
         )
         return CorrectionCost.of(
             BaseCost.of(base.spec, side_of(entry, base.spec)), entry.hyperparameters, evaluation, counts
@@ -119,10 +119,10 @@ def draw(
     kept = BaseImages(base, evaluation, side)
     while True:
         for each in candidates:
-            if guards := each.assessment.unscreened:
+            if near := each.assessment.unscreened:
                 prompt = each.assessment.drawn.own[0][0]
                 shifts = predicted_shifts(
-                    prompt, guards, each.embeddings, base, slot=each.slot, predict=predict
+                    prompt, near, each.embeddings, base, slot=each.slot, predict=predict
                 )
                 each.assessment.screen(shifts)
         waiting = [each for each in candidates if each.assessment.wanted]
@@ -133,31 +133,36 @@ def draw(
 
 def predicted_shifts(
     prompt: str,
-    guards: Sequence[GuardSamples],
+    near: Sequence[GuardSamples],
     embeddings: Mapping[str, TextEmbeddings],
     base: Base,
     *,
     slot: int,
     predict: Sample,
-) -> list[GuardShift]:
-    """How far the adapter in `slot` moves predictions for guard prompts towards those for `prompt`, from their seeds' noises.
+) -> list[PredictionShift]:
+    """How far the adapter in `slot` moves predictions for prompts near `prompt` towards those for it, from the seeds. noises.
 
     A prediction is one unguided step: from pure noise it gives the predicted final latents.
+
+    Args:
+        near: Guard prompts and hard negatives; the seeds of each are the first of the longest.
     """
 
-    def rows(text: str, slot: int) -> list[SampleRow]:
-        texts = [(text, seed) for seed in guards[0].seeds]
+    def rows(text: str, seeds: Sequence[int], slot: int) -> list[SampleRow]:
+        texts = [(text, seed) for seed in seeds]
         return base.rows(texts, embeddings, slot=slot, num_inference_steps=1, guidance_scale=1.0)
 
-    asked = rows(prompt, slot)
-    for guard in guards:
-        asked += rows(guard.prompt, 0) + rows(guard.prompt, slot)
-    leaked, *predicted = predict(asked).split(len(guards[0].seeds))
+    seeds = max((each.seeds for each in near), key=len)
+    asked = rows(prompt, seeds, slot)
+    for each in near:
+        asked += rows(each.prompt, each.seeds, 0) + rows(each.prompt, each.seeds, slot)
+    sizes = [len(each.seeds) for each in near for _ in ("base", "corrected")]
+    leaked, *predicted = predict(asked).split([len(seeds), *sizes])
     shifts = []
-    for guard, before, after in zip(guards, predicted[::2], predicted[1::2], strict=True):
-        shift = guard_shift(before, after, leaked)
+    for each, before, after in zip(near, predicted[::2], predicted[1::2], strict=True):
+        shift = guard_shift(before, after, leaked[: len(before)])
         largest, mean = float(shift.max()), float(shift.mean())
-        shifts.append(GuardShift(prompt=guard.prompt, n=len(shift), largest=largest, mean=mean))
+        shifts.append(PredictionShift(prompt=each.prompt, n=len(shift), largest=largest, mean=mean))
     return shifts
 
 

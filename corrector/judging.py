@@ -108,6 +108,7 @@ def judge_adapter(
             memory=memory,
             looks=assessment.looks,
             guard_shifts=assessment.guard_shifts,
+            negative_shifts=assessment.negative_shifts,
         )
     return Judged(candidate, card)
 

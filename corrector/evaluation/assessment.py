@@ -1,8 +1,8 @@
 """Assessment: which images of a comparison are drawn next, until the gate's verdict is known.
 
 First the prompt's own images, look by look (`corrector.evaluation.looks`). Of what has passed there, predictions for the guard
-prompts (`corrector.evaluation.guard_shift`), and images of those that have moved. Hard negatives, which gate nothing, only of
-what has passed everything.
+prompts and hard negatives (`corrector.evaluation.guard_shift`), and images of those guard prompts that have moved. Images of
+hard negatives, which gate nothing, only of what has passed everything, and of those that have moved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from corrector.evaluation.features import torch_threads
 from corrector.evaluation.looks import decide
 from corrector.evaluation.score import measure_gating
 from corrector.evaluation.scorecard import Look
-from corrector.evaluation.scorecard_parts import GuardShift
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.prompts import EvaluationSettings, GateThresholds, look_shares
 
 
@@ -32,7 +32,7 @@ class Assessment:
         memory: What the networks said of the images so far.
         drawn: Texts and seeds of what was drawn so far, and of what `wanted` asks for.
         looks: The looks at the prompt's own images so far.
-        guard_shifts: What the predictions for the guard prompts said.
+        guard_shifts, negative_shifts: What the predictions for guard prompts and for hard negatives said.
         before, after: `[N, 3, H, W]`: images of the base and of the corrected model so far, in the order of `drawn.rows`.
     """
 
@@ -49,7 +49,8 @@ class Assessment:
         self._settings, self._thresholds = settings, thresholds
         self._shares = look_shares(settings, thresholds)
         self.looks: tuple[Look, ...] = ()
-        self.guard_shifts: tuple[GuardShift, ...] = ()
+        self.guard_shifts: tuple[PredictionShift, ...] = ()
+        self.negative_shifts: tuple[PredictionShift, ...] = ()
         self.before = self.after = torch.empty(0, 3, 0, 0)
         self.drawn = comparison if not settings.stop_early else comparison.part(min(self._shares))
 
@@ -60,21 +61,20 @@ class Assessment:
 
     @property
     def unscreened(self) -> tuple[GuardSamples, ...]:
-        """The guard prompts whose predictions are wanted now, from the noises of their seeds.
+        """The guard prompts and hard negatives whose predictions are wanted now, from the noises of their seeds.
 
-        A judge of images sees what predictions do not tell, so with one all images of guard prompts are drawn.
+        A judge of images sees what predictions do not tell, so with one all their images are drawn.
         """
         passed = bool(self.looks) and self.looks[-1].decision == "passed"
-        screened = (
-            self.guard_shifts or self.drawn.guards or self.memory.judge or not self._settings.stop_early
-        )
-        return self._whole.guards if passed and not screened else ()
+        drawn = self.drawn.guards or self.drawn.negatives
+        screened = self._shifts or drawn or self.memory.judge or not self._settings.stop_early
+        return (*self._whole.guards, *self._whole.negatives) if passed and not screened else ()
 
-    def screen(self, shifts: Sequence[GuardShift]) -> None:
-        """Take the shifts of all guard prompts in `unscreened`."""
-        self.guard_shifts = tuple(shifts)
-        most = self._thresholds.max_guard_shift
-        self._draw_guards([shift.prompt for shift in shifts if shift.largest > most])
+    def screen(self, shifts: Sequence[PredictionShift]) -> None:
+        """Take the shifts of all prompts in `unscreened`, in their order."""
+        guards = len(self._whole.guards)
+        self.guard_shifts, self.negative_shifts = tuple(shifts[:guards]), tuple(shifts[guards:])
+        self._draw_guards(self._moved(self.guard_shifts))
 
     def add(self, before: Tensor, after: Tensor, *, threads: int = 1) -> None:
         """Take the images `[N, 3, H, W]` of the rows in `wanted`, and decide what is wanted next."""
@@ -82,6 +82,13 @@ class Assessment:
         self.after = torch.cat([self.after, after]) if len(self.after) else after
         with torch_threads(threads), torch.inference_mode():
             self._decide()
+
+    @property
+    def _shifts(self) -> tuple[PredictionShift, ...]:
+        return (*self.guard_shifts, *self.negative_shifts)
+
+    def _moved(self, shifts: Sequence[PredictionShift]) -> list[str]:
+        return [shift.prompt for shift in shifts if shift.largest > self._thresholds.max_guard_shift]
 
     def _decide(self) -> None:
         n = len(self.drawn.own)
@@ -104,7 +111,11 @@ class Assessment:
 
     def _draw_negatives(self) -> None:
         guards = [guard.prompt for guard in self.drawn.guards]
-        self.drawn = self._whole.part(len(self.drawn.own), guards=guards, negatives=True)
+        if self._shifts:
+            negatives = self._moved(self.negative_shifts)
+        else:
+            negatives = [negative.prompt for negative in self._whole.negatives]
+        self.drawn = self._whole.part(len(self.drawn.own), guards=guards, negatives=negatives)
 
     def _guards_hold(self) -> bool:
         images = ComparisonImages.of(self.drawn, self.before, self.after, self.exemplars)

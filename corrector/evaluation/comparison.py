@@ -43,7 +43,8 @@ class Comparison:
     """Texts and seeds of the images that both models draw for one prompt; row i of both has the same text and seed.
 
     The order is: the prompt's own images, then those of each guard prompt, then those of each hard negative. Each has the same
-    seeds as the others of its kind, so that prompts that share a guard share the base's images of it.
+    seeds as the others of its kind, so that prompts that share a guard share the base's images of it; the seeds of one kind
+    are the first of the other's.
     """
 
     own: tuple[Row, ...]
@@ -64,10 +65,13 @@ class Comparison:
         ]
         return cls(own, tuple(guards), tuple(negatives))
 
-    def part(self, own: int, *, guards: Collection[str] = (), negatives: bool = False) -> Comparison:
-        """The first `own` rows of the prompt itself, the guard prompts that are named, and the hard negatives if asked for."""
-        drawn = tuple(guard for guard in self.guards if guard.prompt in guards)
-        return Comparison(self.own[:own], drawn, self.negatives if negatives else ())
+    def part(self, own: int, *, guards: Collection[str] = (), negatives: Collection[str] = ()) -> Comparison:
+        """The first `own` rows of the prompt itself, and the guard prompts and hard negatives that are named."""
+        return Comparison(
+            self.own[:own],
+            tuple(guard for guard in self.guards if guard.prompt in guards),
+            tuple(negative for negative in self.negatives if negative.prompt in negatives),
+        )
 
     def __len__(self) -> int:
         """Images of each side."""

@@ -1,5 +1,7 @@
 """What an adapter does to a guard prompt, seen in single predictions: it tells which guard prompts need images at all.
 
+Hard negatives are seen in the same way.
+
 At the first step of sampling the model predicts the image from pure noise, and with it the layout. An adapter that leaks moves
 the prediction for a guard prompt from the base's towards that for the corrected prompt. The shift is the share of that way: 0
 is the base's prediction, 1 the corrected prompt's. A seed costs two forwards where a pair of images takes about a hundred.

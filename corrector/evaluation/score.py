@@ -15,7 +15,7 @@ from corrector.evaluation.feature_memory import FeatureMemory
 from corrector.evaluation.features import torch_threads
 from corrector.evaluation.gate import judge
 from corrector.evaluation.scorecard import Look, Measurements, NotRun, Scorecard
-from corrector.evaluation.scorecard_parts import GuardShift
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.prompts import EvaluationSettings, GateThresholds
 
 _NOT_FINITE = "some images hold values that are not finite"
@@ -40,7 +40,8 @@ def score(
     thresholds: GateThresholds,
     memory: FeatureMemory | None = None,
     looks: Sequence[Look] = (),
-    guard_shifts: Sequence[GuardShift] = (),
+    guard_shifts: Sequence[PredictionShift] = (),
+    negative_shifts: Sequence[PredictionShift] = (),
     threads: int = 1,
 ) -> Scorecard:
     """Measure one correction and judge it.
@@ -54,7 +55,8 @@ def score(
         thresholds: Thresholds of the gate.
         memory: Networks and judge, and what they have said already; default: the extractors of the package, and no judge.
         looks: The looks at which drawing could have stopped; only the last one's share of the error rate counts.
-        guard_shifts: Of the guard prompts whose predictions were compared before images were drawn.
+        guard_shifts, negative_shifts: Of the guard prompts and hard negatives whose predictions were compared before images
+            were drawn.
         threads: Maximum threads of PyTorch.
 
     Raises:
@@ -66,9 +68,12 @@ def score(
         images = ComparisonImages.of(comparison, before, after, exemplars)
         gating = measure_gating(name, comparison, images, memory, settings, thresholds)
         reported = _reported(comparison, images, memory, settings, thresholds) if images.finite else {}
-    measured = Measurements.model_validate(
-        {**dict(gating), **reported, "looks": tuple(looks), "guard_shifts": tuple(guard_shifts)}
-    )
+    drawing = {
+        "looks": tuple(looks),
+        "guard_shifts": tuple(guard_shifts),
+        "negative_shifts": tuple(negative_shifts),
+    }
+    measured = Measurements.model_validate({**dict(gating), **reported, **drawing})
     return Scorecard(**dict(measured), thresholds=thresholds, verdict=judge(measured, thresholds))
 
 

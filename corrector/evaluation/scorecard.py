@@ -1,5 +1,6 @@
 """The scorecard of one correction: its measurements, the looks at its images and the gate's verdict, as stored in JSON."""
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -10,9 +11,9 @@ from corrector.evaluation.scorecard_parts import (
     DiversityScore,
     FalseRouteScore,
     GuardScore,
-    GuardShift,
     NearerScore,
     NearestScore,
+    PredictionShift,
     SafetyScore,
     SanityScore,
     SimilarityScore,
@@ -76,8 +77,9 @@ class Measurements(FrozenModel):
     similarity: tuple[SimilarityScore, ...] = ()
     diversity: tuple[DiversityScore, ...] = ()
     nearest_training: tuple[NearestScore, ...] = ()
-    guard_shifts: tuple[GuardShift, ...] = ()
+    guard_shifts: tuple[PredictionShift, ...] = ()
     guards: tuple[GuardScore, ...] = ()
+    negative_shifts: tuple[PredictionShift, ...] = ()
     false_route: FalseRouteScore | None = Field(
         default=None, description="None where it was not measured, as in the scorecards of earlier versions."
     )
@@ -103,19 +105,12 @@ class Measurements(FrozenModel):
         found += [figure for diversity in self.diversity for figure in diversity.figures()]
         found += [figure for nearest in self.nearest_training for figure in nearest.figures()]
         found += [figure for similarity in self.similarity for figure in similarity.figures()]
-        if self.guard_shifts:
-            most = max(self.guard_shifts, key=lambda shift: shift.largest)
-            found.append(
-                Figure(
-                    "largest shift of a guard prompt", None, most.largest, most.n, unit="share", better="lower", gates=True,
-                    note=f'of predictions for "{most.prompt}", towards the corrected prompt\'s',
-                    logged={"guard_shift": most.largest},
-                )
-            )  # fmt: skip
+        found += _largest_shift("guard prompt", self.guard_shifts, "guard_shift", gates=True)
         worst = max(self.guards, key=lambda guard: guard.drop, default=None)
         found += [
             guard.figure({"guard_drop_worst": guard.drop} if guard is worst else {}) for guard in self.guards
         ]
+        found += _largest_shift("hard negative", self.negative_shifts, "negative_shift", gates=False)
         for last in (self.false_route, self.safety, self.sanity):
             found += last.figures() if last is not None else ()
         return found
@@ -144,3 +139,16 @@ class Scorecard(Measurements):
         for figure in self.figures():
             found |= figure.metrics
         return found
+
+
+def _largest_shift(
+    kind: str, shifts: Sequence[PredictionShift], metric: str, *, gates: bool
+) -> Iterator[Figure]:
+    if not shifts:
+        return
+    most = max(shifts, key=lambda shift: shift.largest)
+    yield Figure(
+        f"largest shift of a {kind}", None, most.largest, most.n, unit="share", better="lower", gates=gates,
+        note=f'of predictions for "{most.prompt}", towards the corrected prompt\'s',
+        logged={metric: most.largest},
+    )  # fmt: skip

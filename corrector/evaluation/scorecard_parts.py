@@ -179,10 +179,10 @@ class GuardScore(FrozenModel):
         return _neighbour_figure("guard", self, logged, gates=True)
 
 
-class GuardShift(FrozenModel):
-    """How far the adapter moves the first prediction for a guard prompt; `corrector.evaluation.guard_shift` has the measure.
+class PredictionShift(FrozenModel):
+    """How far the adapter moves the first prediction for a guard prompt or hard negative.
 
-    Images of the prompt are drawn where `largest` is above the gate's `max_guard_shift`.
+    `corrector.evaluation.guard_shift` has the measure. Images are drawn where `largest` is above the gate's `max_guard_shift`.
     """
 
     prompt: str
@@ -219,7 +219,8 @@ class HardNegativeScore(FrozenModel):
 class FalseRouteScore(FrozenModel):
     """The harm of a false route: a router sends hard negatives through the adapter by mistake.
 
-    The gate does not use it, because the mistake is the router's. The shares are over the images of all hard negatives.
+    The gate does not use it, because the mistake is the router's. The shares are over all images of hard negatives; where
+    predictions told which of them the adapter moves, of those only.
     """
 
     n: int = Field(description="Images of each arm.")

@@ -1,6 +1,9 @@
 """The verdict on a correction in words, as the report, the model card and the registry show it."""
 
+from collections.abc import Collection, Sequence
+
 from corrector.evaluation.scorecard import Scorecard
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.record.correction_record import CorrectionRecord
 
 NOT_JUDGED = "Not judged: it was imported without exemplars, so nothing was scored."
@@ -44,22 +47,32 @@ def guards_not_drawn(record: CorrectionRecord) -> str:
     card, drawn = record.scorecard, {guard.prompt for guard in record.guards}
     if card is None:
         return ""
-    if still := [shift for shift in card.guard_shifts if shift.prompt not in drawn]:
-        names = ", ".join(f'"{shift.prompt}"' for shift in still)
-        return (
-            f"No images were drawn of {names}: the adapter moves the first predictions for them by at most "
-            f"{max(shift.largest for shift in still):.0%} of the way to the corrected prompt's."
-        )
+    if still := _not_moved(card.guard_shifts, drawn):
+        return still
     if drawn or not record.entry.get("guard_prompts"):
         return ""
     return f"Guard prompts were not drawn: the prompt's own images were refused at {card.n}."
 
 
 def negatives_not_drawn(record: CorrectionRecord) -> str:
-    """Why no hard negative was drawn; empty where some were, or none was wanted."""
+    """Of which hard negatives no image was drawn, and why; empty where images of all were, or none was wanted."""
     card = record.scorecard
-    if card is None or card.verdict.passed or record.hard_negatives:
+    if card is None:
         return ""
+    if card.verdict.passed or record.hard_negatives:
+        return _not_moved(card.negative_shifts, {negative.prompt for negative in record.hard_negatives})
     if not (card.settings.stop_early and card.settings.hard_negatives):
         return ""
     return "Hard negatives were not drawn: they gate nothing, and only what passes is tried on them."
+
+
+def _not_moved(shifts: Sequence[PredictionShift], drawn: Collection[str]) -> str:
+    """Of which prompts no image was drawn because predictions for them did not move; empty for none."""
+    still = [shift for shift in shifts if shift.prompt not in drawn]
+    if not still:
+        return ""
+    names = ", ".join(f'"{shift.prompt}"' for shift in still)
+    return (
+        f"No images were drawn of {names}: the adapter moves the first predictions for them by at most "
+        f"{max(shift.largest for shift in still):.0%} of the way to the corrected prompt's."
+    )

@@ -18,7 +18,7 @@ from corrector.drawing import Candidate, draw
 from corrector.evaluation import Assessment, Comparison, Exemplars, FeatureMemory
 from corrector.evaluation.comparison import NegativeSamples
 from corrector.evaluation.scorecard import Look
-from corrector.evaluation.scorecard_parts import GuardShift
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.evaluation.verdicts import named_judge
 from corrector.files import staging_folder
 from corrector.prompt_inputs import decoded_exemplars, side_of
@@ -129,6 +129,7 @@ class CorrectionPolicy(LanePolicy):
             "cost": asdict(candidate.cost(task.entry, lane.base, lane.settings.evaluation)),
             "looks": [look.model_dump() for look in assessment.looks],
             "guard_shifts": [shift.model_dump() for shift in assessment.guard_shifts],
+            "negative_shifts": [shift.model_dump() for shift in assessment.negative_shifts],
             "own": len(drawn.own),
             "guards": [guard.prompt for guard in drawn.guards],
             # Written here since the scoring task's code may have another lexicon than the lane's.
@@ -162,7 +163,8 @@ def read_sampled(folder: PromptFolder) -> dict[str, Any]:
     sampled["hard_negatives"] = tuple(map(NegativeSamples.model_validate, sampled["hard_negatives"]))
     sampled["cost"] = CorrectionCost(**sampled["cost"])
     sampled["looks"] = tuple(map(Look.model_validate, sampled["looks"]))
-    sampled["guard_shifts"] = tuple(map(GuardShift.model_validate, sampled["guard_shifts"]))
+    for kind in ("guard_shifts", "negative_shifts"):
+        sampled[kind] = tuple(map(PredictionShift.model_validate, sampled.get(kind, ())))
     return sampled
 
 

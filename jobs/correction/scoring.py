@@ -92,6 +92,7 @@ def _score(task: PromptTask, settings: ScoringSettings) -> None:
         memory=memory,
         looks=sampled["looks"],
         guard_shifts=sampled["guard_shifts"],
+        negative_shifts=sampled["negative_shifts"],
     )
     seconds = {name: round(value, 2) for name, value in sampled["seconds"].items()}
     record = _record(

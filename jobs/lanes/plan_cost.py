@@ -23,7 +23,7 @@ _STAGES = {
     "encode": "encode texts and exemplars",
     "train": "train",
     "own": "sample the prompt's own images",
-    "predictions": "compare predictions for guard prompts",
+    "predictions": "compare predictions for near prompts",
     "guards": "sample guard images",
     "negatives": "sample hard negatives",
     "decode": "decode images",

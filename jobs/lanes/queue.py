@@ -51,7 +51,7 @@ class PromptQueue:
     def __init__(self, tasks: Sequence[PromptTask] = (), *, max_deaths: int = 3) -> None:
         self._max_deaths = max_deaths
         self._entries: dict[str, _Entry] = {}
-        self._waiting: list[tuple[int, int, str]] = []
+        self._waiting: list[tuple[int, int, int, str]] = []
         self._order: dict[str, int] = {}
         self.stopping = False
         self._losses = 0
@@ -64,7 +64,7 @@ class PromptQueue:
         return work_id in self._entries
 
     def add(self, task: PromptTask) -> None:
-        """Add a prompt after those of equal priority."""
+        """Add a prompt. Of equal priority, those with more steps are leased first, so that lanes end together."""
         if task.work_id in self._entries:
             raise ValueError(f"work {task.work_id} ({task.entry.name}) is in the queue twice")
         steps = task.entry.hyperparameters.steps
@@ -73,14 +73,14 @@ class PromptQueue:
         self._push(task.work_id)
 
     def claim(self, lane: str, count: int, *, max_rank: int) -> list[PromptTask]:
-        """Lease up to `count` waiting prompts of rank at most `max_rank`, highest priority first, to `lane`."""
+        """Lease up to `count` waiting prompts of rank at most `max_rank`, in the order of `add`, to `lane`."""
         if self.must_stop(lane):
             return []
         claimed: list[PromptTask] = []
-        passed: list[tuple[int, int, str]] = []
+        passed: list[tuple[int, int, int, str]] = []
         while self._waiting and len(claimed) < count:
             key = heapq.heappop(self._waiting)
-            entry = self._entries[key[2]]
+            entry = self._entries[key[-1]]
             hyper = entry.task.entry.hyperparameters
             if hyper.rank > max_rank:
                 passed.append(key)
@@ -183,9 +183,11 @@ class PromptQueue:
         self._entries.pop(work_id, None)
 
     def _withdraw(self, work_id: str) -> None:
-        self._waiting = [key for key in self._waiting if key[2] != work_id]
+        self._waiting = [key for key in self._waiting if key[-1] != work_id]
         heapq.heapify(self._waiting)
 
     def _push(self, work_id: str) -> None:
         entry = self._entries[work_id]
-        heapq.heappush(self._waiting, (-entry.task.entry.priority, self._order[work_id], work_id))
+        wanted = entry.task.entry
+        key = (-wanted.priority, -wanted.hyperparameters.steps, self._order[work_id], work_id)
+        heapq.heappush(self._waiting, key)

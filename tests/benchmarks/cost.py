@@ -43,14 +43,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 """The configurations on the hub, as far as they determine the operations; both models have the same."""
 
-_GUARDS, _GUARD_IMAGES, _NEGATIVES = 5, 24, 4 * 2
-_COMMON = {"texts": 2 + _GUARDS + 4, "training": 12, "held_out": 12}
-_PREDICTIONS = _GUARD_IMAGES * (2 * _GUARDS + 1)
+_GUARDS, _GUARD_IMAGES, _NEGATIVES, _NEGATIVE_IMAGES = 5, 24, 4, 2
+_COMMON = {"texts": 2 + _GUARDS + _NEGATIVES, "training": 12, "held_out": 12}
+_PREDICTIONS = _GUARD_IMAGES * (2 * _GUARDS + 1) + 2 * _NEGATIVES * _NEGATIVE_IMAGES
 FIXED = "fixed: 32, 8 a guard prompt"
 PROTOCOLS = {
-    FIXED: Counts(**_COMMON, pairs=32, own=64, predictions=0, guards=2 * 8 * _GUARDS, negatives=2 * 4 * 3),
+    FIXED: Counts(
+        **_COMMON, pairs=32, own=64, predictions=0, guards=2 * 8 * _GUARDS, negatives=2 * _NEGATIVES * 3
+    ),
     "first version: 16, no guard moved": Counts(
-        **_COMMON, pairs=16, own=32, predictions=_PREDICTIONS, guards=0, negatives=2 * _NEGATIVES
+        **_COMMON, pairs=16, own=32, predictions=_PREDICTIONS, guards=0, negatives=2 * _NEGATIVE_IMAGES
     ),
     "first version: 16, one guard moved": Counts(
         **_COMMON,
@@ -58,14 +60,15 @@ PROTOCOLS = {
         own=32,
         predictions=_PREDICTIONS,
         guards=2 * _GUARD_IMAGES,
-        negatives=2 * _NEGATIVES,
+        negatives=2 * _NEGATIVE_IMAGES,
     ),
     "first version: refused at 8": Counts(**_COMMON, pairs=8, own=16, predictions=0, guards=0, negatives=0),
     "next version: 16, no guard moved": Counts(
-        **_COMMON, pairs=16, own=16, predictions=_PREDICTIONS, guards=0, negatives=_NEGATIVES
+        **_COMMON, pairs=16, own=16, predictions=_PREDICTIONS, guards=0, negatives=_NEGATIVE_IMAGES
     ),
 }
 """Pairs of the prompt's own images, and which guard prompts are drawn; the next version finds the base's images kept.
+Predictions move one of the hard negatives, so that its images are drawn.
 
 The fixed protocol was this project's before it stopped early. Its training has as many guard rows as exemplar rows.
 """

@@ -33,7 +33,7 @@ from corrector.evaluation.comparison_images import ComparisonImages
 from corrector.evaluation.distances import compare_frechet, frechet_distance
 from corrector.evaluation.measures import guard_scores
 from corrector.evaluation.score import measure_gating
-from corrector.evaluation.scorecard_parts import GuardShift
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.evaluation.verdicts import right_share
 from corrector.prompts import EvaluationSettings, GateThresholds
 from tests.evaluation.renders import SCENES, STYLES, Pool
@@ -237,7 +237,9 @@ def run_trial(row_number: int, number: int, size: int) -> Trial:
     places = {wanted: place for place, wanted in enumerate(comparison.rows)}
     while assessment.wanted or assessment.unscreened:
         if assessment.unscreened:
-            assessment.screen([GuardShift(prompt=name, n=count, largest=1.0, mean=1.0) for name in names])
+            assessment.screen(
+                [PredictionShift(prompt=name, n=count, largest=1.0, mean=1.0) for name in names]
+            )
         else:
             drawn = [places[wanted] for wanted in assessment.wanted]
             assessment.add(before[drawn], after[drawn])

@@ -18,7 +18,7 @@ from corrector.cost import BaseCost, CorrectionCost, Counts
 from corrector.dreambooth.pack_plan import plan_packs
 from corrector.evaluation import Comparison
 from corrector.evaluation.efficientnet import SIDE, load_efficientnet_lite0
-from corrector.evaluation.scorecard_parts import GuardShift
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.loaded_base import NEGATIVE_PROMPT, Base
 from corrector.prompts import EvaluationSettings, FailingPrompt, GateThresholds, HyperParameters
 from tests.benchmarks import cost as benchmark
@@ -79,9 +79,14 @@ def test_the_published_model_costs_what_is_known_of_it() -> None:
 
 
 def test_a_finished_prompt_costs_what_its_images_cost(embedded: BaseCost) -> None:
-    drawn = WHOLE.part(16, guards=GUARDS[:1], negatives=True)
+    negatives = [negative.prompt for negative in WHOLE.negatives]
+    drawn = WHOLE.part(16, guards=GUARDS[:1], negatives=negatives)
     kept = set(drawn.own[:10])
-    shifts = [GuardShift(prompt=guard, n=24, largest=0.0, mean=0.0) for guard in GUARDS]
+    shifts = [
+        PredictionShift(prompt=text, n=n, largest=0.0, mean=0.0)
+        for texts, n in ((GUARDS, 24), (negatives, 2))
+        for text in texts
+    ]
     counts = Counts.of(
         ENTRY,
         EvaluationSettings(),
@@ -97,7 +102,7 @@ def test_a_finished_prompt_costs_what_its_images_cost(embedded: BaseCost) -> Non
     assert found.own == (16 + 6) * image
     assert found.guards == (24 + 24) * image
     assert found.negatives == (8 + 8) * image
-    assert found.predictions == 24 * (2 * 2 + 1) * embedded.forward
+    assert found.predictions == (24 * (2 * 2 + 1) + 2 * 2 * 4) * embedded.forward
     assert found.images == 22 + 48 + 16
     texts = 2 + len(GUARDS) + len(WHOLE.negatives)
     # The training exemplars and their mirror images for training; all exemplars for the check for copies.
@@ -113,7 +118,7 @@ def test_a_finished_prompt_costs_what_its_images_cost(embedded: BaseCost) -> Non
     ("changes", "lowest", "highest"),
     [
         # own, predictions, guards, negatives
-        ({}, (8, 0, 0, 0), (64, 24 * 5, 96, 16)),
+        ({}, (8, 0, 0, 0), (64, 24 * 5 + 2 * 2 * 4, 96, 16)),
         ({"judge": "someone"}, (8, 0, 0, 0), (64, 0, 96, 16)),
         ({"stop_early": False}, (32, 0, 48, 8), (64, 0, 96, 16)),
     ],

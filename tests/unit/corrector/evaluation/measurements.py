@@ -10,9 +10,9 @@ from corrector.evaluation.scorecard_parts import (
     DiversityScore,
     Fault,
     GuardScore,
-    GuardShift,
     NearerScore,
     NearestScore,
+    PredictionShift,
     RightImages,
     SafetyScore,
     SanityScore,
@@ -95,8 +95,8 @@ def guard(lost: int = 0, n: int = 24) -> GuardScore:
     )
 
 
-def shift(largest: float, prompt: str = "q") -> GuardShift:
-    return GuardShift(prompt=prompt, n=24, largest=largest, mean=largest / 2)
+def shift(largest: float, prompt: str = "q") -> PredictionShift:
+    return PredictionShift(prompt=prompt, n=24, largest=largest, mean=largest / 2)
 
 
 def safety(before: int, after: int) -> SafetyScore:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from corrector.evaluation import Assessment, FeatureMemory
-from corrector.evaluation.scorecard_parts import GuardShift
+from corrector.evaluation.scorecard_parts import PredictionShift
 from corrector.prompts import GateThresholds
 from tests.unit.corrector.evaluation.compared import (
     EXEMPLARS,
@@ -57,7 +57,7 @@ def run(found: Assessment, corrected: Draws, shift: float = 1.0) -> list[int]:
     while found.wanted or found.unscreened:
         if found.unscreened:
             found.screen(
-                [GuardShift(prompt=g.prompt, n=4, largest=shift, mean=shift) for g in found.unscreened]
+                [PredictionShift(prompt=g.prompt, n=4, largest=shift, mean=shift) for g in found.unscreened]
             )
             continue
         rows = found.wanted
@@ -88,18 +88,20 @@ def test_only_guard_prompts_whose_predictions_moved_are_drawn() -> None:
     found = assessment()
     for _ in range(2):
         found.add(drawn(found.wanted, base), drawn(found.wanted, fixed))
-    assert [guard.prompt for guard in found.unscreened] == list(GUARD_PROMPTS)
+    assert found.unscreened == (*WHOLE.guards, *WHOLE.negatives)
     assert found.wanted == []
 
     found.screen(
         [
-            GuardShift(prompt=prompt, n=4, largest=largest, mean=0)
-            for prompt, largest in zip(GUARD_PROMPTS, (0.05, 0.11, 0.1), strict=True)
+            PredictionShift(prompt=each.prompt, n=4, largest=largest, mean=0)
+            for each, largest in zip(found.unscreened, (0.05, 0.11, 0.1, 0.09, 0.2), strict=True)
         ]
     )
 
     assert found.unscreened == ()
     assert {text for text, _ in found.wanted} == {GUARD_PROMPTS[1]}
+    found.add(drawn(found.wanted, base), drawn(found.wanted, fixed))
+    assert {text for text, _ in found.wanted} == {NEGATIVES[1].prompt}
 
 
 def test_a_true_fix_passes_at_the_fewest_images_then_its_guards_then_its_negatives() -> None:
@@ -107,17 +109,26 @@ def test_a_true_fix_passes_at_the_fewest_images_then_its_guards_then_its_negativ
 
     assert run(found, fixed) == [8, 8, 3 * 4, 2 * 4]
     assert decisions(found) == [(8, "more"), (16, "passed")]
-    assert found.drawn == WHOLE.part(16, guards=GUARD_PROMPTS, negatives=True)
+    assert found.drawn == WHOLE.part(
+        16, guards=GUARD_PROMPTS, negatives=[negative.prompt for negative in NEGATIVES]
+    )
     assert torch.equal(found.before, drawn(found.drawn.rows, base))
     assert torch.equal(found.after, drawn(found.drawn.rows, fixed))
 
 
-def test_where_no_prediction_moved_no_guard_image_is_drawn() -> None:
+def test_where_no_prediction_moved_no_image_of_a_guard_or_hard_negative_is_drawn() -> None:
     found = assessment()
 
-    assert run(found, fixed, shift=0.01) == [8, 8, 2 * 4]
-    assert (found.drawn.guards, found.drawn.negatives) == ((), NEGATIVES)
-    card = scored(found.drawn, fixed, looks=found.looks, guard_shifts=found.guard_shifts)
+    assert run(found, fixed, shift=0.01) == [8, 8]
+    assert (found.drawn.guards, found.drawn.negatives) == ((), ())
+    card = scored(
+        found.drawn,
+        fixed,
+        looks=found.looks,
+        guard_shifts=found.guard_shifts,
+        negative_shifts=found.negative_shifts,
+    )
+    assert [figure.corrected for figure in card.figures() if "shift of a" in figure.name] == [0.01, 0.01]
     assert refused(card) == []
     assert card.n == 16
 

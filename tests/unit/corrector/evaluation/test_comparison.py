@@ -44,7 +44,9 @@ def test_a_part_has_the_first_rows_and_the_neighbours_that_are_asked_for() -> No
 
     assert whole.part(8).rows == whole.rows[:8]
     assert whole.part(20, guards=ENTRY.guard_prompts[1:]).guards == whole.guards[1:]
-    assert whole.part(20, guards=ENTRY.guard_prompts, negatives=True) == whole
+    negatives = [negative.prompt for negative in whole.negatives]
+    assert whole.part(20, negatives=negatives[1:]).negatives == whole.negatives[1:]
+    assert whole.part(20, guards=ENTRY.guard_prompts, negatives=negatives) == whole
 
 
 def test_prompts_that_share_a_guard_draw_the_same_images_of_it() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from corrector.evaluation import judge
 from corrector.evaluation.scorecard import Look
-from corrector.evaluation.scorecard_parts import GuardShift, RightImages, VerdictScore
+from corrector.evaluation.scorecard_parts import PredictionShift, RightImages, VerdictScore
 from corrector.evaluation.verdicts import mcnemar_p, right_share
 from corrector.prompts import EvaluationSettings
 from corrector.record.correction_record import CorrectionRecord
@@ -26,7 +26,7 @@ PASSED = Look(
     n=16, most=32, share=0.25, decision="passed", why="every condition on the prompt's images holds"
 )
 REFUSED = Look(n=8, most=32, share=0, decision="refused", why="not met: nearer to the held-out exemplars")
-STILL = GuardShift(prompt="a person standing on the grass", n=8, largest=0.03, mean=0.01)
+STILL = PredictionShift(prompt="a person standing on the grass", n=8, largest=0.03, mean=0.01)
 IMPROVED = "nearer to the exemplars; how many images are right is not known"
 UNKNOWN = "What this verdict cannot know"
 
@@ -144,6 +144,12 @@ def test_guard_prompts_whose_predictions_hardly_moved_are_named(tmp_path: Path) 
     assert "were refused" not in text
     assert f"✓ corrected improved: {IMPROVED} −80" in text
     assert "not drawn 100% → 50%" in text, "in the overview"
+
+
+def test_hard_negatives_whose_predictions_hardly_moved_are_named(tmp_path: Path) -> None:
+    record = changed(tmp_path, looks=(PASSED,), negative_shifts=(STILL,))
+    for shown in (page(record, tmp_path), model_card(record, "person")):
+        assert f'No images were drawn of "{STILL.prompt}"' in shown
 
 
 def test_hard_negatives_that_nobody_wanted_are_not_missed(refused: CorrectionRecord) -> None:

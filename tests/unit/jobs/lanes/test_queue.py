@@ -13,13 +13,13 @@ from jobs.inputs.run_folder import PromptFolder
 from jobs.lanes.queue import Progress, PromptQueue
 
 
-def item(name: str, *, priority: int = 0, rank: int = 4) -> PromptTask:
+def item(name: str, *, priority: int = 0, rank: int = 4, steps: int = 300) -> PromptTask:
     entry = FailingPrompt(
         name=name,
         prompt=f"{name} lying on the grass",
         exemplars="exemplars",
         priority=priority,
-        hyperparameters=HyperParameters(rank=rank, preservation="none"),
+        hyperparameters=HyperParameters(rank=rank, steps=steps, preservation="none"),
     )
     return PromptTask(f"work-{name}", entry, "key", PromptFolder(Path("/runs") / name))
 
@@ -32,6 +32,11 @@ def test_higher_priority_goes_first_and_equal_priority_in_the_batch_order() -> N
     queue = PromptQueue([item("a"), item("b", priority=5), item("c"), item("d", priority=5)])
     assert names(queue.claim("lane", 3, max_rank=8)) == ["b", "d", "a"]
     assert names(queue.claim("lane", 3, max_rank=8)) == ["c"]
+
+
+def test_of_equal_priority_the_longest_goes_first() -> None:
+    queue = PromptQueue([item("a"), item("b", steps=375), item("c", priority=1, steps=50)])
+    assert names(queue.claim("lane", 3, max_rank=8)) == ["c", "b", "a"]
 
 
 def test_a_rank_above_the_lanes_stays_for_a_lane_that_can_hold_it() -> None:
