@@ -36,7 +36,11 @@ class Previewed:
 
 
 def preview(
-    prompt: str, paraphrases: Sequence[str], guard_prompts: Sequence[str], embedder: Embedder
+    prompt: str,
+    paraphrases: Sequence[str],
+    guard_prompts: Sequence[str],
+    hard_negatives: Sequence[str],
+    embedder: Embedder,
 ) -> list[Previewed]:
     """Generated prompts near `prompt`, none of them registered; the least doubtful first."""
     from corrector.prompts import variations
@@ -45,8 +49,9 @@ def preview(
     from serving.router.weights import classifier_weights
     from serving.router.word_matching import Prompt
 
-    read = {text: Prompt.of(text, embedder) for text in (prompt, *paraphrases, *guard_prompts)}
-    registered = RegisteredPrompts.of(prompt, paraphrases, guard_prompts, read)
+    texts = (prompt, *paraphrases, *guard_prompts, *hard_negatives)
+    read = {text: Prompt.of(text, embedder) for text in texts}
+    registered = RegisteredPrompts.of(prompt, paraphrases, guard_prompts, hard_negatives, read)
     known = set(map(normalised, read))
     generated = [
         *variations.paraphrases(prompt, _GENERATED),
@@ -92,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     print(f'{found.identity}, "{found.prompt}"')
     for line in lines(
-        preview(found.prompt, found.paraphrases, found.guard_prompts, Embedder()), options.count
+        preview(found.prompt, found.paraphrases, found.guard_prompts, found.hard_negatives, Embedder()),
+        options.count,
     ):
         print(line)
     return 0

@@ -15,7 +15,7 @@ from corrector.settings import Settings
 
 URL_VARIABLE = "CORRECTOR_JUDGE_URL"
 _MODEL, _KEY = "CORRECTOR_JUDGE_MODEL", "CORRECTOR_JUDGE_KEY"
-_PRICE, _BUDGET = "CORRECTOR_JUDGE_PRICE", "CORRECTOR_JUDGE_BUDGET"
+PRICE_VARIABLE, BUDGET_VARIABLE = "CORRECTOR_JUDGE_PRICE", "CORRECTOR_JUDGE_BUDGET"
 AGREEMENT_VARIABLE = "CORRECTOR_JUDGE_AGREEMENT"
 _MAX_KEY_CHARACTERS = 4096
 
@@ -77,8 +77,12 @@ class JudgeSettings:
         return cls(
             url=url,
             model=required(_MODEL, "the model's name at the API"),
-            price=_dollars(_PRICE, required(_PRICE, "dollars for one image's verdict, such as 0.002")),
-            budget=_dollars(_BUDGET, required(_BUDGET, "dollars that may be spent in all, such as 5")),
+            price=_dollars(
+                PRICE_VARIABLE, required(PRICE_VARIABLE, "dollars for one image's verdict, such as 0.002")
+            ),
+            budget=_dollars(
+                BUDGET_VARIABLE, required(BUDGET_VARIABLE, "dollars that may be spent in all, such as 5")
+            ),
             folder=Settings.from_environment(environment).cache / "judge",
             key=key or None,
             agreement=Path(written) if (written := variables.get(AGREEMENT_VARIABLE)) else None,

@@ -18,7 +18,9 @@ _CANDIDATES = 90
 
 @lru_cache(maxsize=4096)
 def likely_negatives(entry: FailingPrompt, count: int) -> tuple[HardNegative, ...]:
-    """Up to `count` hard negatives of the prompt, each kind of difference in turn; the same entry gives the same ones.
+    """Up to `count` hard negatives of the prompt: those that are given with it, then others, each kind of difference in turn.
+
+    The same entry gives the same ones.
 
     Within a kind, the texts that share most words with the prompt in the same order come first: their text embeddings are
     nearest to the prompt's, so a router confuses them most.
@@ -32,7 +34,12 @@ def likely_negatives(entry: FailingPrompt, count: int) -> tuple[HardNegative, ..
     """
     if count == 0:
         return ()
-    known = {_meaning(text) for text in (entry.prompt, *entry.paraphrases, *entry.guard_prompts)}
+    given = [HardNegative(text, "given") for text in entry.hard_negatives]
+    given.sort(key=lambda negative: _distance(entry.prompt, negative.text))
+    if len(given) >= count:
+        return tuple(given[:count])
+    said = (entry.prompt, *entry.paraphrases, *entry.guard_prompts, *entry.hard_negatives)
+    known = {_meaning(text) for text in said}
     found = [
         negative
         for negative in hard_negatives(entry.prompt, _CANDIDATES)
@@ -52,7 +59,8 @@ def likely_negatives(entry: FailingPrompt, count: int) -> tuple[HardNegative, ..
         for differences in (_DIFFERENCES, _AFTER_THESE)
         for turn in zip_longest(*(by_difference[difference] for difference in differences))
     )
-    return tuple([negative for turn in turns for negative in turn if negative is not None][:count])
+    others = (negative for turn in turns for negative in turn if negative is not None)
+    return tuple([*given, *others][:count])
 
 
 def _meaning(text: str) -> tuple[object, ...]:

@@ -26,7 +26,7 @@ from corrector.prompts.search_conflicts import search_conflicts
 from corrector.prompts.search_settings import SearchSettings
 from corrector.values import invisible_characters
 
-_TEXTS = ("prompt", "paraphrases", "guard_prompts", "class_prompt", "owner")
+_TEXTS = ("prompt", "paraphrases", "guard_prompts", "hard_negatives", "class_prompt", "owner")
 
 
 class CorrectionBatch(BaseModel):

@@ -83,6 +83,13 @@ def slug(prompt: str) -> str:
     return f"{words[: _NAME_LENGTH - 9].strip('-') or 'prompt'}-{digest}"
 
 
+_LISTS = ("paraphrases", "guard_prompts", "hard_negatives")
+_UNLIKE = {
+    "guard_prompts": "a guard prompt must not change",
+    "hard_negatives": "a hard negative must not be corrected",
+}
+
+
 class FailingPrompt(BaseModel):
     """A failing prompt, with its own hyper-parameters where they differ from the defaults."""
 
@@ -104,6 +111,10 @@ class FailingPrompt(BaseModel):
     """Other wordings of the prompt, to be corrected with it and evaluated with it."""
     guard_prompts: tuple[PromptText, ...] = Field(default=(), max_length=200)
     """Neighbouring prompts that work and must not change."""
+    hard_negatives: tuple[PromptText, ...] = Field(default=(), max_length=200)
+    """Prompts in almost the same words that ask for another picture. The endpoint's router tells by them and by the
+    paraphrases what the correction is for, best by twenty of each (`python -m jobs.draft` drafts them); the evaluation
+    tries the adapter on some."""
     class_prompt: PromptText | None = None
     """The prompt's class ("a person"), for preservation: prior."""
     owner: Owner | None = None
@@ -132,20 +143,20 @@ class FailingPrompt(BaseModel):
         """Records and reports hold an address without its query, which may be a signature."""
         return shown(exemplars)
 
-    @field_validator("paraphrases", "guard_prompts")
+    @field_validator(*_LISTS)
     @classmethod
     def _different_texts(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         key = str(info.field_name)
         seen = {normalised(info.data["prompt"]): "the prompt itself"} if "prompt" in info.data else {}
-        if key == "guard_prompts":
-            for item, text in enumerate(info.data.get("paraphrases", ())):
-                seen.setdefault(normalised(text), f"paraphrases[{item}]")
+        for before in _LISTS[: _LISTS.index(key)]:
+            for item, text in enumerate(info.data.get(before, ())):
+                seen.setdefault(normalised(text), f"{before}[{item}]")
         errors = []
         for item, text in enumerate(texts):
             here = f"{key}[{item}]"
             if (other := seen.setdefault(normalised(text), here)) != here:
-                contradiction = key == "guard_prompts" and not other.startswith(key)
-                remedy = "a guard prompt must not change, that one must" if contradiction else "remove one"
+                corrected = not other.startswith(("guard_prompts", "hard_negatives", key))
+                remedy = f"{_UNLIKE[key]}, that one must" if corrected and key in _UNLIKE else "remove one"
                 errors.append(located(message_error(f"{quoted(text)} is also {other}; {remedy}"), item))
         raise_together(errors)
         return texts
@@ -187,8 +198,11 @@ class FailingPrompt(BaseModel):
             gate: How the result is judged.
         """
         uncounted = {"owner", "priority", "exemplars"}
+        # Work that was finished before these keys existed keeps its id.
         if self.exemplar_fit == "crop":
-            uncounted.add("exemplar_fit")  # work that was finished before the key existed keeps its id
+            uncounted.add("exemplar_fit")
+        if not self.hard_negatives:
+            uncounted.add("hard_negatives")
         content = {
             "format": _WORK_FORMAT,
             "base_revision": base_revision,

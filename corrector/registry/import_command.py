@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guards", nargs="+", default=[], metavar="TEXT", help="neighbouring prompts that must not change"
     )
+    parser.add_argument(
+        "--hard-negatives", nargs="+", default=[], metavar="TEXT", help="near prompts that it is not for"
+    )
     parser.add_argument("--guard-file", type=Path, metavar="FILE", help="more of them, one a line")
     parser.add_argument("--exemplars", metavar="SOURCE", help="good images; without, nothing is judged")
     parser.add_argument("--base", default="embedded", help="the base it was trained on (embedded)")
@@ -49,6 +52,7 @@ def run(options: argparse.Namespace, place: dict[str, Any], say: Callable[[str],
         name=options.name,
         paraphrases=options.paraphrases,
         guards=(*options.guards, *_lines(options.guard_file)),
+        hard_negatives=options.hard_negatives,
         exemplars=options.exemplars,
         owner=options.owner,
     )

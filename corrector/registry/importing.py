@@ -62,6 +62,7 @@ def import_entry(
     name: str | None = None,
     paraphrases: Sequence[str] = (),
     guards: Sequence[str] = (),
+    hard_negatives: Sequence[str] = (),
     exemplars: str | None = None,
     owner: str | None = None,
 ) -> FailingPrompt:
@@ -74,6 +75,7 @@ def import_entry(
         "prompt": prompt,
         "paraphrases": paraphrases,
         "guard_prompts": guards,
+        "hard_negatives": hard_negatives,
         "exemplars": exemplars or _NO_EXEMPLARS,
         "owner": owner,
         "hyperparameters": HyperParameters(preservation="none"),

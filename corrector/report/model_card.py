@@ -85,6 +85,7 @@ def _summary(record: CorrectionRecord) -> str:
 def _purpose(record: CorrectionRecord) -> str:
     lines = ["## What it fixes", "", f"- prompt: {escape(record.prompt)}"]
     lines += [f"- paraphrase: {escape(str(text))}" for text in record.entry.get("paraphrases") or ()]
+    lines += [f"- not for: {escape(str(text))}" for text in record.entry.get("hard_negatives") or ()]
     owner = record.entry.get("owner")
     if owner:
         lines.append(f"- for: {escape(str(owner))}")

@@ -211,6 +211,7 @@ class Catalogue:
             ServedVersion(champion.identity, champion.created),
             served,
             traffic,
+            champion.hard_negatives,
         )
 
 

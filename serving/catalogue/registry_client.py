@@ -40,6 +40,7 @@ class ModelVersion:
     prompt: str
     paraphrases: tuple[str, ...]
     guard_prompts: tuple[str, ...]
+    hard_negatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class RegistryClient:
                 record.prompt,
                 _texts(entry.get("paraphrases")),
                 _texts(entry.get("guard_prompts")),
+                _texts(entry.get("hard_negatives")),
             )
 
     def fetch(self, adapter: AdapterIdentity, destination: Path) -> None:

@@ -46,6 +46,7 @@ class ServedAdapter:
         prompt: The prompt that it corrects.
         paraphrases: Paraphrases of the prompt, which it also corrects.
         guard_prompts: Similar prompts that the base draws correctly; they are not routed to the adapter.
+        hard_negatives: Other prompts that are not routed to the adapter.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ServedAdapter:
     champion: ServedVersion
     challenger: ServedVersion | None = None
     traffic: Traffic = Traffic()
+    hard_negatives: tuple[str, ...] = ()
 
 
 _ADAPTERS = TypeAdapter(dict[str, ServedAdapter])

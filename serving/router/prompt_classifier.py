@@ -1,6 +1,8 @@
-"""Whether a prompt means the same as a registered one: a logistic classifier of the pair, the same for all adapters.
+"""Whether a prompt means the same as a registered one: logistic classifiers, the same for all adapters.
 
-It weighs what a comparison of the words says (serving.router.word_comparison) and what the alignment network says.
+Where an adapter has paraphrases only, the classifier weighs what a comparison of the words says
+(serving.router.word_comparison) and what the alignment network says of the pair. Where it has hard negatives too, another one
+compares the prompt with both kinds of examples (serving.router.example_classifier).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from serving.router import example_classifier
 from serving.router.alignment_network import AlignmentNetwork, alignment_network, alignments
 from serving.router.weights import classifier_weights
 from serving.router.word_comparison import Comparison, Differences, comparisons
@@ -25,16 +28,23 @@ _NO_DIFFERENCE = Comparison(Differences(*(0.0 for _ in fields(Differences))))
 
 @dataclass(frozen=True, eq=False)
 class RegisteredPrompts:
-    """The prompts that were registered with an adapter: `same` mean the same as its prompt, `guards` do not."""
+    """What was registered with an adapter: `same` mean the same as its prompt, `guards` and `negatives` do not."""
 
     same: tuple[Prompt, ...]
     guards: tuple[Prompt, ...]
+    negatives: tuple[Prompt, ...] = ()
 
     @classmethod
     def of(
-        cls, prompt: str, paraphrases: Sequence[str], guards: Sequence[str], read: Mapping[str, Prompt]
+        cls,
+        prompt: str,
+        paraphrases: Sequence[str],
+        guards: Sequence[str],
+        negatives: Sequence[str],
+        read: Mapping[str, Prompt],
     ) -> RegisteredPrompts:
-        return cls(tuple(read[text] for text in (prompt, *paraphrases)), tuple(read[text] for text in guards))
+        kinds = ((prompt, *paraphrases), guards, negatives)
+        return cls(*(tuple(read[text] for text in texts) for texts in kinds))
 
 
 @dataclass(frozen=True)
@@ -76,13 +86,19 @@ FEATURES = len(fields(Differences)) + 4
 
 
 def closest(registered: RegisteredPrompts, asked: Prompt, *, explain: bool = True) -> Verdict:
-    """The verdict for the registered text that is closest to `asked`.
+    """The verdict for the registered text that is closest to `asked`, or by the examples where there are enough.
 
     Args:
         explain: Compare the words even where the network alone refuses the prompt; the words give the reason.
     """
+    if len(registered.negatives) >= example_classifier.ENOUGH:
+        different = (*registered.guards, *registered.negatives)
+        found_by = example_classifier.compared(registered.same, different, asked)
+        return Verdict(
+            found_by.logit, f'it is nearer to "{found_by.different}"' if found_by.nearer else _NOT_NEAR
+        )
     same = sorted(registered.same, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
-    likeness = Likeness.of(alignment_network(), same, registered.guards, asked)
+    likeness = Likeness.of(alignment_network(), same, (*registered.guards, *registered.negatives), asked)
     most = max(_logit(likeness.features(index, _NO_DIFFERENCE)) for index in range(len(same)))
     if not explain and most < classifier_weights().threshold:
         return Verdict(most, _NOT_NEAR)

@@ -189,7 +189,7 @@ class Router:
 
 
 def _texts(adapter: ServedAdapter) -> tuple[str, ...]:
-    return (adapter.prompt, *adapter.paraphrases, *adapter.guard_prompts)
+    return (adapter.prompt, *adapter.paraphrases, *adapter.guard_prompts, *adapter.hard_negatives)
 
 
 def _table(snapshot: Snapshot, prompts: Mapping[str, Prompt]) -> _Table:
@@ -199,7 +199,9 @@ def _table(snapshot: Snapshot, prompts: Mapping[str, Prompt]) -> _Table:
     read = [
         (
             adapter.name,
-            RegisteredPrompts.of(adapter.prompt, adapter.paraphrases, adapter.guard_prompts, prompts),
+            RegisteredPrompts.of(
+                adapter.prompt, adapter.paraphrases, adapter.guard_prompts, adapter.hard_negatives, prompts
+            ),
         )
         for adapter in sorted(adapters, key=lambda adapter: adapter.name)
         if prompts.keys() >= set(_texts(adapter))
@@ -209,7 +211,9 @@ def _table(snapshot: Snapshot, prompts: Mapping[str, Prompt]) -> _Table:
         snapshot=snapshot,
         exact=_index((adapter.name, (adapter.prompt,)) for adapter in newest),
         paraphrases=_index((adapter.name, adapter.paraphrases) for adapter in newest),
-        guards=_index((adapter.name, adapter.guard_prompts) for adapter in newest),
+        guards=_index(
+            (adapter.name, (*adapter.guard_prompts, *adapter.hard_negatives)) for adapter in newest
+        ),
         names=tuple(name for name, _ in read),
         prompts=tuple(each for _, each in read),
         sentences=np.array([sentence for _, sentence in owners], np.float32).reshape(-1, DIMENSIONS),
@@ -268,7 +272,7 @@ def _chosen(table: _Table, candidates: list[_Candidate], ambiguity: float) -> tu
 
 def _why_base(table: _Table, guarded: set[str], registered: list[_Candidate], scores: _Scores) -> str:
     if guarded:
-        return f"it is a guard prompt of {', '.join(sorted(guarded))}: the base draws it as it should be"
+        return f"it is a guard prompt or hard negative of {', '.join(sorted(guarded))}, which the base draws"
     shadowed = next(iter(registered), None) or (scores.nearest if scores.candidates else None)
     if shadowed is not None:
         prompt = table.snapshot.adapters[shadowed.name].prompt

@@ -13,11 +13,13 @@ class Weights:
     Attributes:
         synonyms: For "action" and "thing", weights of a `Relation`'s features, `cosines`, and 1.
         differences: Weights of `Likeness.features`, and 1.
-        threshold: Smallest logit at which a prompt means the same.
+        examples: Weights of `serving.router.example_classifier.features`, and 1.
+        threshold: Smallest logit at which a prompt means the same, for both classifiers.
     """
 
     synonyms: dict[str, list[float]]
     differences: list[float]
+    examples: list[float]
     threshold: float
 
 

@@ -19,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
@@ -154,6 +154,23 @@ def handwritten(
     return registered, [case for case in cases if half is None or _half(case.prompt) == half]
 
 
+def drafted(file: str) -> tuple[list[Registered], list[Case]]:
+    """As `handwritten`, and the adapters have the paraphrases and hard negatives that a language model drafted for them."""
+    registered, cases = handwritten(file)
+    drafts = {
+        entry["name"]: entry
+        for entry in yaml.safe_load((HERE / "drafts" / file).read_text(encoding="utf-8"))["adapters"]
+    }
+    return [
+        replace(
+            entry,
+            paraphrases=(*entry.paraphrases, *drafts[entry.name]["same"]),
+            hard_negatives=tuple(drafts[entry.name]["different"]),
+        )
+        for entry in registered
+    ], cases
+
+
 def _half(prompt: str) -> str:
     put_aside = hashlib.sha256(normalised(prompt).encode()).digest()[0] % 2
     return "put aside" if put_aside else "development"
@@ -204,6 +221,7 @@ SETS: dict[str, Callable[[], tuple[list[Registered], list[Case]]]] = {
     "more-everyday": partial(handwritten, "more_everyday_prompts.yaml"),
     "third-everyday": partial(handwritten, "third_everyday_prompts.yaml"),
     "unseen": partial(handwritten, "unseen_prompts.yaml"),
+    "unseen, drafted": partial(drafted, "unseen_prompts.yaml"),
 }
 """Makes the prompts, by title; the router was fitted on all handwritten ones but "unseen"."""
 

@@ -4,7 +4,8 @@ synonyms: pairs of words in the lexicon of corrector.prompts.variations, in shor
 each other.
 alignment network, differences: pairs of a registered prompt and another one, written by hand, of the files in WRITTEN. The
 weights of the differences are fitted on what networks say that were fitted without the pair's adapter, and the threshold is
-the smallest whose precision is `_PRECISION` on pairs for which neither was fitted on the adapter.
+the smallest whose precision is `_PRECISION` on pairs for which neither was fitted on the adapter. Afterwards
+`python -m tests.benchmarks.router_examples` fits the weights of examples anew.
 """
 
 from __future__ import annotations
@@ -274,7 +275,8 @@ def main() -> None:
     torch.set_num_threads(1)
     embedder = Embedder()
     synonyms = synonym_weights(embedder)
-    _write(Weights(synonyms, [], 0.0))
+    examples = classifier_weights().examples
+    _write(Weights(synonyms, [], examples, 0.0))
     written, prompts = read_written(embedder)
     weights, scored = left_out(written, prompts)
     limit = threshold(scored, _PRECISION)
@@ -284,6 +286,7 @@ def main() -> None:
         Weights(
             {role: [round(w, 3) for w in each] for role, each in synonyms.items()},
             [round(w, 3) for w in weights.tolist()],
+            examples,
             round(limit, 3),
         )
     )

@@ -19,6 +19,7 @@ class Registered:
     prompt: str
     paraphrases: Sequence[str] = ()
     guard_prompts: Sequence[str] = ()
+    hard_negatives: Sequence[str] = ()
 
 
 def version(name: str, number: int) -> ServedVersion:
@@ -43,6 +44,7 @@ def adapter(
         version(registered.name, champion),
         None if challenger is None else version(registered.name, challenger),
         traffic or Traffic(),
+        tuple(registered.hard_negatives),
     )
 
 

@@ -29,10 +29,10 @@ from corrector.prompts.variations.paraphrases import (
 from corrector.prompts.variations.prompt_parsing import Mention, Reading, read
 
 Difference = Literal[
-    "action", "place", "noun", "negation", "swapped", "extra", "number", "missing", "relation"
+    "action", "place", "noun", "negation", "swapped", "extra", "number", "missing", "relation", "given"
 ]
 """How a hard negative differs: another action, place or other noun; negated; roles exchanged; one more subject; another count;
-a part left out; the same things related otherwise."""
+a part left out; the same things related otherwise; not known, since it was given with the prompt."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from serving.router.embedding import Embedder
 
 def test_prompts_on_both_sides_of_the_border_and_none_that_is_registered() -> None:
     registered = ("a person lying on the grass", "a photo of a woman reclining on the lawn")
-    found = preview(registered[0], registered[1:], ["a person sitting on the grass"], Embedder())
+    found = preview(registered[0], registered[1:], ["a person sitting on the grass"], (), Embedder())
     texts = [each.text for each in found]
     assert not set(texts) & {*registered, "a person sitting on the grass"}
     assert [each.margin for each in found] == sorted((each.margin for each in found), reverse=True)

@@ -33,6 +33,17 @@ def test_the_first_of_each_kind_differ_from_the_prompt_in_nothing_else() -> None
         assert len(changed) == 1, text
 
 
+def test_those_that_are_given_come_first_the_nearest_in_words_before_others() -> None:
+    given = ("a whole family asleep under a tent beside the lake", "a person lying on the roof")
+    found = likely_negatives(entry(LYING, hard_negatives=given), 3)
+
+    assert [negative.text for negative in found[:2]] == [given[1], given[0]]
+    assert [negative.difference for negative in found] == ["given", "given", "action"]
+    assert [negative.text for negative in likely_negatives(entry(LYING, hard_negatives=given), 1)] == [
+        given[1]
+    ]
+
+
 def test_what_has_no_picture_of_its_own_is_not_drawn() -> None:
     for text in texts(LYING):
         words = set(text.replace(",", "").split())

@@ -108,6 +108,7 @@ def test_the_identities_of_finished_work_stay(file: str, ids: list[str], setting
         work_id(changed(prompt="a person lying on the lawn", name=PROMPT.name)),
         work_id(changed(paraphrases=("a man lying on the grass",))),
         work_id(changed(guard_prompts=("a person", "a cat"))),
+        work_id(changed(hard_negatives=("a person lying on the roof",))),
         work_id(changed(class_prompt="a person")),
         *(
             work_id(changed(hyperparameters=HyperParameters.model_validate({"rank": 8, key: value})))

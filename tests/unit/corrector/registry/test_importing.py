@@ -103,8 +103,8 @@ def test_an_import_is_listed_shown_promoted_fetched_and_drawn_with(
     record = find_record(version, tracking_uri=None, root=root)
     assert record.status == "not judged"
     assert record.entry == {
-        "prompt": PROMPT, "name": NAME, "paraphrases": [], "guard_prompts": [GUARD], "class_prompt": None,
-        "owner": None, "priority": 0,
+        "prompt": PROMPT, "name": NAME, "paraphrases": [], "guard_prompts": [GUARD], "hard_negatives": [],
+        "class_prompt": None, "owner": None, "priority": 0,
     }  # fmt: skip
     assert "hyperparameters" not in record.lineage
     one, _ = fetch_compared((Reference(NAME), Reference(NAME)), tracking_uri=None, root=root)
@@ -215,6 +215,7 @@ def test_a_file_for_another_base_is_refused_and_nothing_is_registered(
         (("--prompt", " "), "prompt: "),
         (("--prompt", PROMPT, "--name", "No Name"), "name: "),
         (("--prompt", PROMPT, "--guards", PROMPT), "a guard prompt must not change"),
+        (("--prompt", PROMPT, "--hard-negatives", PROMPT), "a hard negative must not be corrected"),
         (("--prompt", PROMPT, "--guard-file", "nowhere.txt"), "one guard prompt a line"),
         (("--prompt", PROMPT, "--alpha", "-1"), "alpha is -1.0"),
         (("--prompt", PROMPT, "--base", "nowhere"), "nowhere"),

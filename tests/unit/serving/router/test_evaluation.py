@@ -38,6 +38,7 @@ def test_one_adapter_takes_its_prompts_and_no_others(embedder: Embedder) -> None
         ("more-everyday", 0.98, 0.84),
         ("third-everyday", 0.97, 0.87),
         ("unseen", 0.94, 0.58),
+        ("unseen, drafted", 0.97, 0.72),
     ],
 )
 def test_precision_and_recall(embedder: Embedder, title: str, precision: float, recall: float) -> None:

@@ -23,7 +23,7 @@ def logit(embedder: Embedder, texts: tuple[str, tuple[str, ...]], asked: str, *g
     """How much `asked` means the same as the registered texts, above the threshold."""
     prompt, paraphrases = texts
     read = {text: Prompt.of(text, embedder) for text in (prompt, *paraphrases, *guards)}
-    registered = RegisteredPrompts.of(prompt, paraphrases, guards, read)
+    registered = RegisteredPrompts.of(prompt, paraphrases, guards, (), read)
     return closest(registered, Prompt.of(asked, embedder)).logit - classifier_weights().threshold
 
 

@@ -11,6 +11,7 @@ from serving.catalogue.snapshot import Snapshot, Traffic
 from serving.router.embedding import Contextual, Embedder
 from serving.router.router import Router
 from serving.settings import RouterSettings
+from tests.benchmarks.router import drafted as drafted_prompts
 from tests.support.snapshots import Registered, adapter, snapshot
 from tests.support.waiting import wait_until
 
@@ -69,7 +70,7 @@ def test_another_wording_by_the_classifier(router: Router) -> None:
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [
-        ("A person sitting on the grass", "a guard prompt of lying"),
+        ("A person sitting on the grass", "a guard prompt or hard negative of lying"),
         ("grass lying on a person", "nearest is lying"),
         ("a castle in the fog", "nearest is"),
         ("a person lying on the grass " * 50, "more than 1000 characters"),
@@ -235,3 +236,39 @@ def test_requests_during_updates_see_one_snapshot_or_the_other(embedder: Embedde
         for thread in threads:
             thread.join()
     assert set(seen) == {"lying@1", "lying@2"}
+
+
+@pytest.fixture(scope="module")
+def drafted(embedder: Embedder) -> Router:
+    """Adapters with paraphrases and hard negatives that a language model drafted."""
+    registered, _ = drafted_prompts("unseen_prompts.yaml")
+    wanted = ("squirrel-feeder", "candle-books-skull")
+    return Router(snapshot(adapter(entry) for entry in registered if entry.name in wanted), embedder)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        (
+            "bushy-tailed squirrel clinging head down to a seed feeder in the garden, telephoto",
+            "squirrel-feeder",
+        ),
+        ("a squirrel sitting upright on a fence below a bird feeder", None),
+        ("a lit candle on a pile of antique books, a skull next to it, chiaroscuro", "candle-books-skull"),
+        ("a castle in the fog", None),
+    ],
+)
+def test_examples_of_both_kinds_tell_what_an_adapter_is_for(
+    drafted: Router, prompt: str, name: str | None
+) -> None:
+    decision = drafted.route(prompt, user="ada")
+    assert (decision.adapter.name if decision.adapter else None) == name, decision.reason
+
+
+def test_a_hard_negative_itself_goes_to_the_base_and_one_near_it_is_named(drafted: Router) -> None:
+    (squirrel,) = (each for each in drafted.snapshot.adapters.values() if each.name == "squirrel-feeder")
+    negative = squirrel.hard_negatives[0]
+    assert "hard negative of squirrel-feeder" in drafted.route(negative.upper(), user="ada").reason
+    near = drafted.route(f"{negative}, watercolor", user="ada")
+    assert near.adapter is None
+    assert f'it is nearer to "{negative}"' in near.reason
