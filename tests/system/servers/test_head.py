@@ -174,13 +174,14 @@ def working_run(state: Path, *program: str) -> tuple[subprocess.Popen[bytes], Pa
 
 
 def start_run(state: Path, *program: str) -> tuple[subprocess.Popen[bytes], Path]:
-    """`python -m cluster.local run -- python -c PROGRAM` in a session of its own, and its log."""
+    """`python -m cluster.local run -- python -c PROGRAM` in a session of its own, and its log; under `nohup` as without it."""
     log = state / "run.log"
     options = (f"--state={state}", f"--services={state / 'none'}", "--num-cpus=1")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "cluster.local", "run", *options, "--", "python", "-c", *program]
     with log.open("wb") as output:
         started = subprocess.Popen(
-            [sys.executable, "-m", "cluster.local", "run", *options, "--", "python", "-c", *program],
+            ["env", "--default-signal=HUP", *command],
             cwd=PROJECT,
             env=environment,
             stdout=output,
