@@ -140,7 +140,7 @@ def predicted_shifts(
     slot: int,
     predict: Sample,
 ) -> list[PredictionShift]:
-    """How far the adapter in `slot` moves predictions for prompts near `prompt` towards those for it, from the seeds. noises.
+    """How far the adapter in `slot` moves predictions for prompts near `prompt` towards its own, from their seeds' noises.
 
     A prediction is one unguided step: from pure noise it gives the predicted final latents.
 

@@ -11,16 +11,18 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from corrector.detectors.chat_api import BusyError, HopelessError, RefusedError, ask
 from corrector.detectors.judge_settings import BUDGET_VARIABLE, PRICE_VARIABLE, JudgeSettings
 from corrector.errors import UserError
 from corrector.files import write_atomically
 from corrector.prompts import FailingPrompt, load_batch
+from corrector.prompts.exemplar_references import is_address
+from corrector.prompts.failing_prompt import PromptText
 from corrector.values import normalised
 from jobs.inputs.batch_text import WrittenEntry, batch_text, sections_of, values_of
 
@@ -33,6 +35,7 @@ professional.
 different: {count} prompts that look nearly the same but ask for another picture. Change one thing each: subject, action, pose,
 place, relation (under, behind), who does it to whom, number, negation, a second action, the opposite state, a part left out.
 Keep the other words of the prompt or of your own wordings; half of them short, half with long details taken from `same`."""
+_PROMPT: TypeAdapter[str] = TypeAdapter(PromptText)
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _SCHEMA = {
     "type": "object",
@@ -75,24 +78,21 @@ def draft(entry: FailingPrompt, count: int, settings: JudgeSettings, taken: set[
     same = _new(drafts.same, taken | own)[:count]
     taken |= set(map(normalised, same))
     different = _new(drafts.different, own | set(map(normalised, same)))[:count]
-    values: dict[str, Any] = entry.model_dump()
-    for key, texts in (("paraphrases", same), ("hard_negatives", different)):
-        values[key] = (*values[key], *texts)
-    return FailingPrompt.model_validate(values)
+    more = {
+        "paraphrases": (*entry.paraphrases, *same),
+        "hard_negatives": (*entry.hard_negatives, *different),
+    }
+    return entry.model_copy(update=more)
 
 
 def _new(texts: Sequence[str], known: set[str]) -> list[str]:
-    """The prompts among `texts` whose normalised text is not `known`, each once."""
-    found = {normalised(text): text for text in reversed(texts) if _is_prompt(text)}
-    return [text for text in texts if found.get(normalised(text)) is text and normalised(text) not in known]
-
-
-def _is_prompt(text: str) -> bool:
-    try:
-        FailingPrompt(prompt=text, exemplars="any", hyperparameters={"preservation": "none"})  # type: ignore[arg-type]
-    except ValidationError:
-        return False
-    return True
+    """Those of `texts` that can be prompts and whose normalised text is not `known`, each once."""
+    found: dict[str, str] = {}
+    for text in texts:
+        with suppress(ValidationError):
+            prompt = _PROMPT.validate_python(text)
+            found.setdefault(normalised(prompt), prompt)
+    return [prompt for key, prompt in found.items() if key not in known]
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
@@ -117,7 +117,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
                 f"{entry.name}: {len(entry.paraphrases)} paraphrases, {len(entry.hard_negatives)} hard negatives"
             )
         folder = options.out.parent
-        entries = [WrittenEntry(values_of(entry, batch, folder)) for entry in drafted]
+        entries = [
+            WrittenEntry(values_of(entry, batch, folder) | _address(entry.exemplars)) for entry in drafted
+        ]
         sections = sections_of(batch, batch.base)
         if search := batch.search.model_dump(mode="json", exclude_defaults=True):
             sections["search"] = search
@@ -139,6 +141,11 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         return 1
     print(f"read and mend {options.out}, then check it: python -m corrector.prompts check {options.out}")
     return 0
+
+
+def _address(exemplars: str) -> dict[str, str]:
+    """The address of exemplars with its query, which records do not hold: the new file is for the same people."""
+    return {"exemplars": exemplars} if is_address(exemplars) else {}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -95,3 +95,24 @@ def test_mistakes_of_the_user_are_told(
     assert "CORRECTOR_JUDGE_URL: is not set" in capsys.readouterr().err
     assert draft(tmp_path / "none.yaml", tmp_path / "out.yaml") == 2
     assert not (tmp_path / "out.yaml").exists()
+
+
+def test_an_address_keeps_its_signature_and_the_search_its_section(
+    api: JudgeApiServer, draft: Draft, tmp_path: Path
+) -> None:
+    address, out = "https://example.org/good.zip?signature=7", tmp_path / "drafted.yaml"
+    (tmp_path / "batch.json").write_text(
+        json.dumps(
+            {
+                "prompts": [
+                    {"prompt": "a person lying on the grass", "exemplars": address, "preservation": "none"}
+                ],
+                "search": {"trials": 7},
+            }
+        )
+    )
+    api.faults.append(says(answer(0)))
+
+    assert draft(tmp_path / "batch.json", out) == 0
+    assert load_batch(out).prompts[0].exemplars == address
+    assert load_batch(out).search.trials == 7
