@@ -54,7 +54,7 @@ def test_a_prompt_without_a_correction_is_drawn_once_and_the_page_says_why(
         ask_for(page, GUARD)
         expect(page.locator("#base-panel").get_by_text("drawn in")).to_be_visible()
         expect(page.locator("#corrected-panel")).to_contain_text("Nothing to correct")
-        expect(page.locator("#route")).to_contain_text("guard prompt of lying")
+        expect(page.locator("#route")).to_contain_text("guard prompt or hard negative of lying")
         expect(page.get_by_role("button", name="Good")).to_be_hidden()
 
 
