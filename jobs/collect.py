@@ -27,6 +27,7 @@ from corrector.prompts.failing_prompt import slug
 from corrector.settings import Settings
 from corrector.values import normalised
 from jobs.inputs.batch_text import TO_COMPLETE, WrittenEntry, batch_text, free_names, one_line, to_complete
+from jobs.inputs.exit_status import tells_mistakes
 
 _SHOWN = 12
 """Seeds and notes that an entry lists at most."""
@@ -67,25 +68,19 @@ class Flagged:
     notes: list[str] = field(default_factory=list)
 
 
+@tells_mistakes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        if options.out.exists():
-            raise UserError(f"{options.out}: is there already; name a new file")
-        verdicts = [verdict for source in options.verdicts for verdict in read_verdicts(source)]
-        flagged = [one for one in gather(verdicts) if one.count >= options.at_least]
-        if not flagged:
-            console.print(f"{len(verdicts)} verdicts, and no prompt flagged {options.at_least} times")
-            return 1
-        options.out.write_text(batch_of(flagged, options.base, options.exemplars), encoding="utf-8")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    if options.out.exists():
+        raise UserError(f"{options.out}: is there already; name a new file")
+    verdicts = [verdict for source in options.verdicts for verdict in read_verdicts(source)]
+    flagged = [one for one in gather(verdicts) if one.count >= options.at_least]
+    if not flagged:
+        console.print(f"{len(verdicts)} verdicts, and no prompt flagged {options.at_least} times")
+        return 1
+    options.out.write_text(batch_of(flagged, options.base, options.exemplars), encoding="utf-8")
     _show(flagged, console)
     console.print(
         f"{options.out}: {len(flagged)} prompts; `python -m corrector.prompts check` tells what they lack"

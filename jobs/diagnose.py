@@ -22,45 +22,37 @@ from pathlib import Path
 
 from rich.console import Console
 
-from corrector.errors import UserError
 from corrector.settings import Settings
+from jobs.inputs.exit_status import tells_mistakes
 
 
+@tells_mistakes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        from corrector.detectors.paid_chat import sending_is_confirmed
-        from jobs.diagnosis.driver import DiagnosisJob, check_work
+    from corrector.detectors.paid_chat import sending_is_confirmed
+    from jobs.diagnosis.driver import DiagnosisJob, check_work
 
-        work = check_work(
-            options.prompts,
-            storage=options.storage,
-            out=options.out,
-            run=options.run_id,
-            base=options.base,
-            precision=options.precision,
-            detectors=options.detector,
-            images=options.images,
-            fails_at=options.fails_at,
-            page=options.page,
-            exemplars=options.exemplars,
-        )
-        for said in work.sends:
-            console.print(said, markup=False, highlight=False)
-        if work.sends and not (options.yes or sending_is_confirmed()):
-            print("nothing was sent; add --yes to judge")
-            return 1
-        return DiagnosisJob(work, console).run()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    work = check_work(
+        options.prompts,
+        storage=options.storage,
+        out=options.out,
+        run=options.run_id,
+        base=options.base,
+        precision=options.precision,
+        detectors=options.detector,
+        images=options.images,
+        fails_at=options.fails_at,
+        page=options.page,
+        exemplars=options.exemplars,
+    )
+    for said in work.sends:
+        console.print(said, markup=False, highlight=False)
+    if work.sends and not (options.yes or sending_is_confirmed()):
+        print("nothing was sent; add --yes to judge")
+        return 1
+    return DiagnosisJob(work, console).run()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ from corrector.prompts.exemplar_references import is_address
 from corrector.prompts.failing_prompt import PromptText
 from corrector.values import normalised
 from jobs.inputs.batch_text import WrittenEntry, batch_text, sections_of, values_of
+from jobs.inputs.exit_status import tells_mistakes
 
 _INSTRUCTION = """You help to route prompts of an image generator. An adapter corrects the picture that one prompt asks for.
 Answer with two lists.
@@ -95,49 +96,41 @@ def _new(texts: Sequence[str], known: set[str]) -> list[str]:
     return [prompt for key, prompt in found.items() if key not in known]
 
 
+@tells_mistakes
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
     """Run the command; 0 when every prompt has its drafts, 1 when the model failed on the way, 2 for a mistake of the user."""
     options = _parser().parse_args(arguments)
-    try:
-        free = {PRICE_VARIABLE: "0", BUDGET_VARIABLE: "0"}
-        settings = JudgeSettings.from_environment(
-            {**free, **(os.environ if environment is None else environment)}
-        )
-        batch = load_batch(options.batch)
-        taken = {normalised(text) for entry in batch.prompts for text in (entry.prompt, *entry.paraphrases)}
-        drafted, failure = [], ""
-        for entry in batch.prompts:
-            if len(entry.hard_negatives) < options.count and not failure:
-                try:
-                    entry = draft(entry, options.count - len(entry.hard_negatives), settings, taken)
-                except UserError as error:
-                    failure = str(error)
-            drafted.append(entry)
-            print(
-                f"{entry.name}: {len(entry.paraphrases)} paraphrases, {len(entry.hard_negatives)} hard negatives"
-            )
-        folder = options.out.parent
-        entries = [
-            WrittenEntry(values_of(entry, batch, folder) | _address(entry.exemplars)) for entry in drafted
-        ]
-        sections = sections_of(batch, batch.base)
-        if search := batch.search.model_dump(mode="json", exclude_defaults=True):
-            sections["search"] = search
-        head = [
-            f"{options.batch.name} with prompts that {settings.model} drafted. Read them before the batch is trained: delete",
-            "paraphrases that ask for another picture, and hard negatives that ask for the same.",
-        ]
-        write_atomically(options.out, batch_text(head, sections, entries))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    if failure:
+    free = {PRICE_VARIABLE: "0", BUDGET_VARIABLE: "0"}
+    settings = JudgeSettings.from_environment(
+        {**free, **(os.environ if environment is None else environment)}
+    )
+    if options.out.exists():
+        raise UserError(f"{options.out}: is there already; name a new file")
+    batch = load_batch(options.batch)
+    taken = {normalised(text) for entry in batch.prompts for text in (entry.prompt, *entry.paraphrases)}
+    drafted, failure = [], ""
+    for entry in batch.prompts:
+        if len(entry.hard_negatives) < options.count and not failure:
+            try:
+                entry = draft(entry, options.count - len(entry.hard_negatives), settings, taken)
+            except UserError as error:
+                failure = str(error)
+        drafted.append(entry)
         print(
-            f"{failure}\nthe others are in {options.out}; run the command on that file again", file=sys.stderr
+            f"{entry.name}: {len(entry.paraphrases)} paraphrases, {len(entry.hard_negatives)} hard negatives"
         )
+    folder = options.out.parent
+    entries = [WrittenEntry(values_of(entry, batch, folder) | _address(entry.exemplars)) for entry in drafted]
+    sections = sections_of(batch, batch.base)
+    if search := batch.search.model_dump(mode="json", exclude_defaults=True):
+        sections["search"] = search
+    head = [
+        f"{options.batch.name} with prompts that {settings.model} drafted. Read them before the batch is trained: delete",
+        "paraphrases that ask for another picture, and hard negatives that ask for the same.",
+    ]
+    write_atomically(options.out, batch_text(head, sections, entries))
+    if failure:
+        print(f"{failure}\nthe others are in {options.out}; go on from that file", file=sys.stderr)
         return 1
     print(f"read and mend {options.out}, then check it: python -m corrector.prompts check {options.out}")
     return 0

@@ -31,6 +31,7 @@ from corrector.exemplars import load_exemplars
 from corrector.prompts import load_batch
 from corrector.s3 import download, is_s3_url
 from jobs.collect import Flagged, add_verdicts_argument, gather, named, read_verdicts
+from jobs.inputs.exit_status import tells_mistakes
 
 BATCH = "flagged.yaml"
 ENTRY = "entry.yaml"
@@ -38,43 +39,37 @@ _CHECKED_RESOLUTION = 64
 """Whether images can be used does not depend on the base's resolution."""
 
 
+@tells_mistakes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        verdicts = [verdict for source in options.verdicts for verdict in read_verdicts(source)]
-        since = time.time() - options.days * 24 * 3600
-        flagged = gather(verdict for verdict in verdicts if verdict.given >= since)
-        if not flagged:
-            print(f"nothing was flagged in the last {options.days} days")
-            return 0
-        folder: Path = options.out
-        folder.mkdir(parents=True)
-        complete = []
-        for name, one in named(flagged).items():
-            try:
-                complete.append(complete_entry(name, one, options.exemplars, folder))
-                print(f"{name}: complete")
-            except UserError as error:
-                shutil.rmtree(folder / "exemplars" / name, ignore_errors=True)
-                print(f"{name}: left out, flagged {one.count} times: {error}")
-        if not complete:
-            return 1
-        _write(folder, complete, options.base)
-        run = f"nightly-{datetime.now(UTC):%Y-%m-%d}"
-        command = f"python -m jobs.correct {BATCH} --run-id {run}"
-        if options.gpus:
-            command += f" --gpus {options.gpus}"
-        if options.submit:
-            submit(run, command, folder)
-        else:
-            print(f"cd {shlex.quote(str(folder))} && {command}")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+    verdicts = [verdict for source in options.verdicts for verdict in read_verdicts(source)]
+    since = time.time() - options.days * 24 * 3600
+    flagged = gather(verdict for verdict in verdicts if verdict.given >= since)
+    if not flagged:
+        print(f"nothing was flagged in the last {options.days} days")
+        return 0
+    folder: Path = options.out
+    folder.mkdir(parents=True)
+    complete = []
+    for name, one in named(flagged).items():
+        try:
+            complete.append(complete_entry(name, one, options.exemplars, folder))
+            print(f"{name}: complete")
+        except UserError as error:
+            shutil.rmtree(folder / "exemplars" / name, ignore_errors=True)
+            print(f"{name}: left out, flagged {one.count} times: {error}")
+    if not complete:
+        return 1
+    _write(folder, complete, options.base)
+    run = f"nightly-{datetime.now(UTC):%Y-%m-%d}"
+    command = f"python -m jobs.correct {BATCH} --run-id {run}"
+    if options.gpus:
+        command += f" --gpus {options.gpus}"
+    if options.submit:
+        submit(run, command, folder)
+    else:
+        print(f"cd {shlex.quote(str(folder))} && {command}")
     return 0
 
 

@@ -86,7 +86,7 @@ class CorrectionJob:
         self._metrics = self._given_metrics or JobMetrics(self._work.run.run)
         finished = [task for task in self._work.tasks if task not in missing]
         self._metrics.begin({task.work_id: self._results[task].status for task in finished})
-        # Few: a process that scores imports for as long as it scores eight prompts.
+        # Few: what a process imports before it scores takes longer than scoring several prompts.
         cpus = int(ray.cluster_resources().get("CPU", 1))
         pipeline = RegistrationPipeline(
             self._work, self._settled, tracking_uri=self._tracking_uri, scoring_tasks=max(1, cpus // 2)

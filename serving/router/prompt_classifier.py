@@ -93,10 +93,8 @@ def closest(registered: RegisteredPrompts, asked: Prompt, *, explain: bool = Tru
     """
     if len(registered.negatives) >= example_classifier.ENOUGH:
         different = (*registered.guards, *registered.negatives)
-        found_by = example_classifier.compared(registered.same, different, asked)
-        return Verdict(
-            found_by.logit, f'it is nearer to "{found_by.different}"' if found_by.nearer else _NOT_NEAR
-        )
+        logit, against = example_classifier.compared(registered.same, different, asked)
+        return Verdict(logit, against or _NOT_NEAR)
     same = sorted(registered.same, key=lambda text: -float(text.sentence @ asked.sentence))[:_TEXTS]
     likeness = Likeness.of(alignment_network(), same, (*registered.guards, *registered.negatives), asked)
     most = max(_logit(likeness.features(index, _NO_DIFFERENCE)) for index in range(len(same)))

@@ -259,15 +259,11 @@ def left_out(
     return difference_weights([pair for each in seen for pair in each]), scored
 
 
-def threshold(scored: Sequence[tuple[Pair, float]], precision: float) -> float:
-    """The smallest logit from which on the precision is at least `precision`."""
-    accepted = right = 0
-    limit = np.inf
-    for pair, logit in sorted(scored, key=lambda each: -each[1]):
-        accepted, right = accepted + 1, right + pair.same
-        if np.isfinite(logit) and right >= precision * accepted:
-            limit = logit
-    return float(limit)
+def threshold(logits: NDArray[np.float64], same: NDArray[np.float64], precision: float) -> float:
+    """The smallest finite one of `logits` `[N]` from which on the precision is at least `precision`; infinity for none."""
+    order = np.argsort(-logits, kind="stable")
+    right = np.cumsum(same[order]) >= precision * np.arange(1, len(order) + 1)
+    return float(logits[order][right & np.isfinite(logits[order])].min(initial=np.inf))
 
 
 def main() -> None:
@@ -279,7 +275,9 @@ def main() -> None:
     _write(Weights(synonyms, [], examples, 0.0))
     written, prompts = read_written(embedder)
     weights, scored = left_out(written, prompts)
-    limit = threshold(scored, _PRECISION)
+    logits = np.array([logit for _, logit in scored])
+    same = np.array([pair.same for pair, _ in scored], float)
+    limit = threshold(logits, same, _PRECISION)
     network = fit_network(written, {text: prompt.tokens for text, prompt in prompts.items()})
     save_file({name: tensor.half() for name, tensor in network.state_dict().items()}, NETWORK)
     _write(
@@ -294,11 +292,10 @@ def main() -> None:
     for file in WRITTEN:
         _print_accepted(file, [each for each in scored if each[0].adapter.startswith(f"{file}/")], limit)
     _print_accepted("in all", scored, limit)
-    wanted = sum(pair.same for pair, _ in scored)
     for precision in (0.99, 0.98, 0.97, 0.95, 0.9):
-        found = threshold(scored, precision)
-        right = sum(pair.same for pair, logit in scored if logit >= found)
-        print(f"  precision {precision:.0%}: recall {right / wanted:.1%}, threshold {found:.2f}")
+        found = threshold(logits, same, precision)
+        recall = same[logits >= found].sum() / same.sum()
+        print(f"  precision {precision:.0%}: recall {recall:.1%}, threshold {found:.2f}")
 
 
 def _write(weights: Weights) -> None:

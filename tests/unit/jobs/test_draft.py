@@ -95,6 +95,9 @@ def test_mistakes_of_the_user_are_told(
     assert "CORRECTOR_JUDGE_URL: is not set" in capsys.readouterr().err
     assert draft(tmp_path / "none.yaml", tmp_path / "out.yaml") == 2
     assert not (tmp_path / "out.yaml").exists()
+    (tmp_path / "read.yaml").write_text("what a person mended")
+    assert draft(BATCH, tmp_path / "read.yaml") == 2
+    assert (tmp_path / "read.yaml").read_text() == "what a person mended"
 
 
 def test_an_address_keeps_its_signature_and_the_search_its_section(
